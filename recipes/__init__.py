@@ -1,0 +1,1 @@
+"""Recipes as package data: ``adaptkit run quickstart`` finds ``quickstart.yaml`` here."""
