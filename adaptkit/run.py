@@ -1,0 +1,118 @@
+"""Adapt, tune, predict: the three verbs, for every kind of method."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptkit.contract import Method
+from adaptkit.images import Array, Images
+from adaptkit.task import Task
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search on validation images saw.
+
+    Attributes:
+        values: the cell that was chosen.
+        correct: right answers in each cell, shaped like the grid.
+        total: validation images.
+    """
+
+    values: Mapping[str, float]
+    correct: Tensor
+    total: int
+
+
+def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
+    """Fit a method, train whatever `fit` left trainable, and choose the hyperparameters of its grid on ``task.val``.
+
+    Methods that it is built over (``base``) are adapted first and then frozen.
+
+    Args:
+        method: as constructed; it is changed and returned.
+        task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+    """
+    for child in method.children_methods():
+        adapt(child, task, trainer=trainer).requires_grad_(False)
+    method.train()
+    bound = task.bind(method)
+    method.fit(bound)
+    method.to(task.support.device)
+    if trainable(method):
+        from adaptkit.train import train  # Lightning takes seconds to import: only when something is trained
+
+        train(method, bound, trainer or {})
+    method.eval()
+    if method.grid() and task.val is not None:
+        tune(method, task.val)
+    return method
+
+
+@torch.no_grad()  # not inference_mode: test-time methods take gradients inside
+def predict(method: Method, images: Images | Array | Mapping[str, Array], *, batch_size: int = 1024) -> Tensor:
+    """``(N, C)`` logits or ``(N,)`` scores. Never shows labels; never changes `method`.
+
+    Args:
+        method: adapted.
+        images: `Images`, or features ``(N, D)`` or ``(N, V, D)``, or pixels ``(N, 3, H, W)``; see
+            `Images.from_arrays`.
+        batch_size: rows at a time, for methods whose `scope` is ``"sample"``.
+    """
+    queries = images if isinstance(images, Images) else from_arrays(method, images)
+    queries = queries.blind().bind(method.needs())
+    if method.scope == "stream":
+        method = copy.deepcopy(method)
+    size = {"sample": batch_size, "stream": 1, "set": max(1, len(queries))}[method.scope]
+    return torch.cat([method(queries[i : i + size]) for i in range(0, max(1, len(queries)), size)])
+
+
+@torch.no_grad()
+def tune(method: Method, val: Images) -> Search:
+    """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins."""
+    grid = method.grid()
+    val = val.bind(method.needs()).load()
+    if val.labels is None or not len(val):
+        raise ValueError(f"validation images must be labelled and at least one; got {val}")
+    answers = method.sweep(val.blind()) or cell_by_cell(method, val.blind())
+    counts = [int(logits.argmax(-1).eq(val.labels).sum()) for logits in answers]
+    correct = torch.tensor(counts).view([len(values) for values in grid.values()])
+    cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
+    best = dict(zip(grid, cell, strict=True))
+    method.set(best)
+    return Search(best, correct, len(val))
+
+
+def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
+    """The logits of `val` at every cell of the grid, in order."""
+    grid = method.grid()
+    for cell in itertools.product(*grid.values()):
+        method.set(dict(zip(grid, cell, strict=True)))
+        yield predict(method, val)
+
+
+def accuracy(method: Method, images: Images) -> float:
+    """Share of right answers, between 0 and 1."""
+    if images.labels is None:
+        raise ValueError("images must have labels to measure accuracy; got none")
+    return float((predict(method, images).argmax(-1) == images.labels).double().mean())
+
+
+def trainable(method: Method) -> int:
+    """How many numbers training would change."""
+    return sum(p.numel() for p in method.parameters() if p.requires_grad)
+
+
+def from_arrays(method: Method, arrays: Array | Mapping[str, Array]) -> Images:
+    """Arrays as images, read on the method's device, encoded by its backbone when they are pixels."""
+    images = Images.from_arrays(arrays)
+    images.rows.backbone = next((b for m in method.modules() if (b := getattr(m, "backbone", None))), None)  # type: ignore[attr-defined]
+    held = next(itertools.chain(method.parameters(), method.buffers()), None)
+    return images if held is None else images.to(held.device)

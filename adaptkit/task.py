@@ -1,0 +1,168 @@
+"""Datasets, and the task a method is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from adaptkit.backbone import Backbone, unit
+from adaptkit.images import Array, Images, Source, tensor
+
+if TYPE_CHECKING:
+    from adaptkit.contract import Method
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset.
+
+    Attributes:
+        name: as recipes write it.
+        classnames: C names in the dataset's order; labels index them. Names may repeat; nothing is keyed by them.
+        train: labelled images to learn from.
+        val: labelled images to choose by; may be ``None``.
+        test: labelled images to be judged by.
+        domains: further test sets with the same classes, by name.
+        templates: the dataset's own prompt templates; the class name replaces ``{}``.
+        source: where the images come from and under which licence.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    train: Source
+    test: Source
+    val: Source | None = None
+    domains: Mapping[str, Source] = field(default_factory=dict)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may learn from. There is no test set here, so `fit` cannot look at it.
+
+    Attributes:
+        backbone: the frozen towers.
+        classnames: C names.
+        prompts: C tuples of sentences.
+        encode: sentences to raw embeddings, ``(P, D)``, each encoded once.
+        support: labelled images.
+        val: labelled images for choosing hyperparameters, or ``None``.
+        pool: unlabelled training images, or ``None``.
+    """
+
+    backbone: Backbone
+    classnames: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    encode: Callable[[Sequence[str]], Tensor]
+    support: Images
+    val: Images | None = None
+    pool: Images | None = None
+
+    @cached_property
+    def text_per_prompt(self) -> list[Tensor]:
+        """Unit-norm sentence embeddings, C tensors ``(T_c, D)``."""
+        rows = unit(self.encode([s for sentences in self.prompts for s in sentences]))
+        return list(rows.to(self.support.device).split([len(sentences) for sentences in self.prompts]))
+
+    @cached_property
+    def text(self) -> Tensor:
+        """Class embeddings, ``(C, D)``: the unit-norm mean over each class's unit-norm sentences."""
+        return unit(torch.stack([rows.mean(0) for rows in self.text_per_prompt]))
+
+    def bind(self, method: Method) -> Task:
+        """The task as one method reads it."""
+        needs = method.needs()
+        return replace(
+            self,
+            support=self.support.bind(method.support_needs()),
+            val=None if self.val is None else self.val.bind(needs),
+            pool=None if self.pool is None else self.pool.bind(needs).blind(),
+        )
+
+    def to(self, device: torch.device | str) -> Task:
+        """The task, read onto a device."""
+        sets = {n: s.to(device) for n in ("support", "val", "pool") if (s := getattr(self, n)) is not None}
+        return replace(self, **sets)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        support: tuple[Array | Mapping[str, Array], Array],
+        text: Array | Sequence[Array],
+        *,
+        val: tuple[Array | Mapping[str, Array], Array] | None = None,
+        pool: Array | Mapping[str, Array] | None = None,
+        logit_scale: float = 100.0,
+        logit_bias: float = 0.0,
+        classnames: Sequence[str] | None = None,
+        backbone: Backbone | None = None,
+    ) -> Task:
+        """A task from features, with no dataset and no towers: for notebooks and for parity tests.
+
+        Args:
+            support: features and labels: ``(S, D)`` or, with views, ``(S, V, D)``; and ``(S,)``.
+            text: class embeddings ``(C, D)``, or C arrays ``(T_c, D)`` of sentence embeddings.
+            val: features and labels to choose hyperparameters by.
+            pool: unlabelled features.
+            logit_scale: factor from cosine to logit; ignored when `backbone` is given.
+            logit_bias: added to every logit; ignored when `backbone` is given.
+            classnames: C names; default ``"class 0"`` and on.
+            backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
+
+        Raises:
+            ValueError: when lengths or widths do not fit.
+        """
+        per_class = [tensor(t).reshape(-1, tensor(t).shape[-1]).float() for t in text]
+        names = tuple(classnames or (f"class {c}" for c in range(len(per_class))))
+        if len(names) != len(per_class):
+            raise ValueError(f"classnames must be as many as the classes in text, {len(per_class)}; got {len(names)}")
+        prompts = tuple(tuple(f"{c}.{t}" for t in range(len(rows))) for c, rows in enumerate(per_class))
+        given = {
+            key: row for keys, rows in zip(prompts, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
+        }
+
+        def encode(sentences: Sequence[str]) -> Tensor:
+            known = [s in given for s in sentences]
+            if all(known):
+                return torch.stack([given[s] for s in sentences])
+            if backbone is None:
+                raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
+            with torch.no_grad():
+                return backbone.encode_text(list(sentences))
+
+        towers = backbone or NoTowers(per_class[0].shape[-1], logit_scale, logit_bias)
+        sets = {
+            "support": Images.from_arrays(*support),
+            "val": None if val is None else Images.from_arrays(*val),
+            "pool": None if pool is None else Images.from_arrays(pool),
+        }
+        for images in filter(None, sets.values()):
+            images.rows.backbone = backbone  # type: ignore[attr-defined]
+        labels = sets["support"].labels  # type: ignore[union-attr]
+        if labels is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+            raise ValueError(
+                f"labels must be from 0 to {len(names) - 1}; got {int(labels.min())} to {int(labels.max())}"
+            )
+        return cls(towers, names, prompts, encode, **sets)  # type: ignore[arg-type]
+
+
+class NoTowers(Backbone):
+    """Stands where the towers would: it scales logits, and says what is missing when asked to encode."""
+
+    def __init__(self, dim: int, logit_scale: float, logit_bias: float) -> None:
+        self.dim, self.logit_scale, self.logit_bias, self.points = dim, float(logit_scale), float(logit_bias), {}
+        self.width, self.depth, self.fingerprint = {}, {}, "arrays"
+
+    def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
+        """There is no tokenizer."""
+        raise ValueError("this method needs the towers themselves; got a task made from arrays; pass backbone= to it")
+
+    def require(self, *points: str) -> None:
+        """There is nothing to tap."""
+        self.tokenize(points)

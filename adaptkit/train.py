@@ -1,0 +1,103 @@
+"""The one place Lightning enters."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from adaptkit.contract import Method, Schedule
+from adaptkit.images import Images
+from adaptkit.task import Task
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+class LitMethod(pl.LightningModule):
+    """Any method as a LightningModule: `loss` becomes a training step, `schedule` the optimiser and its rate."""
+
+    def __init__(self, method: Method, schedule: Schedule, per_epoch: int, total: int) -> None:
+        super().__init__()
+        self.method, self.schedule, self.per_epoch, self.total = method, schedule, per_epoch, total
+
+    def training_step(self, batch: Images, _: int) -> Tensor:
+        """One batch's loss."""
+        loss = self.method.loss(batch)
+        self.log("loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def transfer_batch_to_device(self, batch: Images, device: torch.device, _: int) -> Images:
+        """Features are read onto the device they are needed on."""
+        return batch.to(device)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What the method does inside the loop."""
+        return list(self.method.callbacks())
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union)
+        """The schedule's optimiser; its rate is set for every step."""
+        optimizer = self.schedule.make([p for p in self.method.parameters() if p.requires_grad])
+        rates = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / self.schedule.lr
+        )
+        return [optimizer], [{"scheduler": rates, "interval": "step"}]
+
+
+class Batches:
+    """Shuffled batches of support rows, drawn from torch's global generator; any length of training, no workers."""
+
+    def __init__(self, support: Images, schedule: Schedule) -> None:
+        self.support, self.size = support, schedule.batch_size
+        whole = len(support) // self.size
+        self.count = whole if schedule.drop_last and whole else math.ceil(len(support) / self.size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Images]:
+        order = torch.randperm(len(self.support))
+        for i in range(self.count):
+            yield self.support[order[i * self.size : (i + 1) * self.size]]
+
+
+def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
+    """Train what requires a gradient on the support set, by the method's `schedule`.
+
+    Args:
+        method: fitted, with a hyperparameter named ``schedule``.
+        task: bound to the method.
+        options: for `pytorch_lightning.Trainer`, unchanged; they win over the schedule's length and over quietness.
+    """
+    schedule = getattr(method, "schedule", None)
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
+    if not len(task.support):
+        raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
+    batches = Batches(task.support.load(), schedule)
+    shots = round(len(task.support) / max(1, len(task.classnames)))
+    total = schedule.length(len(batches), shots)
+    device = torch.device(task.support.device)
+    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
+    defaults = {**QUIET, "max_epochs": -1, "max_steps": total, "accelerator": accelerator, "devices": 1}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        trainer = pl.Trainer(**{**defaults, **options})  # type: ignore[arg-type]
+        trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
+    method.to(device)
+    for p in method.parameters():
+        p.grad = None
