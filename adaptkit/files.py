@@ -1,0 +1,249 @@
+"""Files that are written whole or not at all, and read only when they are what they were.
+
+A file is written under a temporary name in the same folder, flushed to the disk and renamed, and the folder is flushed
+too: a reader sees the old file or the new one, whatever kills the writer. Only a `Log` is ever changed: it grows.
+"""
+
+import hashlib
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
+MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
+RACY = 2_000_000_000  # nanoseconds between the ticks of the coarsest time stamps in use
+
+Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
+Signature = tuple[int, int, int, int]  # inode, size, mtime and ctime in nanoseconds
+
+
+def digest(data: bytes) -> str:
+    """Sha256 of the data, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(obj: object) -> bytes:
+    """JSON that is the same bytes for equal values: sorted keys, no spaces, ASCII.
+
+    Raises:
+        ValueError: the value has no JSON form, or holds a NaN or an infinity.
+    """
+    try:
+        return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"value must be JSON with finite numbers; got {obj!r} ({error})") from error
+
+
+def signature(path: Path | str) -> Signature | None:
+    """What changes when a file changes, or None where there is no file."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Make an OSError of writing, a full disk above all, say which folder."""
+    try:
+        yield
+    except OSError as error:
+        message = f"cannot write: {error.strerror}; free some space or choose another folder"
+        raise OSError(error.errno, message, str(folder)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, so that a rename outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, in the place of an older one.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the message names it, and nothing is left behind.
+    """
+    temp = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp would ignore the umask
+    with naming(path.parent):
+        try:
+            with open(temp, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+        finally:
+            with suppress(OSError):
+                temp.unlink()  # there only after a failure
+        sync_folder(path.parent)
+
+
+def remove(paths: Iterable[Path]) -> int:
+    """Remove files; returns bytes freed."""
+    freed = 0
+    for path in paths:
+        freed += path.stat().st_size
+        path.unlink()
+    return freed
+
+
+class Log:
+    """A file of JSON lines, one mapping of `fields` each, which grows by flushed lines; half a line does not count.
+
+    Any number of processes may read while one, which holds a lock of its own, writes.
+    """
+
+    def __init__(self, path: Path, *fields: str) -> None:
+        self.path, self._fields = path, set(fields)
+        self.records: list[dict[str, Any]] = []  # what the complete lines say
+        self.flaws: list[str] = []  # a sentence for each line that says nothing
+        self._seen: Signature | None = None
+        self._end = 0  # of the last complete line
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        if (now := signature(self.path)) != self._seen:
+            self._read(now)
+
+    def heal(self) -> None:
+        """Read the file again, and cut off the line that a killed writer left torn."""
+        self._read(signature(self.path))
+        if self._seen is not None and self._seen[1] > self._end:
+            self.append()
+
+    def append(self, *records: dict[str, Any]) -> None:
+        """Add lines after the last complete one."""
+        with naming(self.path.parent), open(self.path, "ab") as file:
+            file.truncate(self._end)
+            file.write(_lines(records))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.path.parent)
+
+    def rewrite(self, records: Iterable[dict[str, Any]]) -> None:
+        """Replace the file."""
+        atomic_write(self.path, _lines(records))
+
+    def days(self) -> float:
+        """Days since the file was written, or marked as used; 0 without a file."""
+        return (time.time() - self._seen[2] / 1e9) / 86400 if self._seen else 0.0
+
+    def _read(self, now: Signature | None) -> None:
+        *lines, torn = self.path.read_bytes().split(b"\n") if now else [b""]
+        self._seen, self._end = now, sum(len(line) + 1 for line in lines)
+        self.records, self.flaws = [], [f"{self.path}: the last line is torn; the next writer cuts it off"] * bool(torn)
+        for number, line in enumerate(lines, 1):
+            record = None
+            with suppress(ValueError):
+                record = json.loads(line)
+            if isinstance(record, dict) and record.keys() == self._fields:
+                self.records.append(record)
+            else:
+                self.flaws.append(f"{self.path}: line {number} is not a record; `gc` removes it")
+
+
+def _lines(records: Iterable[object]) -> bytes:
+    return b"".join(canonical(record) + b"\n" for record in records)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """The tensors of a safetensors file, mapped only while they are read: open files stay few, a change is noticed."""
+
+    path: Path
+    layout: Layout
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        dtype, shape, offset = self.layout[name]
+        return np.memmap(self.path, dtype, "r", offset, shape)
+
+
+def open_tensors(path: Path, size: int, sha256: str) -> Tensors | str:
+    """A safetensors file of known size and content, or a sentence that says what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            if (found := os.fstat(file.fileno()).st_size) != size:
+                return f"{path} must have {size} bytes; got {found}"
+            if (content := hashlib.file_digest(file, "sha256").hexdigest()) != sha256:
+                return f"{path} must have sha256 {sha256}; got {content}"
+            return Tensors(path, safetensors_layout(file, size))
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except ValueError as error:
+        return f"{path} {error}"
+
+
+def safetensors_layout(file: BinaryIO, size: int) -> Layout:
+    """Dtype, shape and place of each tensor in a safetensors file of ``size`` bytes; a ValueError if they cannot be."""
+    file.seek(0)
+    length, limit = int.from_bytes(file.read(8), "little"), min(MAX_HEADER, size - 8)
+    if length > limit:
+        raise ValueError(f"must have a header of at most {limit} bytes; got {length}")
+    layout: Layout = {}
+    try:
+        for name, tensor in json.loads(file.read(length)).items():
+            if name != "__metadata__":
+                dtype, shape, (start, end) = DTYPES[tensor["dtype"]], tuple(tensor["shape"]), tensor["data_offsets"]
+                filled = end - start == math.prod(shape) * dtype.itemsize and all(n >= 0 for n in shape)
+                if not (filled and 0 <= start <= end <= size - 8 - length):
+                    raise ValueError(f"must hold {name!r} inside the file; got {tensor}")
+                layout[name] = dtype, shape, 8 + length + start
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"must hold tensors of dtype {', '.join(DTYPES)}; got {error!r}") from error
+    return layout
+
+
+class FileDigests:
+    """Content digests of files, without reading unchanged files again.
+
+    A digest is remembered under the file's path, size, mtime, ctime and inode. A file touched within two seconds of
+    being read is not remembered: it could change once more and keep its time stamps. Processes may share an index;
+    saving takes in what others saved before. A missing or damaged index only costs time.
+    """
+
+    def __init__(self, index: Path) -> None:
+        self.index = index
+        self._known = self._load()
+        self._fresh: dict[str, tuple[Signature, str]] = {}
+
+    def of(self, path: Path | str) -> str:
+        """Sha256 of the file's bytes, in hex."""
+        path, now, before = os.path.abspath(path), time.time_ns(), signature(path)
+        if before is not None and path in self._known and self._known[path][0] == before:
+            return self._known[path][1]
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if before is not None and before == signature(path) and max(before[2:]) < now - RACY:
+            self._known[path] = self._fresh[path] = before, found
+        return found
+
+    def save(self) -> None:
+        """Write down what was learned since the last save."""
+        if self._fresh:
+            self._known |= self._load() | self._fresh
+            body = canonical(self._known)
+            self.index.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.index, digest(body).encode() + b"\n" + body)
+            self._fresh = {}
+
+    def _load(self) -> dict[str, tuple[Signature, str]]:
+        try:
+            head, _, body = self.index.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return {}
+        if head != digest(body).encode():  # damaged
+            return {}
+        return {path: (tuple(seen), found) for path, (seen, found) in json.loads(body).items()}
