@@ -1,0 +1,247 @@
+"""From the names of a setting's parts to tasks and test images, and several methods side by side on one task."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from adaptkit import plugins
+from adaptkit.backbone import Backbone
+from adaptkit.cache import CachedRows, FeatureCache, Precision
+from adaptkit.contract import Method
+from adaptkit.home import home as default_home
+from adaptkit.images import Images, Source
+from adaptkit.metrics import classification
+from adaptkit.options import Spec, method, parse
+from adaptkit.results import Result, Table
+from adaptkit.run import adapt, predict, trainable
+from adaptkit.store import Store
+from adaptkit.task import Splits, Task
+
+Select = Literal["none", "few-val", "full-val", "oracle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything a comparison holds fixed, by name.
+
+    Attributes:
+        dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
+        backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
+        prompts: who writes the sentences about classes.
+        support: who chooses the labelled images: a name, or one name with options.
+        select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
+            or ``"oracle"`` (the test images; every table marks it).
+        dtype: of stored features.
+        precision: of the towers' arithmetic while extracting.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        batch_size: images in one forward pass of a tower.
+    """
+
+    dataset: str
+    backbone: str
+    prompts: str = "templates"
+    support: str | Mapping[str, Any] = "few-shot"
+    select: Select = "few-val"
+    dtype: Literal["float16", "float32"] = "float16"
+    precision: Precision = "32-true"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    batch_size: int = 32
+
+
+class Bench:
+    """A setting with its dataset, towers and cache open: it makes the tasks of every cell."""
+
+    def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
+        self.setting = setting
+        self.splits = pick_dataset(setting.dataset)
+        self.device = pick_device(setting.device)
+        self.backbone = pick_backbone(setting.backbone).to(self.device)
+        self.prompts = plugins.pick("prompts", setting.prompts)
+        self.support, self.support_options = parse(setting.support)
+        self.choose = plugins.pick("supports", self.support)
+        self.cache = FeatureCache(
+            self.backbone,
+            Store((home or default_home()) / "features"),
+            hook=plugins.manager().hook,
+            load=pick_backbone,
+            dtype=setting.dtype,
+            precision=setting.precision,
+            batch_size=setting.batch_size,
+            progress=progress,
+        )
+
+    def images(self, source: Source) -> Images:
+        """All images of a source, labelled."""
+        labels = torch.tensor(list(source.labels), dtype=torch.long)
+        return Images(CachedRows(self.cache, source), torch.arange(len(source)), labels, device=self.device)
+
+    def test(self, domain: str = "") -> Images:
+        """The labelled test images, or those of a further domain."""
+        if domain and domain not in self.splits.domains:
+            raise ValueError(plugins.must_be(f"a domain of {self.splits.name}", self.splits.domains, domain))
+        return self.images(self.splits.domains[domain] if domain else self.splits.test)
+
+    def task(self, shots: int, seed: int) -> Task:
+        """What a method may learn from in one cell."""
+        splits, select = self.splits, self.setting.select
+        sentences = tuple(tuple(s) for s in self.prompts(splits.classnames, splits))
+        train = self.images(splits.train)
+        val = None if splits.val is None else self.images(splits.val)
+        task = Task(self.backbone, splits.classnames, sentences, self.cache.sentences, train[:0], None, train.blind())
+        support, few_val = self.choose(task, train, val, shots=shots, seed=seed, **self.support_options)
+        if select in ("few-val", "full-val") and val is None:
+            raise ValueError(f"select must be 'none' for {splits.name}, which has no validation images; got {select!r}")
+        chosen = {"none": None, "few-val": few_val, "full-val": val, "oracle": self.test()}[select]
+        return Task(self.backbone, splits.classnames, sentences, self.cache.sentences, support, chosen, train.blind())
+
+
+def load(
+    dataset: str,
+    *,
+    backbone: str = "hf:openai/clip-vit-base-patch16",
+    shots: int = 16,
+    seed: int = 1,
+    home: Path | None = None,
+    **setting: Any,  # noqa: ANN401 (the fields of Setting)
+) -> tuple[Task, Images]:
+    """A task and its labelled test images, from the names of its parts.
+
+    Args:
+        dataset: e.g. ``"openmoji"`` or ``"folder:my_photos"``.
+        backbone: e.g. ``"packaged:lite0-minilm"``.
+        shots: labelled images per class.
+        seed: which of them.
+        home: where features are kept; default ``$ADAPTKIT_HOME``.
+        setting: further fields of `Setting`.
+    """
+    bench = Bench(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
+    return bench.task(shots, seed), bench.test()
+
+
+def compare(
+    task: Task,
+    test: Images,
+    methods: Iterable[Spec],
+    *,
+    seed: int = 0,
+    trainer: Mapping[str, object] | None = None,
+) -> Table:
+    """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images."""
+    return Table([measure(method(spec), task, test, seed=seed, trainer=trainer) for spec in methods])
+
+
+def measure(
+    adapting: Method,
+    task: Task,
+    test: Images,
+    *,
+    seed: int = 0,
+    domains: Mapping[str, Images] | None = None,
+    trainer: Mapping[str, object] | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> Result:
+    """One cell: adapt, predict, and compare with the labels, which nothing else sees.
+
+    Args:
+        adapting: as constructed; it is left so.
+        task: what it may learn from.
+        test: labelled images; a stream meets them shuffled by `seed`.
+        seed: of training and of the stream's order.
+        domains: further test images; their metrics are named ``"line/accuracy"``.
+        trainer: options for Lightning's Trainer.
+        where: further fields of the `Result`.
+    """
+    torch.manual_seed(seed)
+    adapted, clock = copy.deepcopy(adapting), Clock(test)
+    adapt(adapted, task, trainer=trainer)
+    fit, parameters = clock.lap(), trainable(adapted)
+    answers = answer(adapted, test, seed)
+    seconds = {"extract": extraction_cost(adapted, task, test), "fit": fit, "predict": clock.lap()}
+    metrics = judge(adapted, answers, test)
+    for name, images in (domains or {}).items():
+        metrics |= {f"{name}/{k}": v for k, v in judge(adapted, answer(adapted, images, seed), images).items()}
+    fields = {"method": repr(adapting), "seed": seed, "metrics": metrics, "parameters": parameters, "seconds": seconds}
+    return Result(**{**fields, "options": repr(adapted), **(where or {})})
+
+
+def answer(adapted: Method, images: Images, seed: int) -> Tensor:
+    """Predictions in the order of `images`; a stream meets them in an order drawn from `seed`."""
+    if adapted.scope != "stream":
+        return predict(adapted, images)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return predict(adapted, images[order])[order.argsort().to(images.device)]
+
+
+def judge(adapted: Method, answers: Tensor, images: Images) -> dict[str, float]:
+    """Metrics of answers against the labels; a score has none without images from elsewhere."""
+    if adapted.output == "score" or images.labels is None:
+        return {}
+    return classification(answers.cpu(), images.labels.cpu())
+
+
+@dataclass
+class Clock:
+    """Seconds between laps, without those that the cache spent extracting."""
+
+    images: Images
+    started: float = field(default_factory=time.perf_counter)
+    extracted: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.extracted = self._extracting()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now, extracting = time.perf_counter(), self._extracting()
+        took = now - self.started - (extracting - self.extracted)
+        self.started, self.extracted = now, extracting
+        return took
+
+    def _extracting(self) -> float:
+        return self.images.rows.cache.seconds if isinstance(self.images.rows, CachedRows) else 0.0
+
+
+def extraction_cost(adapted: Method, task: Task, test: Images) -> float:
+    """Seconds that computing the features a method reads took, whenever that was and whoever asked first."""
+    val = task.val if adapted.grid() else None
+    reads = [
+        (task.support, adapted.all_needs(of_support=True)),
+        (val, adapted.all_needs()),
+        (test, adapted.all_needs()),
+    ]
+    return sum(
+        images.rows.cache.cost(images.rows.source, need, len(images))
+        for images, needs in reads
+        if images is not None and isinstance(images.rows, CachedRows)
+        for need in set(needs)
+    )
+
+
+def pick_dataset(name: str) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one."""
+    scheme, _, place = name.partition(":")
+    return plugins.pick("datasets", scheme)(place)
+
+
+def pick_backbone(name: str) -> Backbone:
+    """A backbone by scheme and name."""
+    scheme, _, rest = name.partition(":")
+    return plugins.pick("backbones", scheme)(rest)
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" takes the first of cuda, mps and cpu that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(n for n, ok in there.items() if ok))
+    if not there.get(name):
+        raise ValueError(f"device must be one of auto, {', '.join(n for n, ok in there.items() if ok)}; got {name!r}")
+    return torch.device(name)

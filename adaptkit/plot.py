@@ -1,0 +1,39 @@
+"""Accuracy against shots, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+from adaptkit.results import Table, half_width
+
+
+def plot(table: Table, path: Path, title: str) -> bool:
+    """Write an SVG (or whatever `path` ends in) with a line and a 95 % band per method; false without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, by_shots in table.groups().items():
+        curve = {
+            k: [100 * r.metrics[table.metric] for r in by_shots[k] if table.metric in r.metrics]
+            for k in sorted(by_shots)
+        }
+        curve = {k: values for k, values in curve.items() if values}
+        if not curve:
+            continue
+        shots, centre = list(curve), [mean(v) for v in curve.values()]
+        width = [half_width(v) if len(v) > 1 else 0.0 for v in curve.values()]
+        (line,) = axes.plot(shots, centre, marker="o", markersize=3, linewidth=1.2, label=name)
+        low, high = ([c + sign * w for c, w in zip(centre, width, strict=True)] for sign in (-1, 1))
+        axes.fill_between(shots, low, high, color=line.get_color(), alpha=0.08, linewidth=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(table.shots(), [str(k) for k in table.shots()])
+    axes.set(xlabel="shots per class", ylabel=f"{table.metric}, %", title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return True

@@ -1,0 +1,168 @@
+"""Read a recipe and check every name and value in it before anything is computed."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from adaptkit import plugins, yamls
+from adaptkit.experiment import Setting
+from adaptkit.options import convert, method, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Setting):
+    """A setting and what is compared in it.
+
+    Attributes:
+        name: of the file, without its suffix.
+        methods: names, or one name with options each.
+        shots: labelled images per class.
+        seeds: of supports and of training.
+        domains: further test sets of the dataset to measure on.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+        plugins: plugin files to load first, relative to the recipe.
+    """
+
+    name: str
+    methods: list[Any]
+    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    domains: list[str] = field(default_factory=list)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
+
+    def setting(self) -> Setting:
+        """The part that every cell shares."""
+        return Setting(**{f.name: getattr(self, f.name) for f in fields(Setting)})
+
+    def labels(self) -> dict[str, Any]:
+        """Each method's row name, e.g. ``coop(n_ctx=4)``, with what to build it from."""
+        return {label(spec): spec for spec in self.methods}
+
+
+def read(where: str, changes: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file or, by name, from those that come with adaptkit.
+
+    Args:
+        where: a path, or a name in ``adaptkit list recipes``.
+        changes: values that replace the file's, by key; ``schedule.epochs``-like dots reach into mappings.
+        only: names of the methods to keep.
+
+    Raises:
+        ValueError: for any wrong key, name, type or path, in one line.
+    """
+    path = find(where)
+    raw = yamls.read(path)
+    if "extends" in raw:
+        base = path.parent / str(raw.pop("extends"))
+        parent = yamls.read(base)
+        if "extends" in parent:
+            raise ValueError(f"{path}: a recipe must extend one that extends nothing; got {base.name!r}")
+        raw = {**parent, **raw}
+    for key, value in (changes or {}).items():
+        change(raw, key, value)
+    recipe = build(raw, path)
+    if only:
+        kept = [spec for spec in recipe.methods if parse(spec)[0] in only or label(spec) in only]
+        known = [parse(spec)[0] for spec in recipe.methods]
+        for name in only:
+            if name not in known and name not in recipe.labels():
+                raise ValueError(plugins.must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name))
+        recipe = build({**raw, "methods": kept}, path)
+    return recipe
+
+
+def build(raw: Mapping[str, Any], path: Path) -> Recipe:
+    """A checked recipe from plain values."""
+    declared = {f.name: f for f in fields(Recipe) if f.name != "name"}
+    hints = typing.get_type_hints(Recipe)
+    try:
+        for key in raw:
+            if key not in declared:
+                raise ValueError(plugins.must_be("a key", declared, key))
+        for key in ("dataset", "backbone", "methods"):
+            if not raw.get(key):
+                raise ValueError(f"{key} must be given; got none")
+        for file in convert(raw.get("plugins", []), list[str], "plugins"):
+            plugins.add_file(path.parent / file)
+        values = {key: _value(key, value, hints[key], declared[key]) for key, value in raw.items()}
+        recipe = Recipe(name=path.stem, **values)
+        _check_names(recipe)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return recipe
+
+
+def find(where: str) -> Path:
+    """The file of a recipe, by path or by name."""
+    path = Path(where)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(
+                f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
+            )
+        return path
+    if where not in names():
+        raise ValueError(plugins.must_be("a recipe", names(), where))
+    return Path(str(resources.files("adaptkit_recipes") / f"{where}.yaml"))
+
+
+def names() -> list[str]:
+    """The recipes that come with adaptkit."""
+    return sorted(Path(f.name).stem for f in resources.files("adaptkit_recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def label(spec: Any) -> str:  # noqa: ANN401 (as recipes write methods)
+    """A method's row name: its name and the options that were set."""
+    name, options = parse(spec)
+    return name + (f"({', '.join(f'{k}={_short(v)}' for k, v in options.items())})" if options else "")
+
+
+def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
+    """Set one value, reaching into mappings at dots."""
+    *outer, last = key.split(".")
+    for part in outer:
+        raw[part] = raw = dict(raw.get(part) or {})
+    raw[last] = value
+
+
+def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
+    if key == "trainer":
+        return dict(convert(value, Mapping, key))
+    if key == "support":
+        return value if isinstance(value, str) else dict([parse(value)])
+    out = convert(value, kind, key, declared)
+    if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
+        raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
+    return out
+
+
+def _check_names(recipe: Recipe) -> None:
+    plugins.pick("datasets", recipe.dataset.partition(":")[0])
+    plugins.pick("backbones", recipe.backbone.partition(":")[0])
+    plugins.pick("prompts", recipe.prompts)
+    name, options = parse(recipe.support)
+    choices = [p for p in inspect.signature(plugins.pick("supports", name)).parameters if p not in SUPPORT_ARGUMENTS]
+    for option in options:
+        if option not in choices:
+            raise ValueError(plugins.must_be(f"an option of support {name!r}", choices, option))
+    for spec in recipe.methods:
+        method(spec)
+    if len(recipe.labels()) < len(recipe.methods):
+        twice = next(label(s) for s in recipe.methods if [label(t) for t in recipe.methods].count(label(s)) > 1)
+        raise ValueError(f"methods must differ; got {twice!r} twice")
+
+
+SUPPORT_ARGUMENTS = ("task", "train", "val", "shots", "seed")
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    return str(value)

@@ -1,0 +1,166 @@
+"""Run a recipe: extract what is missing, measure every cell that is not done, remember each as it finishes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptkit import __version__, plugins
+from adaptkit.cache import CachedRows
+from adaptkit.experiment import Bench, measure
+from adaptkit.files import canonical, digest
+from adaptkit.images import Images, Source
+from adaptkit.needs import Need
+from adaptkit.options import method, parse
+from adaptkit.recipe import Recipe
+from adaptkit.results import Result, Table
+from adaptkit.task import Splits
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method, shots and seed of a recipe."""
+
+    label: str
+    spec: Any
+    shots: int
+    seed: int
+
+
+def cells(recipe: Recipe) -> list[Cell]:
+    """Every cell, in the order they run: methods vary fastest, so that a task is made once."""
+    specs = recipe.labels().items()
+    return [Cell(name, spec, k, s) for k in recipe.shots for s in recipe.seeds for name, spec in specs]
+
+
+def protocol(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+    """Everything that a comparison must hold fixed, by name."""
+    return {
+        "dataset": recipe.dataset,
+        "images": splits_digest(bench.splits),
+        "backbone": recipe.backbone,
+        "fingerprint": bench.backbone.fingerprint,
+        "preprocess": bench.backbone.preprocess.describe(),
+        "prompts": digest(canonical([list(s) for s in bench.prompts(bench.splits.classnames, bench.splits)])),
+        "support": {bench.support: bench.support_options},
+        "select": recipe.select,
+        "dtype": recipe.dtype,
+        "precision": recipe.precision,
+        "domains": recipe.domains,
+        "stream": "shuffled by the seed",
+        "trainer": dict(recipe.trainer),
+    }
+
+
+def splits_digest(splits: Splits) -> str:
+    """Digest of every image, label and class name of a dataset."""
+    sets: Mapping[str, Source | None] = {
+        "train": splits.train,
+        "val": splits.val,
+        "test": splits.test,
+        **splits.domains,
+    }
+    out = hashlib.sha256(canonical(list(splits.classnames)))
+    for name, source in sets.items():
+        out.update(name.encode())
+        for i in range(len(source) if source else 0):
+            out.update(f"{source.key(i)} {source.labels[i]}\n".encode())  # type: ignore[union-attr]
+    return out.hexdigest()
+
+
+def run(recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = print, progress: bool = True) -> Table:
+    """Run what is not done yet and return every cell's result.
+
+    Args:
+        recipe: checked.
+        home: where features are kept.
+        out: folder for one JSON record per cell.
+        say: told, in lines, what happens.
+        progress: show bars.
+    """
+    bench = Bench(recipe.setting(), home=home, progress=progress)
+    for domain in recipe.domains:
+        bench.test(domain)
+    fixed = protocol(recipe, bench)
+    paths = {cell: out / f"{file_name(cell, fixed)}.json" for cell in cells(recipe)}
+    todo = [cell for cell, path in paths.items() if not path.exists()]
+    done = len(paths) - len(todo)
+    say(f"{recipe.name}: {len(paths)} cells, {done} done already, {len(todo)} to run on {bench.device}")
+    out.mkdir(parents=True, exist_ok=True)
+    for source, need, index in wanted(bench, todo, recipe.domains):
+        bench.cache.fill(source, need, index)
+    computed = sum(bench.cache.computed.values())
+    say(f"features: {computed:,} rows computed in {bench.cache.seconds:.1f} s, the rest found in {home / 'features'}")
+    tasks: dict[tuple[int, int], Any] = {}
+    for number, cell in enumerate(todo, 1):
+        where = (cell.shots, cell.seed)
+        if where not in tasks:
+            tasks = {where: bench.task(*where)}
+        result = measure(
+            method(cell.spec),
+            tasks[where],
+            bench.test(),
+            domains={name: bench.test(name) for name in recipe.domains},
+            seed=cell.seed,
+            trainer=recipe.trainer,
+            where={"method": cell.label, "shots": cell.shots, "protocol": fixed, "oracle": recipe.select == "oracle"},
+        )
+        result.save(paths[cell])
+        plugins.manager().hook.report(result=result)
+        if progress:
+            accuracy = result.metrics.get("accuracy")
+            shown = "" if accuracy is None else f"{100 * accuracy:.1f} %"
+            print(
+                f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
+                end="",
+                file=sys.stderr,
+            )
+    if progress and todo:
+        print(file=sys.stderr)
+    return Table([Result.read(path) for path in paths.values()])
+
+
+def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:
+    """A cell's name on disk: readable, and different when anything that made its numbers is."""
+    name, _ = parse(cell.spec)
+    key = {"protocol": fixed, "method": repr(method(cell.spec)), "code": code_digest(name), "version": __version__}
+    tag = digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
+    safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
+    return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag}"
+
+
+def code_digest(name: str) -> str:
+    """Digest of the file a method comes from."""
+    file = sys.modules[plugins.pick("methods", name).__module__].__file__
+    return digest(Path(file).read_bytes()) if file else ""
+
+
+def wanted(bench: Bench, todo: list[Cell], domains: list[str]) -> Iterator[tuple[Source, Need, list[int]]]:
+    """Rows that the cells will read, by source and need, each once."""
+    rows: dict[tuple[int, Need], tuple[Source, dict[int, None]]] = {}
+
+    def want(images: Images | None, needs: list[Need]) -> None:
+        if images is None or not isinstance(images.rows, CachedRows):
+            return
+        for need in needs:
+            if need.stored and not need.fresh:
+                _, index = rows.setdefault((id(images.rows.source), need), (images.rows.source, {}))
+                index.update(dict.fromkeys(images.index.tolist()))
+
+    tasks = {(c.shots, c.seed): None for c in todo}
+    built = {name: method(spec) for name, spec in {c.label: c.spec for c in todo}.items()}
+    for where in tasks:
+        task = bench.task(*where)
+        for name in {c.label for c in todo if (c.shots, c.seed) == where}:
+            m = built[name]
+            want(task.support, m.all_needs(of_support=True))
+            want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
+    for m in built.values():
+        for domain in ("", *domains):
+            want(bench.test(domain), m.all_needs())
+    for (_, need), (source, index) in rows.items():
+        yield source, need, list(index)
