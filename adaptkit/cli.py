@@ -1,0 +1,101 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+)  # what a wrong recipe, name, value or path raises; anything else is a bug and shows
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with the nearest match, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        from difflib import get_close_matches
+
+        words = [w for w in sys.argv[1:] if not w.startswith("-")]
+        names = [a for action in self._actions if action.choices for a in action.choices]
+        near = get_close_matches(words[0], map(str, names), n=1) if words else []
+        hint = f"; did you mean {near[0]!r}?" if near and "choose from" in message else ""
+        self.exit(2, f"{self.prog}: error: {message}{hint}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and its options."""
+    top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
+    top.add_argument("--version", action="version", version=version())
+    top.add_argument("--home", type=Path, help="where features and results are kept (default: $ADAPTKIT_HOME)")
+    top.add_argument(
+        "--plugin", action="append", default=[], type=Path, metavar="FILE", help="load this plugin file too"
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    for name, what in (
+        ("run", "extract, adapt, evaluate; print the table"),
+        ("plan", "what is cached, what would be computed, how long, how much memory"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument(
+            "recipes", nargs="+", metavar="RECIPE", help="a YAML file, or a name in 'adaptkit list recipes'"
+        )
+        command.add_argument("--only", default="", metavar="A,B", help="only these methods")
+        command.add_argument("--shots", default="", metavar="1,2,4", help="in place of the recipe's")
+        command.add_argument("--seeds", default="", metavar="1,2,3", help="in place of the recipe's")
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+        command.add_argument("--out", type=Path, help="folder for results (default: results/RECIPE in the home)")
+        if name == "run":
+            command.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    command = commands.add_parser("list", help="what is installed, and which plugin brings it")
+    command.add_argument(
+        "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
+    )
+    command.add_argument("--json", action="store_true", help="a list of objects")
+    command = commands.add_parser("show", help="the card of a method, or of anything else in a list")
+    command.add_argument("name")
+    command = commands.add_parser("check", help="the contract, on a plugin file or a method")
+    command.add_argument("what", metavar="FILE_OR_METHOD")
+    cache = commands.add_parser("cache", help="the feature cache on disk")
+    actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    actions.add_parser("ls", help="every table: what it holds, rows, bytes")
+    actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
+    gc = actions.add_parser("gc", help="remove leftovers and damaged files")
+    gc.add_argument("--older-than", type=float, metavar="DAYS", help="also tables not written to for so long")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
+    options = parser().parse_args(argv)
+    try:
+        from adaptkit import commands
+
+        return getattr(commands, f"command_{options.command}")(options)
+    except USER_ERRORS as error:
+        print(f"adaptkit: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has seen enough, as in `adaptkit list | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)
+        return 130
+
+
+def version() -> str:
+    """The version, without importing more than it takes."""
+    from adaptkit import __version__
+
+    return f"adaptkit {__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
