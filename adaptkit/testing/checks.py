@@ -1,0 +1,219 @@
+"""The contract, executable: checks that every method passes, whoever wrote it.
+
+Each is a function of a way to make the method, a task and labelled queries, and raises `AssertionError` with a sentence
+that says what was broken. Exceptions are declared on the class, ``exempt = {"class_order": "learned from noise"}``,
+each with its reason, and must really fail: an exemption that is no longer needed is an error too.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load as load_state
+from safetensors.torch import save as save_state
+from torch import Tensor
+
+from adaptkit.contract import Method
+from adaptkit.images import Images
+from adaptkit.run import accuracy, adapt, predict, trainable
+from adaptkit.task import Task
+
+Make = Callable[[], Method]
+Check = Callable[[Make, Task, Images], None]
+
+
+def check(name: str, make: Make, task: Task, queries: Images) -> None:
+    """Run one check, honouring the method's exemptions.
+
+    Raises:
+        AssertionError: when the check fails, or when it passes although the class is exempt from it.
+    """
+    reason = type(make()).exempt.get(name)
+    torch.manual_seed(0)
+    if reason is None:
+        return CHECKS[name](make, task, queries)
+    try:
+        CHECKS[name](make, task, queries)
+    except AssertionError:
+        return None
+    raise AssertionError(f"{type(make()).__name__} passes {name}; remove its exemption ({reason})")
+
+
+def adapted(make: Make, task: Task) -> Method:
+    """The method, adapted from a fixed seed."""
+    torch.manual_seed(0)
+    return adapt(make(), task)
+
+
+def same(got: Tensor, want: Tensor, what: str, tolerance: float = 1e-3) -> None:
+    """Assert that outputs are equal up to rounding, relative to the largest."""
+    _ensure(got.shape == want.shape, f"{what}: shape {tuple(got.shape)} became {tuple(want.shape)}")
+    worst, scale = float((got - want).abs().max()), float(want.abs().max())
+    _ensure(worst <= tolerance * max(scale, 1e-6), f"{what}: outputs differ by {worst:.2g} of at most {scale:.2g}")
+
+
+def docstring_names_source(make: Make, task: Task, queries: Images) -> None:
+    """The module's docstring is a card: what it does, ``Source:``, ``Deviations:``."""
+    cls = type(make())
+    doc = sys.modules[cls.__module__].__doc__ or ""
+    for heading in ("Source:", "Deviations:"):
+        _ensure(heading in doc, f"{cls.__module__} must have a {heading!r} line in its docstring")
+
+
+def output_shape(make: Make, task: Task, queries: Images) -> None:
+    """``(N, C)`` or ``(N,)``, finite, with labels withheld."""
+    method = adapted(make, task)
+    out = predict(method, queries)
+    want = (len(queries), len(task.classnames)) if method.output == "logits" else (len(queries),)
+    _ensure(out.shape == want, f"{type(method).__name__} must return {want}; got {tuple(out.shape)}")
+    _ensure(
+        bool(out.isfinite().all()), f"{type(method).__name__} returned {int((~out.isfinite()).sum())} values not finite"
+    )
+    _ensure(not out.requires_grad, f"{type(method).__name__} must answer without a gradient")
+
+
+def scope(make: Make, task: Task, queries: Images) -> None:
+    """The output depends on what `scope` says, and on nothing else."""
+    method = adapted(make, task)
+    whole, order = predict(method, queries), torch.randperm(len(queries), generator=torch.Generator().manual_seed(1))
+    name = type(method).__name__
+    if method.scope == "sample":
+        same(predict(method, queries, batch_size=7), whole, f"{name} has scope 'sample', but the batch size matters")
+    if method.scope in ("sample", "set"):
+        same(predict(method, queries[order]), whole[order], f"{name} has scope {method.scope!r}, but the order matters")
+    if method.scope == "stream":
+        same(predict(method, queries[:20]), whole[:20], f"{name} has scope 'stream', but later samples matter")
+
+
+def predict_is_pure(make: Make, task: Task, queries: Images) -> None:
+    """Twice the same answer; the method as before."""
+    method = adapted(make, task)
+    before = {n: t.clone() for n, t in method.state_dict().items()}
+    first = predict(method, queries)
+    same(predict(method, queries), first, f"{type(method).__name__} answers differently the second time", 1e-6)
+    changed = [n for n, t in method.state_dict().items() if not torch.equal(t, before[n])]
+    _ensure(not changed, f"{type(method).__name__} changed {changed} while predicting")
+
+
+def fit_is_repeatable(make: Make, task: Task, queries: Images) -> None:
+    """From one seed, bit for bit the same method."""
+    one, two = adapted(make, task).state_dict(), adapted(make, task).state_dict()
+    unequal = [n for n in one if not torch.equal(one[n], two[n])]
+    _ensure(not unequal, f"{unequal} differ between two adaptations from one seed; draw from torch's generator only")
+
+
+def backbone_untouched(make: Make, task: Task, queries: Images) -> None:
+    """Weights and gradients as before, no tap left, no frozen weight inside the method."""
+    model, before = task.backbone.model, task.backbone.digest()
+    method = adapted(make, task)
+    predict(method, queries[:12])
+    name = type(method).__name__
+    _ensure(task.backbone.digest() == before, f"{name} changed the frozen backbone")
+    grads = [n for n, p in model.named_parameters() if p.grad is not None or p.requires_grad]
+    _ensure(not grads, f"{name} left gradients on the frozen backbone: {grads[:3]}")
+    tapped = [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+    _ensure(not tapped, f"{name} left taps on {tapped[:3]}")
+    ours = {p.data_ptr() for p in method.parameters()} & {p.data_ptr() for p in model.parameters()}
+    _ensure(not ours, f"{name} holds weights of the backbone as its own parameters")
+
+
+def class_order(make: Make, task: Task, queries: Images) -> None:
+    """Numbering the classes otherwise only permutes the columns (of methods that are not trained)."""
+    method = adapted(make, task)
+    if trainable(method) or any(trainable(m) or list(m.parameters()) for m in method.children_methods()):
+        return
+    perm = torch.randperm(len(task.classnames), generator=torch.Generator().manual_seed(2))
+
+    def renumber(images: Images | None) -> Images | None:
+        return images if images is None or images.labels is None else images.label(perm.argsort()[images.labels])
+
+    names, prompts = (tuple(all_[i] for i in perm) for all_ in (task.classnames, task.prompts))
+    sets = {"support": renumber(task.support), "val": renumber(task.val)}
+    other = adapted(make, replace(task, classnames=names, prompts=prompts, **sets))  # type: ignore[arg-type]
+    a, b = predict(method, queries), predict(other, queries)
+    same(b, a[:, perm] if a.dim() == 2 else a, f"{type(method).__name__} depends on how classes are numbered")
+
+
+def state_round_trip(make: Make, task: Task, queries: Images) -> None:
+    """Saved with safetensors and loaded into a fresh one, the same answers."""
+    method = adapted(make, task)
+    saved = save_state({n: t.clone().contiguous() for n, t in method.state_dict().items()})
+    again = adapted(make, task)
+    for tensor in again.state_dict().values():
+        tensor.zero_()
+    again.load_state_dict(load_state(saved))
+    same(predict(again, queries), predict(method, queries), f"{type(method).__name__} loses something when saved", 1e-6)
+
+
+def every_parameter_learns(make: Make, task: Task, queries: Images) -> None:
+    """A gradient reaches each parameter that requires one."""
+    torch.manual_seed(0)
+    method = make()
+    for child in method.children_methods():
+        adapt(child, task).requires_grad_(False)
+    method.train()
+    bound = task.bind(method)
+    method.fit(bound)
+    params = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    if params:
+        method.loss(bound.support[:10]).backward()
+        idle = [n for n, p in params.items() if p.grad is None]
+        _ensure(not idle, f"no gradient reaches {idle} of {type(method).__name__}")
+
+
+def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
+    """One support image per class, no validation images."""
+    labels = task.support.labels.tolist()  # type: ignore[union-attr]
+    rows = torch.tensor([labels.index(c) for c in range(len(task.classnames))])
+    out = predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])
+    _ensure(bool(out.isfinite().all()), f"{type(make()).__name__} is not finite with one shot")
+
+
+def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
+    """A shortcut through the grid gives what `forward` gives, cell by cell."""
+    from adaptkit.run import cell_by_cell
+
+    method = adapted(make, task)
+    if not method.grid() or method.sweep(queries) is None:
+        return
+    rows = queries.bind(method.needs()).load().blind()
+    slow = cell_by_cell(copy.deepcopy(method), rows)
+    for cell, (fast, want) in enumerate(zip(method.sweep(rows), slow, strict=True)):  # type: ignore[arg-type]
+        same(fast, want, f"cell {cell} of {type(method).__name__}'s sweep", 1e-5)
+
+
+def beats_chance(make: Make, task: Task, queries: Images) -> None:
+    """Half as good again as guessing, on easy data."""
+    method = adapted(make, task)
+    if method.output == "logits":
+        got = accuracy(method, queries)
+        _ensure(got > 1.5 / len(task.classnames), f"{type(method).__name__} is right {got:.0%} of the time: guessing")
+
+
+def _ensure(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+CHECKS: dict[str, Check] = {
+    f.__name__: f
+    for f in (
+        docstring_names_source,
+        output_shape,
+        scope,
+        predict_is_pure,
+        fit_is_repeatable,
+        backbone_untouched,
+        class_order,
+        state_round_trip,
+        every_parameter_learns,
+        works_with_one_shot,
+        sweep_matches_forward,
+        beats_chance,
+    )
+}
+"""Every check, by name."""
