@@ -1,0 +1,14 @@
+"""Two small random towers that know five patterns: runs anywhere, with no download. ``toy:0``, ``toy:1``, ..."""
+
+from adaptkit import hookimpl
+
+
+def load(seed):
+    from adaptkit.testing.toy import toy_backbone
+
+    return toy_backbone(seed or "0")
+
+
+@hookimpl
+def backbones():
+    return {"toy": load}
