@@ -1,0 +1,40 @@
+"""One torch thread (tiny tensors on many threads are five times slower), no hub, a home of the tests' own."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "ADAPTKIT_HOME": tempfile.mkdtemp(prefix="adaptkit-tests-"),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--goldens",
+        default=Path(__file__).parent / "goldens",
+        type=Path,
+        help="folder of goldens to hold methods against",
+    )
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """The toy task, with validation and pool images, and its labelled test images."""
+    from adaptkit.testing import toy_task
+
+    return toy_task()
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    if "torch" in __import__("sys").modules:
+        import torch
+
+        torch.set_num_threads(1)
+        torch.manual_seed(0)

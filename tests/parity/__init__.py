@@ -1,0 +1,1 @@
+"""Every method against the answers of its paper's own code."""
