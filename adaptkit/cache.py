@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 from adaptkit.backbone import Backbone
 from adaptkit.images import Source
 from adaptkit.needs import Need
+from adaptkit.setting import Precision
 from adaptkit.store import FORMAT, Store, Table
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 COMMIT = 2.0  # seconds of work that a kill may lose
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from adaptkit import plugins, recipe, yamls
 from adaptkit.contract import Method
-from adaptkit.options import default
 from adaptkit.schedule import Schedule
+from adaptkit.values import default
 
 
 def entry(role: str, name: str) -> dict[str, Any]:

@@ -139,7 +139,9 @@ def _recipes(options: Namespace) -> list[recipe.Recipe]:
         if getattr(options, key):
             changes[key] = yamls.parse(f"[{getattr(options, key)}]")
     only = [name for name in options.only.split(",") if name]
-    return [recipe.read(where, changes, only) for where in options.recipes]
+    from adaptkit.options import check
+
+    return [check(recipe.read(where, changes, only)) for where in options.recipes]
 
 
 def _out(options: Namespace, asked: recipe.Recipe) -> Path:

@@ -7,53 +7,25 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from adaptkit import plugins
 from adaptkit.backbone import Backbone
-from adaptkit.cache import CachedRows, FeatureCache, Precision
+from adaptkit.cache import CachedRows, FeatureCache
 from adaptkit.contract import Method
 from adaptkit.home import home as default_home
 from adaptkit.images import Images, Source
 from adaptkit.metrics import classification
-from adaptkit.options import Spec, method, parse
+from adaptkit.options import Spec, method
 from adaptkit.results import Result, Table
 from adaptkit.run import adapt, predict, trainable
+from adaptkit.setting import Setting
 from adaptkit.store import Store
 from adaptkit.task import Splits, Task
-
-Select = Literal["none", "few-val", "full-val", "oracle"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """Everything a comparison holds fixed, by name.
-
-    Attributes:
-        dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
-        backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
-        prompts: who writes the sentences about classes.
-        support: who chooses the labelled images: a name, or one name with options.
-        select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
-            or ``"oracle"`` (the test images; every table marks it).
-        dtype: of stored features.
-        precision: of the towers' arithmetic while extracting.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        batch_size: images in one forward pass of a tower.
-    """
-
-    dataset: str
-    backbone: str
-    prompts: str = "templates"
-    support: str | Mapping[str, Any] = "few-shot"
-    select: Select = "few-val"
-    dtype: Literal["float16", "float32"] = "float16"
-    precision: Precision = "32-true"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: int = 32
+from adaptkit.values import parse
 
 
 class Bench:

@@ -68,7 +68,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run on {bench.device}",
             columns([head, *body]) if body else "features: nothing is wanted",
-            f"extraction: {sum(r.seconds for r in rows):.0f} s; disk: {new / 1e6:.1f} MB to write in {home / 'features'}",
+            f"extraction: {sum(r.seconds for r in rows):.0f} s; disk: {new / 1e6:.1f} MB to write in {bench.cache.store.root}",
             f"memory: {models / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
             f"trained by Lightning: {', '.join(trained) or 'none'}",
             f"towers in the loop (slow): {', '.join(live) or 'none'}",

@@ -49,7 +49,7 @@ class Prompts:
             chunk: sentences encoded at a time; with more, each chunk is computed again in the backward pass, so that
                 memory does not grow with C.
         """
-        self.backbone, self.chunk, self.once = backbone, chunk, Once()
+        self.backbone, self.init, self.chunk, self.once = backbone, init, chunk, Once()
         context = init or " ".join(["X"] * n)
         if "{}" not in context:
             words = context.split()
@@ -79,6 +79,10 @@ class Prompts:
         first = {name: value[:1] for name, value in self.tokens.items()}
         return self.backbone.words(first)[0, self.places[0].to(self.backbone.device)].clone()
 
+    def start(self, std: float = 0.02) -> Tensor:
+        """Where learning starts, ``(n, W)``: the words given by `init`, or normal noise."""
+        return self.words() if self.init else std * torch.randn(self.n, self.backbone.width["text"])
+
     def encode(self, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> Tensor:
         """Raw class embeddings under a context; gradients reach it.
 
@@ -100,10 +104,7 @@ class Prompts:
 
         def encode(i: Tensor) -> Tensor:
             rows = i % classes
-            if batch:
-                words = context[i // classes, rows if context.shape[1] > 1 else 0]
-            else:
-                words = of_rows(context, rows)
+            words = context[i // classes, rows if context.shape[1] > 1 else 0] if batch else of_rows(context, rows)
             return self._encode(rows, words, {block: of_rows(prompt, rows) for block, prompt in deep.items()})
 
         def every(size: int) -> Tensor:
@@ -126,7 +127,7 @@ class Prompts:
             return self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()})
 
     def splice(self, words: Tensor, context: Tensor, rows: Tensor) -> Tensor:
-        """Put the context of some classes in its place: ``(P, L, W)`` words and ``(P, n, W)`` context to ``(P, L, W)``."""
+        """Put a context, ``(P, n, W)``, in its place among the words of some classes, ``(P, L, W)``."""
         places = self.places[rows].to(words.device)[..., None].expand(-1, -1, words.shape[-1])
         return words.scatter(1, places, context.to(words.dtype))
 

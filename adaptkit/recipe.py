@@ -1,8 +1,7 @@
-"""Read a recipe and check every name and value in it before anything is computed."""
+"""Read a recipe: its keys and the types of its values. `adaptkit.options.check` holds its names against plugins."""
 
 from __future__ import annotations
 
-import inspect
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import plugins, yamls
-from adaptkit.experiment import Setting
-from adaptkit.options import convert, method, parse
+from adaptkit.setting import Setting
+from adaptkit.values import convert, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +20,7 @@ class Recipe(Setting):
 
     Attributes:
         name: of the file, without its suffix.
+        folder: that the file lies in.
         methods: names, or one name with options each.
         shots: labelled images per class.
         seeds: of supports and of training.
@@ -30,12 +30,13 @@ class Recipe(Setting):
     """
 
     name: str
+    folder: Path
     methods: list[Any]
     shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     domains: list[str] = field(default_factory=list)
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    plugins: list[str] = field(default_factory=list)
+    plugins: list[Path] = field(default_factory=list)
 
     def setting(self) -> Setting:
         """The part that every cell shares."""
@@ -80,7 +81,7 @@ def read(where: str, changes: Mapping[str, Any] | None = None, only: Sequence[st
 
 def build(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
-    declared = {f.name: f for f in fields(Recipe) if f.name != "name"}
+    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
     hints = typing.get_type_hints(Recipe)
     try:
         for key in raw:
@@ -89,11 +90,9 @@ def build(raw: Mapping[str, Any], path: Path) -> Recipe:
         for key in ("dataset", "backbone", "methods"):
             if not raw.get(key):
                 raise ValueError(f"{key} must be given; got none")
-        for file in convert(raw.get("plugins", []), list[str], "plugins"):
-            plugins.add_file(path.parent / file)
         values = {key: _value(key, value, hints[key], declared[key]) for key, value in raw.items()}
-        recipe = Recipe(name=path.stem, **values)
-        _check_names(recipe)
+        recipe = Recipe(name=path.stem, folder=path.parent, **values)
+        _check_labels(recipe)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
     return recipe
@@ -143,23 +142,11 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
     return out
 
 
-def _check_names(recipe: Recipe) -> None:
-    plugins.pick("datasets", recipe.dataset.partition(":")[0])
-    plugins.pick("backbones", recipe.backbone.partition(":")[0])
-    plugins.pick("prompts", recipe.prompts)
-    name, options = parse(recipe.support)
-    choices = [p for p in inspect.signature(plugins.pick("supports", name)).parameters if p not in SUPPORT_ARGUMENTS]
-    for option in options:
-        if option not in choices:
-            raise ValueError(plugins.must_be(f"an option of support {name!r}", choices, option))
-    for spec in recipe.methods:
-        method(spec)
-    if len(recipe.labels()) < len(recipe.methods):
-        twice = next(label(s) for s in recipe.methods if [label(t) for t in recipe.methods].count(label(s)) > 1)
+def _check_labels(recipe: Recipe) -> None:
+    labels = [label(spec) for spec in recipe.methods]
+    if len(set(labels)) < len(labels):
+        twice = next(name for name in labels if labels.count(name) > 1)
         raise ValueError(f"methods must differ; got {twice!r} twice")
-
-
-SUPPORT_ARGUMENTS = ("task", "train", "val", "shots", "seed")
 
 
 def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)

@@ -15,10 +15,11 @@ from adaptkit.experiment import Bench, measure
 from adaptkit.files import canonical, digest
 from adaptkit.images import Images, Source
 from adaptkit.needs import Need
-from adaptkit.options import method, parse
+from adaptkit.options import method
 from adaptkit.recipe import Recipe
 from adaptkit.results import Result, Table
 from adaptkit.task import Splits
+from adaptkit.values import parse
 
 
 @dataclass(frozen=True)
