@@ -57,7 +57,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         for r in rows
     ]
     models = sum(p.numel() * p.element_size() for p in bench.backbone.model.parameters())
-    held = sum(r.bytes for r in rows)
+    held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
     new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
     built = {name: method(spec) for name, spec in recipe.labels().items()}
     trained = [name for name, m in built.items() if hasattr(m, "schedule")]
@@ -68,7 +68,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run on {bench.device}",
             columns([head, *body]) if body else "features: nothing is wanted",
-            f"extraction: {sum(r.seconds for r in rows):.0f} s; disk: {new / 1e6:.1f} MB to write in {bench.cache.store.root}",
+            f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {bench.cache.store.root}",
             f"memory: {models / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
             f"trained by Lightning: {', '.join(trained) or 'none'}",
             f"towers in the loop (slow): {', '.join(live) or 'none'}",

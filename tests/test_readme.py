@@ -1,0 +1,97 @@
+"""The README cannot rot: its table is generated, its hooks are all there, its code runs."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+
+
+def block(name):
+    return re.search(rf"<!-- {name} -->\n?(.*?)<!-- /{name} -->", README.read_text(), re.DOTALL)[1]
+
+
+def table():
+    """The table of methods, in Markdown."""
+    from adaptkit.cards import entry, first_sentence, module_doc
+    from adaptkit.plugins import table as registered
+
+    lines = ["| method | what it does | scope | trained | source |", "|---|---|---|---|---|"]
+    for name, cls in registered("methods").items():
+        e = entry("methods", name)
+        arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", e["source"])
+        link = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else ""
+        doc = inspect.getdoc(cls) if "__doc__" in vars(cls) and vars(cls)["__doc__"] else module_doc(cls)
+        trained = "trained" if e["trained"] else ""
+        lines.append(f"| `{name}` | {first_sentence(doc)} | {e['scope']} | {trained} | {link} |")
+    return "\n".join(lines) + "\n"
+
+
+def count():
+    """How many methods the quickstart compares, in words that a reader can check."""
+    from adaptkit import recipe
+
+    return f"{len(recipe.read('quickstart').methods)} methods"
+
+
+def write():
+    text = README.read_text()
+    text = re.sub(r"(<!-- methods -->\n).*?(<!-- /methods -->)", lambda m: m[1] + table() + m[2], text, flags=re.DOTALL)
+    README.write_text(
+        re.sub(r"(<!-- count -->).*?(<!-- /count -->)", lambda m: m[1] + count() + m[2], text, flags=re.DOTALL)
+    )
+
+
+def test_the_table_of_methods_is_current():
+    assert block("methods") == table(), "README's table is stale; run python -m tests.test_readme"
+    assert block("count") == count(), "README's count is stale; run python -m tests.test_readme"
+
+
+def test_every_hook_has_a_heading_with_its_exact_arguments():
+    from adaptkit import hooks
+
+    for name, spec in vars(hooks).items():
+        if getattr(spec, "adaptkit_spec", None):
+            heading = f"#### `{name}({', '.join(inspect.signature(spec).parameters)})`"
+            assert heading in README.read_text(), f"README must have the heading {heading}"
+
+
+def test_the_method_in_the_readme_passes_the_contract(tmp_path):
+    from adaptkit import method, plugins
+    from adaptkit.testing import CHECKS, check, toy_task
+
+    code = re.search(r"```python\n(.*?)```", block("my_method.py"), re.DOTALL)[1]
+    file = tmp_path / "readme_method.py"
+    file.write_text(code)
+    name = plugins.add_file(file)
+    try:
+        task, queries = toy_task()
+        for title in CHECKS:
+            check(title, lambda: method("prototypes"), task, queries)
+    finally:
+        plugins.manager().unregister(name=name)
+        plugins.table.cache_clear()
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_python_examples_run(number):
+    examples = re.findall(r"```python\n(import .*?)```", README.read_text(), re.DOTALL)
+    assert len(examples) == 2, "a Python example came or went; this test runs each"
+    names = {}
+    exec("import adaptkit as ak\n" + examples[number], names)
+    assert names["logits"].shape[0] in (60, 100), "the example must have answered every query"
+
+
+def test_the_commands_in_the_readme_exist():
+    from adaptkit.cli import parser
+
+    shell = "\n".join(re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL))
+    for line in re.findall(r"^adaptkit (.*?)(?:  #.*)?$", shell, re.MULTILINE):
+        parser().parse_args(line.split())  # leaves with an error when a command or an option does not exist
+
+
+if __name__ == "__main__":
+    write()
