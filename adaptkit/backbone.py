@@ -89,8 +89,8 @@ class Backbone:
 
     def logits(self, x: Tensor, text: Tensor) -> Tensor:
         """Image embeddings ``(B, D)`` and class embeddings ``(C, D)`` or ``(B, C, D)``, unit-norm, to ``(B, C)``."""
-        cosine = x @ text.T if text.dim() == 2 else torch.einsum("bd,bcd->bc", x, text)
-        return self.logit_scale * cosine + self.logit_bias
+        x = self.logit_scale * x  # scaled before the product, as the papers' code does: the same rounding
+        return (x @ text.T if text.dim() == 2 else torch.einsum("bd,bcd->bc", x, text)) + self.logit_bias
 
     def words(self, tokens: Tokens) -> Tensor:
         """Word embeddings of tokenised sentences, ``(P, L, W)``, before positions are added."""

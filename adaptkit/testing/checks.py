@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adaptkit.contract import Method
 from adaptkit.images import Images
-from adaptkit.run import accuracy, adapt, predict, trainable
+from adaptkit.run import accuracy, adapt, cell_by_cell, predict, trainable
 from adaptkit.task import Task
 
 Make = Callable[[], Method]
@@ -175,15 +175,14 @@ def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
 
 def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
     """A shortcut through the grid gives what `forward` gives, cell by cell."""
-    from adaptkit.run import cell_by_cell
-
     method = adapted(make, task)
     if not method.grid() or method.sweep(queries) is None:
         return
     rows = queries.bind(method.needs()).load().blind()
     slow = cell_by_cell(copy.deepcopy(method), rows)
-    for cell, (fast, want) in enumerate(zip(method.sweep(rows), slow, strict=True)):  # type: ignore[arg-type]
-        same(fast, want, f"cell {cell} of {type(method).__name__}'s sweep", 1e-5)
+    with torch.no_grad():
+        for cell, (fast, want) in enumerate(zip(method.sweep(rows) or (), slow, strict=True)):
+            same(fast, want, f"cell {cell} of {type(method).__name__}'s sweep", 1e-5)
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:

@@ -25,6 +25,8 @@ METHODS = {
     "dpe": "dpe",
     "ecalp": "ecalp",
     "gda": "gda",
+    "gda-base2new": "gda-base-to-new",
+    "gda-em": "gda-em",
     "gta-clip": "gta-clip",
     "ivlp": "ivlp",
     "kgcoop": "kgcoop",
@@ -54,19 +56,22 @@ METHODS = {
     "tipx": "tip-x",
     "tpt": "tpt",
     "transclip": "trans-clip",
+    "transclip-fs1": "trans-clip-fs",
+    "transclip-fs4": "trans-clip-fs",
     "upl": "upl",
-    "upl-select": "upl",
     "vpt": "vpt",
     "waffle-prompts": "waffle-clip",
     "wise-ft": "wise-ft",
     "x-more": "x-more",
     "zero": "zero",
     "zlap": "zlap",
+    "zlap-inductive": "zlap-inductive",
+    "zlap-sparse-inductive": "zlap-inductive",
     "zpe": "zpe",
 }
 
 NOT_METHODS = {"tiny_clip": "weights that the tower goldens share"}
 """Files in the folder that are no golden."""
 
-CORE = {"dassl_schedule"}
-"""Goldens of the core itself."""
+CORE = {"dassl_schedule", "upl-select"}
+"""Goldens of what is no method: the schedule, and the support that UPL trains on."""

@@ -1,0 +1,60 @@
+"""CLIP-Adapter: a small network refines the image embedding before it meets the zero-shot head.
+
+Source: Gao et al., CLIP-Adapter: Better Vision-Language Models with Feature Adapters, arXiv:2110.04544.
+Deviations: each step sees one of the stored views of an image instead of a fresh augmentation. The paper's optional
+adapter of the text is not in the released code and not here. The release ships no configuration; the schedule is the
+one of the CoOp code base that it is built in. The paper tries ratios from 0.2 to 0.8 per dataset.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+
+from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.ops import one_view
+
+
+class CLIPAdapter(ZeroShot):
+    """Two linear maps through a bottleneck, with a ReLU after each, blended with the raw embedding."""
+
+    ratio: float = 0.2  # share of the adapter's output in the blend, alpha
+    reduction: int = 4  # width of the embedding over that of the bottleneck
+    views: int = 10  # random views per support image, to train on
+    augment: str = "wide-crop-flip"
+    schedule: Schedule = Schedule(
+        epochs=200,
+        lr=2e-3,
+        batch_size=32,
+        optimizer="sgd",
+        weight_decay=5e-4,
+        decay="cosine-epoch",
+        warmup=1,
+        drop_last=True,
+    )
+
+    def needs(self):
+        return {"x": Pooled(unit=False)}
+
+    def support_needs(self):
+        return {"views": Pooled(unit=False, views=self.views, augment=self.augment)}
+
+    def fit(self, task):
+        super().fit(task)
+        width = self.text.shape[1]
+        down = nn.Linear(width, width // self.reduction, bias=False)
+        up = nn.Linear(width // self.reduction, width, bias=False)
+        self.adapter = nn.Sequential(down, nn.ReLU(), up, nn.ReLU())
+
+    def forward(self, batch):
+        return self.logits(batch.x)
+
+    def logits(self, x):
+        """``(B, D)`` raw embeddings to ``(B, C)``."""
+        return self.zero_shot(unit(self.ratio * self.adapter(x) + (1 - self.ratio) * x))
+
+    def loss(self, batch):
+        return F.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+
+
+@hookimpl
+def methods():
+    return {"clip-adapter": CLIPAdapter}

@@ -1,0 +1,1 @@
+"""Slow references, written from the papers and not from the plugins."""
