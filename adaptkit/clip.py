@@ -29,7 +29,7 @@ class CLIPBackbone(Backbone):
             self.points |= blocks(tower, layers, LINEARS)  # type: ignore[arg-type]
         self.width = {"image": vision.config.hidden_size, "text": text.config.hidden_size}  # type: ignore[union-attr, dict-item]
         self.depth = {"image": len(vision.encoder.layers), "text": len(text.encoder.layers)}  # type: ignore[union-attr, arg-type]
-        self.logit_scale = float(model.logit_scale.exp())  # type: ignore[operator]
+        self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
         self.dim = self.joint_width()
         self.freeze()
 

@@ -53,7 +53,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The plain image, ``(3, size, size)``."""
-        image, edge = image.convert("RGB"), self.edge or self.size
+        image, edge = rgb(image), self.edge or self.size
         if self.fit == "squash":
             return self.tensor(image.resize((self.size, self.size), FILTERS[self.resample]))
         short = min(image.size)
@@ -65,7 +65,7 @@ class Preprocess:
         """One random view, ``(3, size, size)``; the same `seed` gives the same view in any batch and process."""
         rng = random.Random(int.from_bytes(hashlib.blake2b(f"{seed}/{augment}".encode(), digest_size=8).digest()))
         box = random_box(image.width, image.height, AUGMENTS[augment], rng)
-        out = image.convert("RGB").resize((self.size, self.size), FILTERS[self.resample], box=box)
+        out = rgb(image).resize((self.size, self.size), FILTERS[self.resample], box=box)
         if rng.random() < 0.5:
             out = ImageOps.mirror(out)
         return augmix(out, self.tensor, rng) if augment == "augmix" else self.tensor(out)
@@ -78,6 +78,14 @@ class Preprocess:
     def describe(self) -> dict[str, object]:
         """What determines the pixels, for a feature's key."""
         return {**asdict(self), "version": VERSION}
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in three channels; what is transparent is laid over white, as `transformers` does."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def random_box(width: int, height: int, area: tuple[float, float], rng: random.Random) -> tuple[int, int, int, int]:

@@ -56,22 +56,25 @@ class Prompts:
             cut = {"end": len(words), "middle": len(words) // 2, "front": 0}[position]
             context = " ".join([*words[:cut], "{}", *words[cut:]])
         names = [name.replace("_", " ") for name in classnames]
-        self.tokens = backbone.tokenize([context.replace("{}", name) + suffix for name in names])
+        sentences = [context.replace("{}", name) + suffix for name in names]
+        self.tokens, longer = (
+            backbone.tokenize(sentences),
+            backbone.tokenize([f"{s} X" for s in sentences])["input_ids"],
+        )
+        ids = self.tokens["input_ids"]
+        if longer.shape == ids.shape and (longer == ids).all(-1).any():  # one word more is cut off
+            full = sentences[int((longer == ids).all(-1).int().argmax())]
+            raise ValueError(f"a sentence must be shorter than {ids.shape[1]} tokens; got {full!r}; choose fewer words")
         before, after = (self._count(part) for part in context.split("{}"))
         lengths = torch.tensor([self._count(name) if after else 0 for name in names])  # (C,)
         word = torch.arange(min(n, before + after))
         self.n = len(word)
         self.places = backbone.prefix + word + (word >= before) * lengths[:, None]  # (C, n)
-        room = self.tokens["input_ids"].shape[1]
-        if self.n and int(self.places.max()) >= room:
-            raise ValueError(f"the context and the longest class name must fit into {room} tokens; got n={self.n}")
 
     def _count(self, text: str) -> int:
-        """Tokens of a text, special ones and padding not counted: what saying it a second time adds."""
-        if not text.strip():
-            return 0
-        once, twice = (self.backbone.tokenize([" ".join([text] * k)])["input_ids"][0] for k in (1, 2))
-        return int((twice != twice[-1]).nonzero().max() - (once != once[-1]).nonzero().max())
+        """Tokens of a text, special ones and padding not counted: what it adds in front of a word."""
+        with_it, without = (self.backbone.tokenize([s])["input_ids"][0] for s in (f"{text} X".strip(), "X"))
+        return int((with_it != with_it[-1]).nonzero().max() - (without != without[-1]).nonzero().max())
 
     @torch.no_grad()
     def words(self) -> Tensor:
@@ -128,6 +131,8 @@ class Prompts:
 
     def splice(self, words: Tensor, context: Tensor, rows: Tensor) -> Tensor:
         """Put a context, ``(P, n, W)``, in its place among the words of some classes, ``(P, L, W)``."""
+        if context.shape[1] != self.n:
+            raise ValueError(f"a context must have {self.n} words; got {context.shape[1]}")
         places = self.places[rows].to(words.device)[..., None].expand(-1, -1, words.shape[-1])
         return words.scatter(1, places, context.to(words.dtype))
 

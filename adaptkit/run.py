@@ -57,20 +57,21 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
 
 
 @torch.no_grad()  # not inference_mode: test-time methods take gradients inside
-def predict(method: Method, images: Images | Array | Mapping[str, Array], *, batch_size: int = 1024) -> Tensor:
+def predict(method: Method, images: Images | Array | Mapping[str, Array], *, batch_size: int = 0) -> Tensor:
     """``(N, C)`` logits or ``(N,)`` scores. Never shows labels; never changes `method`.
 
     Args:
         method: adapted.
         images: `Images`, or features ``(N, D)`` or ``(N, V, D)``, or pixels ``(N, 3, H, W)``; see
             `Images.from_arrays`.
-        batch_size: rows at a time, for methods whose `scope` is ``"sample"``.
+        batch_size: rows at a time, for methods whose `scope` is ``"sample"``; 0 means 1024, or 32 through a tower.
     """
     queries = images if isinstance(images, Images) else from_arrays(method, images)
     queries = queries.blind().bind(method.needs())
     if method.scope == "stream":
         method = copy.deepcopy(method)
-    size = {"sample": batch_size, "stream": 1, "set": max(1, len(queries))}[method.scope]
+    rows = batch_size or (1024 if all(need.stored for need in method.all_needs()) else 32)
+    size = {"sample": rows, "stream": 1, "set": max(1, len(queries))}[method.scope]
     return torch.cat([method(queries[i : i + size]) for i in range(0, max(1, len(queries)), size)])
 
 

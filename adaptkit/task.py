@@ -101,6 +101,7 @@ class Task:
         logit_scale: float = 100.0,
         logit_bias: float = 0.0,
         classnames: Sequence[str] | None = None,
+        prompts: Sequence[Sequence[str]] | None = None,
         backbone: Backbone | None = None,
     ) -> Task:
         """A task from features, with no dataset and no towers: for notebooks and for parity tests.
@@ -113,6 +114,8 @@ class Task:
             logit_scale: factor from cosine to logit; ignored when `backbone` is given.
             logit_bias: added to every logit; ignored when `backbone` is given.
             classnames: C names; default ``"class 0"`` and on.
+            prompts: the sentences that `text` embeds, for methods that read them; default ``"a photo of a NAME."``, with
+                a number behind it where a class has several.
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
@@ -122,9 +125,11 @@ class Task:
         names = tuple(classnames or (f"class {c}" for c in range(len(per_class))))
         if len(names) != len(per_class):
             raise ValueError(f"classnames must be as many as the classes in text, {len(per_class)}; got {len(names)}")
-        prompts = tuple(tuple(f"{c}.{t}" for t in range(len(rows))) for c, rows in enumerate(per_class))
+        written = tuple(map(tuple, prompts)) if prompts else default_prompts(names, [len(rows) for rows in per_class])
+        if [len(sentences) for sentences in written] != [len(rows) for rows in per_class]:
+            raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {written}")
         given = {
-            key: row for keys, rows in zip(prompts, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
+            key: row for keys, rows in zip(written, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
         }
 
         def encode(sentences: Sequence[str]) -> Tensor:
@@ -149,7 +154,14 @@ class Task:
             raise ValueError(
                 f"labels must be from 0 to {len(names) - 1}; got {int(labels.min())} to {int(labels.max())}"
             )
-        return cls(towers, names, prompts, encode, **sets)  # type: ignore[arg-type]
+        return cls(towers, names, written, encode, **sets)  # type: ignore[arg-type]
+
+
+def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Sentences for classes whose embeddings came without any; all different, as embeddings are found by them."""
+    plain = [f"a photo of a {name.replace('_', ' ')}" for name in names]
+    plain = [f"{p} ({c})" if plain.count(p) > 1 else p for c, p in enumerate(plain)]
+    return tuple(tuple(f"{p}{t or ''}." for t in range(count)) for p, count in zip(plain, counts, strict=True))
 
 
 class NoTowers(Backbone):

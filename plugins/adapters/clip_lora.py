@@ -1,0 +1,101 @@
+"""Low-rank updates of the attention weights of both towers, trained with the class sentences encoded at every step.
+
+Source: Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, arXiv:2405.18541.
+Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, which is the same for OpenAI's
+CLIP. Without dropout their release cuts the gradient that should reach lower blocks through the low-rank branch (it
+merges the weights for the forward pass and takes them back before the backward pass); here it is whole. Float32 instead
+of half precision. With ``encoder: text`` ten cached views stand for fresh ones.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
+from adaptkit.ops import one_view
+from adaptkit.prompting import Once, chunked
+
+
+class CLIPLoRA(Method):
+    """W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained."""
+
+    rank: int = 2  # r
+    alpha: float = 1.0  # the update is scaled by alpha / sqrt(rank)
+    dropout: float = 0.25  # of what enters the low-rank branch, in training
+    encoder: Literal["both", "vision", "text"] = "both"
+    maps: tuple[Literal["q", "k", "v", "out", "fc1", "fc2"], ...] = ("q", "k", "v")
+    template: str = ""  # a class's sentence, its name in place of {}; without, the first of the task's
+    chunk: int = 256  # sentences encoded at a time
+    schedule: Schedule = Schedule(steps_per_shot=500, lr=2e-4, weight_decay=1e-2, final_lr=1e-6)
+
+    def needs(self):
+        return {"x": Pooled()} if self.encoder == "text" else {"pixels": Pixels()}
+
+    def support_needs(self):
+        if self.encoder == "text":
+            return {"views": Pooled(views=10, augment="wide-crop-flip")}
+        return {"views": Pixels(views=1, augment="wide-crop-flip", fresh=True)}
+
+    def fit(self, task):
+        self.backbone, points = task.backbone, task.backbone.points
+        if self.encoder != "text" and "image.block.0" not in points:
+            raise ValueError(f"encoder must be 'text' where the image tower is no transformer; got {self.encoder!r}")
+        towers = {"both": ("image", "text"), "vision": ("image",), "text": ("text",)}[self.encoder]
+        blocks = [f"{tower}.block.{i}" for tower in towers for i in range(task.backbone.depth[tower])]
+        self.names = [f"{block}.{name}" for block in blocks for name in self.maps]
+        task.backbone.require(*self.names)
+        shapes = [points[name].weight.shape for name in self.names]
+        self.a = nn.ParameterList(torch.empty(self.rank, width) for _, width in shapes)
+        self.b = nn.ParameterList(torch.zeros(out, self.rank) for out, _ in shapes)
+        for a in self.a:
+            nn.init.kaiming_uniform_(a, a=5**0.5)
+        self.drop, self.once = nn.Dropout(self.dropout), Once()
+        names = [name.replace("_", " ") for name in task.classnames]
+        write = self.template.replace
+        sentences = [write("{}", n) if self.template else s[0] for n, s in zip(names, task.prompts, strict=True)]
+        if "text" in towers:
+            self.tokens = task.backbone.tokenize(sentences)
+        else:
+            self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
+
+    def taps(self, tower):
+        scale = self.alpha / self.rank**0.5
+        return {
+            name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T)
+            for name, a, b in zip(self.names, self.a, self.b, strict=True)
+            if name.startswith(tower)
+        }
+
+    def text(self):
+        def encode(rows):
+            with self.backbone.taps(self.taps("text")):
+                return unit(self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()}))
+
+        def every():
+            return chunked(encode, torch.arange(len(self.tokens["input_ids"])), self.chunk)
+
+        if self.encoder == "vision":
+            return self.fixed
+        if self.training:
+            return every()  # dropout is never remembered
+        return self.once(every, torch.tensor(self.alpha), *self.parameters())
+
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+
+    def forward(self, batch):
+        return self.logits(batch.x if self.encoder == "text" else batch.pixels)
+
+    def logits(self, images):
+        """``(B, D)`` embeddings or ``(B, 3, H, W)`` pixels to ``(B, C)``."""
+        text = self.text()
+        if self.encoder != "text":
+            with self.backbone.taps(self.taps("image")):
+                images = unit(self.backbone.encode_image(images))
+        return self.backbone.logits(images, text)
+
+
+@hookimpl
+def methods():
+    return {"clip-lora": CLIPLoRA}

@@ -1,0 +1,62 @@
+"""CoOp's context, shifted for each image by what a small network makes of its embedding.
+
+Source: Zhou et al., Conditional Prompt Learning for Vision-Language Models, arXiv:2203.05557.
+Deviations: random views come from a cache of ten unless ``fresh``; the authors draw a new one at every step. Float32
+instead of float16. Every image has class embeddings of its own: B images of C classes are B * C sentences.
+"""
+
+import torch
+from torch import nn
+
+from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
+from adaptkit.ops import one_view
+
+
+class CoCoOp(Method):
+    """Context words and a bottleneck from image embeddings to one vector that is added to each of them."""
+
+    n: int = 4  # context words, at most those of `init`
+    init: str = "a photo of a"  # words to start from; "" for a random start
+    std: float = 0.02  # of a random start
+    bottleneck: int = 16  # the network's hidden width is the embedding's over this
+    views: int = 10  # cached random views of each support image; one is drawn at every step
+    fresh: bool = False  # draw views anew instead
+    schedule: Schedule = Schedule(
+        epochs=10,
+        lr=2e-3,
+        batch_size=1,
+        optimizer="sgd",
+        weight_decay=5e-4,
+        decay="cosine-epoch",
+        warmup=1,
+        drop_last=True,
+    )
+
+    def support_needs(self):
+        return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
+
+    def fit(self, task):
+        self.backbone, width = task.backbone, task.backbone.width["text"]
+        self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
+        self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
+        hidden = max(1, task.backbone.dim // self.bottleneck)
+        self.meta_net = nn.Sequential(nn.Linear(task.backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+
+    def forward(self, batch):
+        return self.logits(batch.x)
+
+    def logits(self, x):
+        at_once = max(1, self.prompts.chunk // len(self.prompts.places))  # images
+        return torch.cat([self.conditioned(part) for part in x.split(at_once)])
+
+    def conditioned(self, x):
+        contexts = self.context + self.meta_net(x)[:, None]  # (B, n, W): v_m + pi
+        return self.backbone.logits(x, unit(self.prompts.encode_each(contexts)))
+
+
+@hookimpl
+def methods():
+    return {"cocoop": CoCoOp}
