@@ -10,7 +10,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,18 +32,14 @@ def digest(data: bytes) -> str:
 
 
 def canonical(obj: object) -> bytes:
-    """JSON that is the same bytes for equal values: sorted keys, no spaces, ASCII.
-
-    Raises:
-        ValueError: the value has no JSON form, or holds a NaN or an infinity.
-    """
+    """JSON that is the same bytes for equal values: sorted keys, no spaces, ASCII; a ValueError without a JSON form."""
     try:
         return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"value must be JSON with finite numbers; got {obj!r} ({error})") from error
 
 
-def signature(path: Path | str) -> Signature | None:
+def signature(path: Path | str | int) -> Signature | None:
     """What changes when a file changes, or None where there is no file."""
     try:
         stat = os.stat(path)
@@ -72,11 +68,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in the place of an older one.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; the message names it, and nothing is left behind.
-    """
+    """Write a file whole or not at all, in the place of an older one; an OSError names the folder."""
     temp = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp would ignore the umask
     with naming(path.parent):
         try:
@@ -128,24 +120,20 @@ class Log:
         """Add lines after the last complete one."""
         with naming(self.path.parent), open(self.path, "ab") as file:
             file.truncate(self._end)
-            file.write(_lines(records))
+            file.write(lines(records))
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self.path.parent)
 
-    def rewrite(self, records: Iterable[dict[str, Any]]) -> None:
-        """Replace the file."""
-        atomic_write(self.path, _lines(records))
-
     def days(self) -> float:
-        """Days since the file was written, or marked as used; 0 without a file."""
+        """Days since the file was written, 0 without a file."""
         return (time.time() - self._seen[2] / 1e9) / 86400 if self._seen else 0.0
 
     def _read(self, now: Signature | None) -> None:
-        *lines, torn = self.path.read_bytes().split(b"\n") if now else [b""]
-        self._seen, self._end = now, sum(len(line) + 1 for line in lines)
+        *whole, torn = self.path.read_bytes().split(b"\n") if now else [b""]
+        self._seen, self._end = now, sum(len(line) + 1 for line in whole)
         self.records, self.flaws = [], [f"{self.path}: the last line is torn; the next writer cuts it off"] * bool(torn)
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(whole, 1):
             record = None
             with suppress(ValueError):
                 record = json.loads(line)
@@ -155,7 +143,8 @@ class Log:
                 self.flaws.append(f"{self.path}: line {number} is not a record; `gc` removes it")
 
 
-def _lines(records: Iterable[object]) -> bytes:
+def lines(records: Iterable[object]) -> bytes:
+    """The text of a log."""
     return b"".join(canonical(record) + b"\n" for record in records)
 
 
@@ -165,21 +154,28 @@ class Tensors:
 
     path: Path
     layout: Layout
+    seen: Signature | None
+
+    def unchanged(self) -> bool:
+        """Whether the file is still the one that was opened."""
+        return signature(self.path) == self.seen
 
     def __getitem__(self, name: str) -> np.ndarray:
         dtype, shape, offset = self.layout[name]
         return np.memmap(self.path, dtype, "r", offset, shape)
 
 
-def open_tensors(path: Path, size: int, sha256: str) -> Tensors | str:
-    """A safetensors file of known size and content, or a sentence that says what is wrong with it."""
+def open_tensors(folder: Path, entry: Mapping[str, Any]) -> Tensors | str:
+    """The safetensors file that a log entry (`shard`, `bytes`, `sha256`) tells of, or what is wrong with it."""
+    path = folder / entry["shard"]
     try:
         with open(path, "rb") as file:
-            if (found := os.fstat(file.fileno()).st_size) != size:
-                return f"{path} must have {size} bytes; got {found}"
-            if (content := hashlib.file_digest(file, "sha256").hexdigest()) != sha256:
-                return f"{path} must have sha256 {sha256}; got {content}"
-            return Tensors(path, safetensors_layout(file, size))
+            seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
+            if size != entry["bytes"]:
+                return f"{path} must have {entry['bytes']} bytes; got {size}"
+            if (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
+                return f"{path} must have sha256 {entry['sha256']}; got {found}"
+            return Tensors(path, safetensors_layout(file, size), seen)
     except FileNotFoundError:
         return f"{path} is missing"
     except ValueError as error:

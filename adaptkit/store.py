@@ -9,16 +9,15 @@ A table is a folder named by the hash of its spec, the mapping that determines t
         .lock                             held by the one writer; readers take none
 
 A shard counts once its log line is complete, so a killed writer leaves at most a temporary file, an unlogged shard and
-a torn line, which nobody reads. A shard is hashed when it is first touched, and again when its inode, size or time
+a torn line, which nobody reads. A shard is hashed when the table is first used, and again when its inode, size or time
 stamps have changed; one that is not what the log says never yields a row.
 """
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors.numpy import save
 
-from adaptkit.files import Log, Tensors, atomic_write, canonical, digest, open_tensors, remove, signature, sync_folder
+from adaptkit.files import Log, Tensors, atomic_write, canonical, digest, lines, open_tensors, remove, sync_folder
 
 FORMAT = 1  # of the layout above; part of every spec
+_Index = tuple[object, list[Tensors], np.ndarray, np.ndarray, np.ndarray]  # log, shards, their starts, ids, places
 logger = logging.getLogger(__name__)
 
 
@@ -48,33 +48,27 @@ class Table:
         if self.spec.get("dtype") not in ("float16", "float32"):
             raise ValueError(f"dtype of a spec must be one of float16, float32; got {self.spec.get('dtype')!r}")
         self._dtype = np.dtype(str(self.spec["dtype"]))
-        self._lock = FileLock(self.folder / ".lock")
-        self._shards = self.folder / "shards"
+        self._shards, self._lock = self.folder / "shards", FileLock(self.folder / ".lock")
         self._log = Log(self.folder / "log.jsonl", "shard", "rows", "shape", "bytes", "sha256", "seconds")
-        self._found: dict[str, tuple[object, Tensors | str]] = {}  # by shard: its state when hashed, what was found
-        self._index: tuple[list[Tensors], np.ndarray, np.ndarray] = [], np.empty(0, "S16"), np.empty(0, int)
+        self._found: dict[str, Tensors | str] = {}  # by shard: it, or what was wrong with it when it was hashed
+        self._index: _Index = None, [], np.zeros(1, int), np.empty(0, "S16"), np.empty(0, int)
         self._has_spec()
 
     def missing(self, ids: np.ndarray) -> np.ndarray:
         """Which of the uint8 ``(N, 16)`` ids are not stored, or only in damaged shards: bool ``(N,)``."""
-        return self._find(ids)[1] < 0
+        return self._find(ids)[-1] < 0
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """The rows of uint8 ``(N, 16)`` ids, ``(N, *shape)``, in the order asked; a ValueError if one is not stored."""
-        shards, where = self._find(ids)
+        shards, starts, where = self._find(ids)
         if absent := int((where < 0).sum()):
             raise ValueError(f"ids must be in {self.folder}; got {absent} that are not; append what `missing` reports")
-        shapes = [shard.layout["rows"][1] for shard in shards] or [(0,)]
-        out = np.empty((len(ids), *shapes[0][1:]), self._dtype)
+        out = np.empty((len(ids), *(shards[0].layout["rows"][1][1:] if shards else ())), self._dtype)
         order = np.argsort(where, kind="stable")  # one visit to each shard, front to back
-        starts = np.cumsum([0] + [n for n, *_ in shapes])
         cuts = np.searchsorted(where[order], starts)
         for i in np.flatnonzero(np.diff(cuts)):
             mine = order[cuts[i] : cuts[i + 1]]
             out[mine] = shards[i]["rows"][where[mine] - starts[i]]
-        if self._log.days() > 1:
-            with suppress(OSError):  # a store of somebody else, perhaps
-                os.utime(self._log.path)  # in use, so not for `gc`
         return out
 
     @contextmanager
@@ -85,7 +79,7 @@ class Table:
             self._lock.acquire(blocking=False)
         except Timeout:
             logger.info("waiting for the process that writes to %s", self.folder)
-            self._lock.acquire()
+            self._lock.acquire(poll_interval=0.01)
         try:
             self._log.heal()
             yield
@@ -95,12 +89,11 @@ class Table:
     def append(self, ids: np.ndarray, rows: np.ndarray, seconds: float) -> None:
         """Store rows as one shard, safe on disk when this returns; ids already stored are dropped.
 
-        `ids` are uint8 ``(N, 16)``. `rows` are floating point ``(N, *shape)``, with one shape for the whole table, and
-        finite when cast to its dtype. `seconds` is what computing them took.
+        `ids`: uint8 ``(N, 16)``; `rows`: floating point ``(N, *shape)``, finite in the table's dtype; `seconds`: spent.
         """
         if not self._lock.is_locked:
             raise RuntimeError(f"append must be called inside `with table.writing()`; got no lock on {self.folder}")
-        shards, where = self._find(ids)
+        shards, _, where = self._find(ids)
         shape = (len(ids), *(shards[0].layout["rows"][1] if shards else rows.shape)[1:])
         if rows.shape != shape or rows.dtype.kind != "f" or 0 in shape[1:]:
             raise ValueError(f"rows of {self.folder} must be floating point {shape}; got {rows.dtype} {rows.shape}")
@@ -108,8 +101,7 @@ class Table:
             rows = rows.astype(self._dtype, order="C")
         if not np.isfinite(rows).all():
             at = tuple(np.argwhere(~np.isfinite(rows))[0].tolist())
-            advice = "use dtype float32, in the spec if it was the cast, in the backbone if it overflowed by itself"
-            raise ValueError(f"rows must be finite in {self._dtype}; got {rows[at]} at {at}; {advice}")
+            raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; use dtype float32")
         new = np.intersect1d(np.flatnonzero(where < 0), np.unique(_keys(ids), return_index=True)[1])
         if len(new) == 0:
             return
@@ -151,55 +143,65 @@ class Table:
             raise ValueError(f"spec in {self.folder} must be {self._text.decode()}; got another; remove the folder")
         return path.exists()
 
-    def _hash(self, entry: dict[str, Any]) -> Tensors | str:
-        return open_tensors(self._shards / entry["shard"], entry["bytes"], entry["sha256"])
-
     def _flaws(self) -> list[str]:
-        return [flaw for flaw in map(self._hash, self._entries()) if isinstance(flaw, str)] + self._log.flaws
+        found = [open_tensors(self._shards, entry) for entry in self._entries()]
+        return self._log.flaws + [flaw for flaw in found if isinstance(flaw, str)]
 
     def _gc(self, older_than_days: float | None) -> int:
         with self.writing():
             unused = older_than_days is not None and self._log.days() > older_than_days
-            keep = {} if unused else {e["shard"]: e for e in self._entries() if isinstance(self._hash(e), Tensors)}
-            if not unused and ([*keep.values()] != self._log.records or self._log.flaws):
-                self._log.rewrite(keep.values())
+            sound = [e for e in self._entries() if not unused and isinstance(open_tensors(self._shards, e), Tensors)]
+            if not unused and (sound != self._log.records or self._log.flaws):
+                atomic_write(self._log.path, lines(sound))
+            keep = {entry["shard"] for entry in sound}
             litter = [*self.folder.glob("*.tmp"), *(path for path in self._shards.glob("*") if path.name not in keep)]
-            first, last = unused * [self._log.path], unused * [self.folder / "spec.json"]
-            return remove(first + litter + last)  # never .lock, for which others may be waiting
+            return remove(unused * [self._log.path] + litter + unused * [self.folder / "spec.json"])  # never .lock
 
-    def _sound(self) -> list[Tensors]:
-        """The shards that are what the log says; each of the others is warned of once."""
-        entries = self._entries()
-        for entry in entries:
-            name, state = entry["shard"], (entry, signature(self._shards / entry["shard"]))
-            if name not in self._found or self._found[name][0] != state:
-                self._found[name] = state, self._hash(entry)
-                if isinstance(flaw := self._found[name][1], str):
-                    warnings.warn(f"{flaw}; its rows count as missing", DamagedShardWarning, stacklevel=4)
-        return [shard for entry in entries if isinstance(shard := self._found[entry["shard"]][1], Tensors)]
-
-    def _find(self, ids: np.ndarray) -> tuple[list[Tensors], np.ndarray]:
-        """The sound shards, and for each id its place in their rows, counted through; -1 for none."""
-        wanted, shards = _keys(ids), self._sound()
-        known, keys, where = self._index
+    def _reindex(self) -> None:
+        """Sort the ids of the shards that are what the log says; warn of the others."""
+        shards = []
+        for entry in self._entries():
+            before = found = self._found.get(entry["shard"], "")
+            if isinstance(before, str) or not before.unchanged():
+                found = self._found[entry["shard"]] = open_tensors(self._shards, entry)
+            if isinstance(found, Tensors):
+                shards.append(found)
+            elif found != before:
+                warnings.warn(f"{found}; its rows count as missing", DamagedShardWarning, stacklevel=4)
+        _, known, _, keys, where = self._index
         if shards[: len(known)] != known:
             known, keys, where = [], keys[:0], where[:0]
         if new := shards[len(known) :]:
             keys = np.concatenate([keys, *(_keys(shard["ids"]) for shard in new)])
             where = np.concatenate([where, np.arange(len(where), len(keys))])
             order = np.argsort(keys, kind="stable")  # of equal ids the later stays later; near linear where sorted
-            self._index = shards, keys, where = shards, keys[order], where[order]
+            keys, where = keys[order], where[order]
+        starts = np.cumsum([0] + [shard.layout["rows"][1][0] for shard in shards])
+        self._index = self._log.records, shards, starts, keys, where
+
+    def _find(self, ids: np.ndarray) -> tuple[list[Tensors], np.ndarray, np.ndarray]:
+        """The sound shards, at which place the rows of each start, and the place of each id; -1 for none."""
+        wanted = _keys(ids)
+        self._log.refresh()
+        if self._index[0] is not self._log.records:
+            self._reindex()
+        _, shards, starts, keys, where = self._index
         if not shards:
-            return shards, np.full(len(ids), -1)
+            return shards, starts, np.full(len(ids), -1)
         at = np.searchsorted(keys, wanted, side="right") - 1  # an id before all gets the last one, which is another
-        return shards, np.where(keys[at] == wanted, where[at], -1)
+        where = np.where(keys[at] == wanted, where[at], -1)
+        touched = np.unique(np.searchsorted(starts, where[where >= 0], side="right") - 1)
+        if all(shards[i].unchanged() for i in touched):
+            return shards, starts, where
+        self._index = None, *self._index[1:]
+        return self._find(ids)
 
 
 class Store:
     """The tables under one folder, which need not exist."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         self._tables: dict[Path, Table] = {}
 
     def table(self, spec: Mapping[str, object]) -> Table:
@@ -217,10 +219,7 @@ class Store:
         return [flaw for flaws in found for flaw in flaws if flaw]
 
     def gc(self, keep: Iterable[Table] | None = None, older_than_days: float | None = None) -> int:
-        """Remove temporary files, shards never logged and shards damaged; returns bytes freed.
-
-        With `older_than_days` also whole tables, but those in `keep`, that were neither written nor read for so long.
-        """
+        """Remove litter, damaged shards, and tables not in `keep` nor written for so many days; returns bytes freed."""
         kept, freed = {table.folder for table in keep or ()}, 0
         for folder, table in self._open():
             if isinstance(table, Table):
