@@ -35,6 +35,7 @@ class Backbone:
         depth: number of blocks of each tower.
         logit_scale: factor from cosine to logit, as the checkpoint was trained.
         logit_bias: added to every logit (SigLIP); 0 elsewhere.
+        vocabulary: digest of the tokenizer, part of the key of stored sentences.
         prefix: special tokens in front of a sentence's first word; 1 for CLIP's start-of-text, 0 for SigLIP.
     """
 
@@ -46,6 +47,7 @@ class Backbone:
     depth: dict[str, int]
     logit_scale: float = 100.0
     logit_bias: float = 0.0
+    vocabulary: str = ""
     prefix: int = 1
 
     def freeze(self) -> None:

@@ -120,7 +120,9 @@ class FeatureCache:
         """P sentences to raw embeddings, ``(P, D)``, each encoded once and kept on disk."""
         new = [s for s in dict.fromkeys(sentences) if s not in self.texts]
         if new:
-            table = self.store.table({**self._spec(self.own), "need": "Text", "dtype": "float32"})
+            table = self.store.table(
+                {**self._spec(self.own), "need": "Text", "vocabulary": self.own.vocabulary, "dtype": "float32"}
+            )
             ids = np.stack([row_id(s) for s in new])
             if table.missing(ids).any():
                 with table.writing():

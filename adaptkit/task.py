@@ -114,8 +114,8 @@ class Task:
             logit_scale: factor from cosine to logit; ignored when `backbone` is given.
             logit_bias: added to every logit; ignored when `backbone` is given.
             classnames: C names; default ``"class 0"`` and on.
-            prompts: the sentences that `text` embeds, for methods that read them; default ``"a photo of a NAME."``, with
-                a number behind it where a class has several.
+            prompts: the sentences that `text` embeds, for methods that read them; default ``"a photo of a NAME."``,
+                with a number behind it where a class has several.
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
