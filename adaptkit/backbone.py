@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adaptkit import threads
 from adaptkit.preprocess import Preprocess
 
 Tap = Callable[[Tensor, Tensor], Tensor]
@@ -82,10 +83,12 @@ class Backbone:
 
     def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
         """``(B, 3, H, W)`` preprocessed pixels to raw embeddings, ``(B, D)``; gradients pass."""
+        threads.tower()
         return self.image(pixels.to(self.device), project)
 
     def encode_text(self, text: Sequence[str] | Tokens) -> Tensor:
         """P sentences, or their tokens, to raw embeddings, ``(P, D)``; gradients pass through taps."""
+        threads.tower()
         tokens = text if isinstance(text, Mapping) else self.tokenize(text)
         return self.text({name: value.to(self.device) for name, value in tokens.items()})
 

@@ -72,7 +72,7 @@ class FeatureCache:
         self.dtype, self.precision, self.batch_size, self.progress = dtype, precision, batch_size, progress
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool], Table] = {}
-        self.texts: dict[str, Tensor] = {}
+        self.texts: dict[str, dict[str, Tensor]] = {}
         self.computed: dict[str, int] = {}
         self.seconds = 0.0
 
@@ -116,12 +116,13 @@ class FeatureCache:
         rows = [images * (need.views - need.plain_first if part.random else 1) for part in parts]
         return sum(n * part.table.seconds / max(1, part.table.rows) for n, part in zip(rows, parts, strict=True))
 
-    def sentences(self, sentences: Sequence[str]) -> Tensor:
-        """P sentences to raw embeddings, ``(P, D)``, each encoded once and kept on disk."""
-        new = [s for s in dict.fromkeys(sentences) if s not in self.texts]
+    def sentences(self, sentences: Sequence[str], backbone: str = "") -> Tensor:
+        """P sentences to raw embeddings, ``(P, D)``, by any tower, each encoded once and kept on disk."""
+        tower, texts = self.tower(backbone), self.texts.setdefault(backbone, {})
+        new = [s for s in dict.fromkeys(sentences) if s not in texts]
         if new:
             table = self.store.table(
-                {**self._spec(self.own), "need": "Text", "vocabulary": self.own.vocabulary, "dtype": "float32"}
+                {**self._spec(tower), "need": "Text", "vocabulary": tower.vocabulary, "dtype": "float32"}
             )
             ids = np.stack([row_id(s) for s in new])
             if table.missing(ids).any():
@@ -130,11 +131,11 @@ class FeatureCache:
                     for start in range(0, len(todo), 256):
                         chunk, began = todo[start : start + 256], time.perf_counter()
                         with torch.no_grad():  # not inference_mode: methods backpropagate through these rows
-                            rows = self.own.encode_text([new[i] for i in chunk]).float().cpu().numpy()
+                            rows = tower.encode_text([new[i] for i in chunk]).float().cpu().numpy()
                         table.append(ids[chunk], rows, time.perf_counter() - began)
                         self._count("Text", len(chunk), time.perf_counter() - began)
-            self.texts |= dict(zip(new, torch.from_numpy(table.read(ids)), strict=True))
-        return torch.stack([self.texts[s] for s in sentences])
+            texts |= dict(zip(new, torch.from_numpy(table.read(ids)), strict=True))
+        return torch.stack([texts[s] for s in sentences])
 
     def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
         need = need.table(random)

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from adaptkit import commands
 
         return getattr(commands, f"command_{options.command}")(options)
-    except USER_ERRORS as error:
+    except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
         print(f"adaptkit: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough, as in `adaptkit list | head`

@@ -71,8 +71,11 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     if method.scope == "stream":
         method = copy.deepcopy(method)
     rows = batch_size or (1024 if all(need.stored for need in method.all_needs()) else 32)
-    size = {"sample": rows, "stream": 1, "set": max(1, len(queries))}[method.scope]
-    return torch.cat([method(queries[i : i + size]) for i in range(0, max(1, len(queries)), size)])
+    size = {"sample": rows, "stream": rows, "set": max(1, len(queries))}[method.scope]
+    parts = [queries[i : i + size] for i in range(0, max(1, len(queries)), size)]
+    if method.scope == "stream":  # read in blocks, answered one by one
+        return torch.cat([method(block[i : i + 1]) for block in (p.load() for p in parts) for i in range(len(block))])
+    return torch.cat([method(part) for part in parts])
 
 
 @torch.no_grad()

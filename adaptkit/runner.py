@@ -11,9 +11,10 @@ from typing import Any
 
 from adaptkit import __version__, plugins
 from adaptkit.cache import CachedRows
-from adaptkit.experiment import Bench, measure
+from adaptkit.experiment import Bench
 from adaptkit.files import canonical, digest
 from adaptkit.images import Images, Source
+from adaptkit.measure import measure
 from adaptkit.needs import Need
 from adaptkit.options import method
 from adaptkit.recipe import Recipe
@@ -22,7 +23,7 @@ from adaptkit.task import Splits
 from adaptkit.values import parse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One method, shots and seed of a recipe."""
 

@@ -16,6 +16,8 @@ from adaptkit.images import Array, Images, Source, tensor
 if TYPE_CHECKING:
     from adaptkit.contract import Method
 
+Encode = Callable[..., Tensor]
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -50,7 +52,7 @@ class Task:
         backbone: the frozen towers.
         classnames: C names.
         prompts: C tuples of sentences.
-        encode: sentences to raw embeddings, ``(P, D)``, each encoded once.
+        encode: sentences to raw embeddings, ``(P, D)``, each encoded once; a second argument names another backbone.
         support: labelled images.
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
@@ -59,7 +61,7 @@ class Task:
     backbone: Backbone
     classnames: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
-    encode: Callable[[Sequence[str]], Tensor]
+    encode: Encode
     support: Images
     val: Images | None = None
     pool: Images | None = None
@@ -74,6 +76,12 @@ class Task:
     def text(self) -> Tensor:
         """Class embeddings, ``(C, D)``: the unit-norm mean over each class's unit-norm sentences."""
         return unit(torch.stack([rows.mean(0) for rows in self.text_per_prompt]))
+
+    def text_by(self, backbone: str) -> Tensor:
+        """Class embeddings by another backbone, ``(C, D')``."""
+        rows = unit(self.encode([s for sentences in self.prompts for s in sentences], backbone))
+        parts = rows.to(self.support.device).split([len(sentences) for sentences in self.prompts])
+        return unit(torch.stack([part.mean(0) for part in parts]))
 
     def bind(self, method: Method) -> Task:
         """The task as one method reads it."""
@@ -102,6 +110,7 @@ class Task:
         logit_bias: float = 0.0,
         classnames: Sequence[str] | None = None,
         prompts: Sequence[Sequence[str]] | None = None,
+        text_by: Mapping[str, Array] | None = None,
         backbone: Backbone | None = None,
     ) -> Task:
         """A task from features, with no dataset and no towers: for notebooks and for parity tests.
@@ -116,6 +125,7 @@ class Task:
             classnames: C names; default ``"class 0"`` and on.
             prompts: the sentences that `text` embeds, for methods that read them; default ``"a photo of a NAME."``,
                 with a number behind it where a class has several.
+            text_by: class embeddings by other backbones, ``(C, D')`` each, for methods that ask a second one.
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
@@ -132,7 +142,13 @@ class Task:
             key: row for keys, rows in zip(written, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
         }
 
-        def encode(sentences: Sequence[str]) -> Tensor:
+        others = {name: tensor(rows).float() for name, rows in (text_by or {}).items()}
+
+        def encode(sentences: Sequence[str], other: str = "") -> Tensor:
+            if other:
+                if other not in others or any(len(sentences) != 1 for sentences in written):
+                    raise ValueError(f"text_by must have one row a class for {other!r}; got {sorted(others)}")
+                return torch.stack([others[other][written.index((s,))] for s in sentences])
             known = [s in given for s in sentences]
             if all(known):
                 return torch.stack([given[s] for s in sentences])

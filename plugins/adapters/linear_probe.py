@@ -69,13 +69,18 @@ def search(score, rounds):
 
 
 def regress(x, labels, c, max_iter, tol):
-    """Weight ``(C, D)`` and bias ``(C,)`` of logistic regression with inverse penalty `c`."""
+    """Weight ``(C, D)`` and bias ``(C,)`` of logistic regression with inverse penalty `c`.
+
+    The optimum lies in the span of the rows, whose coordinates are at most as many as the rows.
+    """
     centre = x.mean(0)
+    u, s, axes = torch.linalg.svd(x - centre, full_matrices=False)  # (N, R), (R,), (R, D)
     solver = LogisticRegression(C=c, max_iter=max_iter, tol=tol)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty may need more steps; what is there is used
-        solver.fit((x - centre).numpy(), labels.numpy())
-    weight, bias = torch.from_numpy(solver.coef_), torch.from_numpy(solver.intercept_)
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # one shot is few
+        solver.fit((u * s).numpy(), labels.numpy())
+    weight, bias = torch.from_numpy(solver.coef_) @ axes, torch.from_numpy(solver.intercept_)
     if len(weight) == 1:  # of two classes scikit-learn gives the difference
         weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
     return weight, bias - weight @ centre

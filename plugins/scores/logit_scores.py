@@ -1,0 +1,66 @@
+"""Four older scores of how sure an answer is, on cosines: the largest, the energy, the entropy, the variance.
+
+Source: Hendrycks et al., Scaling Out-of-Distribution Detection for Real-World Settings, arXiv:1911.11132 (max-logit);
+Liu et al., Energy-based Out-of-distribution Detection, arXiv:2010.03759; entropy and variance as MCM's code has them.
+Deviations: none known. The sign is ours: higher is in-distribution.
+"""
+
+from dataclasses import field
+
+from adaptkit import Method, ZeroShot, hookimpl
+from adaptkit.ops import entropy
+
+
+class MaxLogit(Method):
+    """The largest cosine."""
+
+    output = "score"
+
+    base: Method = field(default_factory=ZeroShot)
+
+    def __post_init__(self):
+        self.scope = self.base.scope
+
+    def needs(self):
+        return {}
+
+    def fit(self, task):
+        self.backbone = task.backbone
+
+    def forward(self, batch):
+        return self.score((self.base(batch) - self.backbone.logit_bias) / self.backbone.logit_scale)
+
+    def score(self, cosine):
+        return cosine.amax(-1)
+
+
+class Energy(MaxLogit):
+    """The negative free energy of the cosines."""
+
+    temperature: float = 1.0  # of cosines
+
+    def score(self, cosine):
+        return self.temperature * (cosine / self.temperature).logsumexp(-1)
+
+
+class Entropy(MaxLogit):
+    """The negative entropy of the softmax, nats."""
+
+    temperature: float = 1.0  # of cosines
+
+    def score(self, cosine):
+        return -entropy(cosine / self.temperature)
+
+
+class Variance(MaxLogit):
+    """The variance of the probabilities over the classes."""
+
+    temperature: float = 1.0  # of cosines
+
+    def score(self, cosine):
+        return (cosine / self.temperature).softmax(-1).var(-1, correction=0)
+
+
+@hookimpl
+def methods():
+    return {"max-logit": MaxLogit, "energy": Energy, "entropy": Entropy, "variance": Variance}

@@ -1,0 +1,38 @@
+"""Ways to choose the support: UPL's pseudo-labels."""
+
+import torch
+from adaptkit_plugins.supports.pseudo_label import surest
+
+from adaptkit import Task, plugins
+from adaptkit.images import Images
+from tests.parity.golden import adaptor
+
+
+@adaptor("upl-select", method="the support pseudo-label")
+def pseudo_label(golden):
+    text, x, hyper = golden["in_text"], golden["in_features"], golden.hyper
+    nothing = (torch.zeros(0, text.shape[1]), torch.zeros(0, dtype=torch.long))
+    task, train = (
+        Task.from_arrays(nothing, text, logit_scale=hyper["logit_scale"]),
+        Images.from_arrays(x, golden["in_labels"]),
+    )
+    everything = len(train)
+
+    def compare(key, rows, labels, confidence):
+        golden.equal(f"out_{key}_ids", rows)
+        golden.equal(f"out_{key}_labels", labels)
+        golden.close(f"out_{key}_conf", confidence, atol=1e-5)
+
+    logits = task.backbone.logits(x, text)
+    p = logits.softmax(-1)
+    for key, shots, threshold in (("perclass", hyper["K"], 0.0), ("conf", everything, hyper["conf_threshold"])):
+        chosen, _ = plugins.pick("supports", "pseudo-label")(
+            task, train, None, shots=shots, seed=1, threshold=threshold
+        )
+        compare(key, chosen.index, chosen.labels, p.max(1).values[chosen.index])
+    ensemble = 0.5 * logits + 0.5 * (0.02 * logits.roll(1, 0) + logits)
+    compare("perclass_logits", *surest(ensemble, hyper["K"]))
+    for key, threshold in (("value", hyper["value_threshold"]), ("global", 0.0)):  # UPL's rules without classes
+        found = surest(p, everything, threshold)
+        order = found[2].argsort(descending=True)[: len(golden[f"out_{key}_ids"])]
+        compare(key, *(part[order] for part in found))
