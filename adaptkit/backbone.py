@@ -136,9 +136,13 @@ class Backbone:
                     "has none; choose a backbone with transformer towers, e.g. hf:openai/clip-vit-base-patch16"
                 )
 
+    def architecture(self) -> str:
+        """What the weights do not say: layers, activations, and whatever else a subclass knows."""
+        return repr(self.model)
+
     def digest(self) -> str:
-        """Digest of every weight: equal before and after any method, or the method has broken the rule."""
-        digest = hashlib.sha256()
+        """Digest of architecture and weights: equal before and after any method, or it has broken the rule."""
+        digest = hashlib.sha256(self.architecture().encode())
         for name, p in sorted(self.model.state_dict().items()):
             digest.update(f"{name}{p.dtype}{tuple(p.shape)}".encode())
             digest.update(p.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -76,6 +76,9 @@ class FeatureCache:
         self.computed: dict[str, int] = {}
         self.seconds = 0.0
 
+    def __deepcopy__(self, memo: dict) -> FeatureCache:
+        return self
+
     def tower(self, name: str) -> Backbone:
         """The task's own backbone for "", or another, loaded when first asked for."""
         if name not in self.towers:
@@ -86,6 +89,8 @@ class FeatureCache:
         """``(N, ...)`` or, with views, ``(N, V, ...)`` rows as `need` reads them; float32."""
         if not need.stored or need.fresh:
             return self._live(source, need, index.tolist())
+        if not len(index):
+            return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
         for part in self.parts(source, need, index.tolist()):
             rows = torch.from_numpy(self._rows(source, part)).float()
@@ -203,6 +208,8 @@ class FeatureCache:
         batch = batch.to(backbone.device)
         with autocast(self.precision, backbone.device):
             rows = self.hook.extract(need=need, backbone=backbone, pixels=batch)
+        if not isinstance(rows, Tensor):
+            raise ValueError(f"extract must return a tensor; got {type(rows).__name__} for {need}")
         if len(rows) != len(batch):
             raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
         return rows.float()

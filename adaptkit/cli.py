@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,10 @@ class Parser(argparse.ArgumentParser):
         """Say what is wrong and leave."""
         from difflib import get_close_matches
 
-        words = [w for w in sys.argv[1:] if not w.startswith("-")]
-        names = [a for action in self._actions if action.choices for a in action.choices]
-        near = get_close_matches(words[0], map(str, names), n=1) if words else []
-        hint = f"; did you mean {near[0]!r}?" if near and "choose from" in message else ""
+        wrong = re.search(r"invalid choice: '(.*?)'", message)
+        names = [str(name) for action in self._actions for name in action.choices or ()]
+        near = get_close_matches(wrong[1], names, n=1) if wrong else []
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
 
@@ -63,6 +64,23 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name")
     command = commands.add_parser("check", help="the contract, on a plugin file or a method")
     command.add_argument("what", metavar="FILE_OR_METHOD")
+    data = commands.add_parser("data", help="what is there of a dataset; supports of a split file")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    command = actions.add_parser("check", help="what is present, missing or different, and what to do")
+    command.add_argument("name", metavar="RECIPE_OR_DATASET")
+    for name, what in (
+        ("supports", "the images a sampler draws, one relative path a line, in its order"),
+        ("export", "the same as one JSON file, training and validation images"),
+    ):
+        command = actions.add_parser(name, help=what)
+        command.add_argument("split", type=Path, metavar="SPLIT.json")
+        command.add_argument("--shots", type=int, required=True, help="images of each class")
+        command.add_argument("--seed", type=int, required=True)
+        command.add_argument("--sampler", default="coop", help="whose draws: coop, val-first, tip, gda, lp++, probe")
+        if name == "supports":
+            command.add_argument("--val", action="store_true", help="the validation images")
+        else:
+            command.add_argument("--out", type=Path, required=True, metavar="FILE")
     cache = commands.add_parser("cache", help="the feature cache on disk")
     actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     actions.add_parser("ls", help="every table: what it holds, rows, bytes")

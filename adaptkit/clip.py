@@ -11,6 +11,7 @@ from adaptkit.backbone import Backbone, Tokens
 from adaptkit.preprocess import Preprocess
 
 Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
+NOTES = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")  # no effect on features
 LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out", "fc1": "fc1", "fc2": "fc2"}
 
 
@@ -32,6 +33,12 @@ class CLIPBackbone(Backbone):
         self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
         self.dim = self.joint_width()
         self.freeze()
+
+    def architecture(self) -> str:
+        """Layers and the settings of both towers, but for the library's own notes."""
+        towers = (self.model.vision_model.config, self.model.text_model.config)  # type: ignore[union-attr]
+        settings = [{k: v for k, v in t.to_dict().items() if k not in NOTES} for t in towers]  # type: ignore[operator, union-attr]
+        return f"{super().architecture()}{settings}"
 
     def joint_width(self) -> int:
         """Width of the joint space."""

@@ -90,6 +90,23 @@ def command_check(options: Namespace) -> int:
     return check_methods(names)
 
 
+def command_data(options: Namespace) -> int:
+    """Say what is there of a dataset, or what a sampler draws from a split file."""
+    from adaptkit import data
+
+    if options.action == "check":
+        _load_files(options)
+        lines, good = data.check(options.name)
+        print("\n".join(lines))
+        return 0 if good else 1
+    draw = (options.shots, options.seed, options.sampler)
+    if options.action == "supports":
+        print("\n".join(data.supports(options.split, *draw, val=options.val)))
+    else:
+        print(f"sha256 of the training images: {data.export(options.split, options.out, *draw)}")
+    return 0
+
+
 def command_cache(options: Namespace) -> int:
     """Look after the feature cache."""
     from adaptkit.store import Store
@@ -123,7 +140,9 @@ def command_cache(options: Namespace) -> int:
 
 
 def _need(spec: Mapping[str, object]) -> str:
-    words = [str(spec.get("need", "?"))] + ["views", str(spec.get("augment"))] * bool(spec.get("random"))
+    words = [str(spec.get("need", "?")).rpartition(".")[2]] + ["views", str(spec.get("augment"))] * bool(
+        spec.get("random")
+    )
     return " ".join(words + [f"{k}={spec[k]}" for k in ("projected", "block") if k in spec])
 
 
@@ -134,7 +153,10 @@ def _recipes(options: Namespace) -> list[recipe.Recipe]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"--set must be KEY=VALUE; got {setting!r}")
-        changes[key] = yamls.parse(value)
+        try:
+            changes[key] = yamls.parse(value)
+        except ValueError as error:
+            raise ValueError(f"--set {setting}: {error}") from error
     for key in ("shots", "seeds"):
         if getattr(options, key):
             changes[key] = yamls.parse(f"[{getattr(options, key)}]")
@@ -146,11 +168,16 @@ def _recipes(options: Namespace) -> list[recipe.Recipe]:
 
 def _out(options: Namespace, asked: recipe.Recipe) -> Path:
     folder = options.out or _home(options) / "results"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out must be a folder; got {str(folder)!r}, a file")
     return folder / asked.name if len(options.recipes) > 1 or not options.out else folder
 
 
 def _home(options: Namespace) -> Path:
-    return options.home or default_home()
+    home = options.home or default_home()
+    if home.exists() and not home.is_dir():
+        raise ValueError(f"the home must be a folder; got {str(home)!r}, a file")
+    return home
 
 
 def _load_files(options: Namespace) -> None:

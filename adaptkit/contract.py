@@ -43,7 +43,7 @@ class Method(nn.Module):
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         for f in fields(cls):
-            if hasattr(nn.Module, f.name) or f.name in ("scope", "output", "exempt"):
+            if f.name in RESERVED:
                 raise TypeError(f"an option must not be named like an attribute of Method; got {cls.__name__}.{f.name}")
             if isinstance(f.default, nn.Module):
                 raise TypeError(f"{cls.__name__}.{f.name} must use field(default_factory=...); got one shared module")
@@ -114,3 +114,7 @@ class Method(nn.Module):
         """Everything this method and those below it read of an image."""
         own = list((self.support_needs() if of_support else self.needs()).values())
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
+
+
+RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "exempt"}
+"""Names that options cannot have."""

@@ -14,12 +14,11 @@ from adaptkit.cache import CachedRows, FeatureCache
 from adaptkit.home import home as default_home
 from adaptkit.images import Images, Source
 from adaptkit.measure import measure
-from adaptkit.options import Spec, method
+from adaptkit.options import Spec, arguments, method
 from adaptkit.results import Table
 from adaptkit.setting import Setting
 from adaptkit.store import Store
 from adaptkit.task import Splits, Task
-from adaptkit.values import parse
 
 
 class Bench:
@@ -30,9 +29,9 @@ class Bench:
         self.splits = pick_dataset(setting.dataset)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
-        self.prompts = plugins.pick("prompts", setting.prompts)
-        self.support, self.support_options = parse(setting.support)
-        self.choose = plugins.pick("supports", self.support)
+        write, options = arguments("prompts", setting.prompts)
+        self.sentences = tuple(tuple(s) for s in write(self.splits.classnames, self.splits, **options))
+        self.choose, self.support_options = arguments("supports", setting.support)
         self.cache = FeatureCache(
             self.backbone,
             Store((home or default_home()) / "features"),
@@ -58,15 +57,18 @@ class Bench:
     def task(self, shots: int, seed: int) -> Task:
         """What a method may learn from in one cell."""
         splits, select = self.splits, self.setting.select
-        sentences = tuple(tuple(s) for s in self.prompts(splits.classnames, splits))
         train = self.images(splits.train)
         val = None if splits.val is None else self.images(splits.val)
-        task = Task(self.backbone, splits.classnames, sentences, self.cache.sentences, train[:0], None, train.blind())
+        task = Task(
+            self.backbone, splits.classnames, self.sentences, self.cache.sentences, train[:0], None, train.blind()
+        )
         support, few_val = self.choose(task, train, val, shots=shots, seed=seed, **self.support_options)
-        if select in ("few-val", "full-val") and val is None:
-            raise ValueError(f"select must be 'none' for {splits.name}, which has no validation images; got {select!r}")
+        if {"few-val": few_val, "full-val": val}.get(select, support) is None:
+            raise ValueError(f"select must be 'none' where there are no validation images; got {select!r}")
         chosen = {"none": None, "few-val": few_val, "full-val": val, "oracle": self.test()}[select]
-        return Task(self.backbone, splits.classnames, sentences, self.cache.sentences, support, chosen, train.blind())
+        return Task(
+            self.backbone, splits.classnames, self.sentences, self.cache.sentences, support, chosen, train.blind()
+        )
 
 
 def load(

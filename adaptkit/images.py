@@ -73,6 +73,7 @@ class Images:
     def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Images:
         if not isinstance(rows, slice):
             rows = torch.as_tensor(rows).cpu()
+            rows = rows if len(rows) else rows.long()
         labels = None if self.labels is None else self.labels[rows if isinstance(rows, slice) else rows.to(self.device)]
         return Images(self.rows, self.index[rows], labels, self.needs, self.device)
 
@@ -117,6 +118,9 @@ class Images:
         """
         rows = Arrays({n: tensor(a) for n, a in x.items()} if isinstance(x, Mapping) else {"": tensor(x)})
         n = len(next(iter(rows.arrays.values())))
+        for name, array in rows.arrays.items():
+            if len(array) != n:
+                raise ValueError(f"arrays must have as many rows, {n}, under every name; got {len(array)} for {name!r}")
         if labels is not None and len(tensor(labels)) != n:
             raise ValueError(f"labels must be as many as the rows, {n}; got {len(tensor(labels))}")
         return cls(rows, torch.arange(n), None if labels is None else tensor(labels).long())
@@ -143,6 +147,14 @@ class Arrays:
 
     arrays: Mapping[str, Tensor]
     backbone: Backbone | None = None
+
+    def check_width(self, width: int) -> None:
+        """Features that serve every name must have the width of the class embeddings; those by name may differ."""
+        rows = self.arrays.get("")
+        if rows is not None and rows.dim() in (2, 3) and rows.shape[-1] != width:
+            raise ValueError(
+                f"features must have the width of text, {width}; got {rows.shape[-1]}; or give them by name"
+            )
 
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """Rows as the need reads them: a need with views gets all that were given, one without gets the first."""

@@ -80,7 +80,11 @@ def judge(adapted: Method, answers: Tensor, images: Images) -> dict[str, float]:
     """Metrics of answers against the labels; a score has none without images from elsewhere."""
     if adapted.output == "score" or images.labels is None:
         return {}
-    return classification(answers.cpu(), images.labels.cpu())
+    logits, labels = answers.cpu(), images.labels.cpu()
+    classes = getattr(getattr(images.rows, "source", None), "classes", None)
+    if classes is not None:  # a domain with some of the classes is judged among these
+        logits, labels = logits[:, list(classes)], torch.tensor([list(classes).index(y) for y in labels.tolist()])
+    return classification(logits, labels)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaptkit.plugins import must_be
 from adaptkit.preprocess import AUGMENTS
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Need:
 
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
-            raise ValueError(f"augment must be one of {', '.join(AUGMENTS)}; got {self.augment!r}")
+            raise ValueError(must_be("augment", AUGMENTS, self.augment))
         if self.views < 0 or (self.views == 0 and (self.plain_first or self.fresh)):
             raise ValueError(f"views must be at least {int(self.plain_first or self.fresh)}; got {self.views}")
 
@@ -50,7 +51,7 @@ class Need:
     def describe(self) -> dict[str, object]:
         """What determines the bytes of a stored row, for the table's key."""
         own = {name: value for name, value in asdict(self).items() if name not in HOW_READ}
-        return {"need": type(self).__name__, **own}
+        return {"need": f"{type(self).__module__}.{type(self).__qualname__}", **own}
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pixels to ``(B, ...)`` rows as they are stored."""

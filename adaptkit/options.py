@@ -58,19 +58,38 @@ def check(recipe: Recipe) -> Recipe:
             plugins.add_file(file if file.is_absolute() else recipe.folder / file)
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
-        plugins.pick("prompts", recipe.prompts)
-        name, options = parse(recipe.support)
-        choices = [
-            p for p in inspect.signature(plugins.pick("supports", name)).parameters if p not in SUPPORT_ARGUMENTS
-        ]
-        for option in options:
-            if option not in choices:
-                raise ValueError(plugins.must_be(f"an option of support {name!r}", choices, option))
+        arguments("prompts", recipe.prompts)
+        arguments("supports", recipe.support)
         for spec in recipe.methods:
-            method(spec)
+            built = method(spec)
+            built.all_needs(), built.all_needs(of_support=True)  # what is wrong with a need shows here
+        if len(set(recipe.seeds)) < len(recipe.seeds):
+            raise ValueError(f"seeds must differ; got {recipe.seeds}")
+        if recipe.trainer:
+            from adaptkit.train import TRAINER_OPTIONS  # Lightning takes seconds to import
+
+            for key in recipe.trainer:
+                if key not in TRAINER_OPTIONS:
+                    raise ValueError(plugins.must_be("a key of trainer", TRAINER_OPTIONS, key))
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
 
 
-SUPPORT_ARGUMENTS = ("task", "train", "val", "shots", "seed")
+def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A function of a table and its options, converted to the types it declares.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value of the wrong type.
+    """
+    name, given = parse(spec)
+    function = plugins.pick(role, name)
+    hints = typing.get_type_hints(function)
+    choices = [p for p in inspect.signature(function).parameters if p not in GIVEN]
+    for option in given:
+        if option not in choices:
+            raise ValueError(plugins.must_be(f"an option of {name}", choices or ["none"], option))
+    return function, {o: convert(v, hints.get(o, Any), f"{name}.{o}") for o, v in given.items()}
+
+
+GIVEN = ("task", "train", "val", "shots", "seed", "classnames", "splits")  # arguments that are no options

@@ -57,9 +57,13 @@ def add_file(path: Path) -> str:
     if not path.is_file():
         raise ValueError(f"a plugin must be a Python file; got {str(path)!r}, which does not exist")
     name = path.stem
-    if manager().get_plugin(name) is None:
+    there = manager().get_plugin(name)
+    if there is None:
+        broken.pop(name, None)  # it may have been mended since
         _register(manager(), name, lambda: _import_file(path))
         table.cache_clear()
+    elif Path(getattr(there, "__file__", "")).resolve() != path:
+        raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
     if name in broken:
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")
     return name
@@ -99,7 +103,14 @@ def must_be(what: str, allowed: Any, got: object) -> str:  # noqa: ANN401 (any i
 def _entries(role: str) -> dict[str, tuple[Any, str]]:
     merged: dict[str, tuple[Any, str]] = {}
     for impl in getattr(manager().hook, role).get_hookimpls():
-        for name, thing in impl.function().items():
+        try:
+            brought = dict(impl.function())
+        except Exception as error:
+            raise ValueError(
+                f"{role}() must return a mapping from names; got {type(error).__name__} from plugin "
+                f"{impl.plugin_name!r}: {error}"
+            ) from error
+        for name, thing in brought.items():
             if name in merged:
                 raise ValueError(
                     f"names in {role} must be unique; got {name!r} from both {merged[name][1]!r} and "

@@ -127,14 +127,17 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
     """Set one value, reaching into mappings at dots."""
     *outer, last = key.split(".")
     for part in outer:
-        raw[part] = raw = dict(raw.get(part) or {})
+        inner = raw.get(part) or {}
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
+        raw[part] = raw = dict(inner)
     raw[last] = value
 
 
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return dict(convert(value, Mapping, key))
-    if key == "support":
+    if key in ("support", "prompts"):
         return value if isinstance(value, str) else dict([parse(value)])
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):

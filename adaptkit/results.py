@@ -84,8 +84,24 @@ class Table(Sequence[Result]):
         """All numbers of shots."""
         return sorted({r.shots for r in self.results})
 
+    def one_protocol(self) -> None:
+        """Everything here may be averaged.
+
+        Raises:
+            ValueError: when two results come from different protocols, naming the first field that differs.
+        """
+        for r in self.results[1:]:
+            ours, theirs = self.results[0].protocol, r.protocol
+            for name in sorted({*ours, *theirs}):
+                if ours.get(name) != theirs.get(name):
+                    raise ValueError(
+                        f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
+                        f"and {theirs.get(name)!r}"
+                    )
+
     def cells(self) -> list[list[str]]:
         """Head and rows, as text."""
+        self.one_protocol()
         shots = self.shots()
         head = [
             "method",

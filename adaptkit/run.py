@@ -43,6 +43,8 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     for child in method.children_methods():
         adapt(child, task, trainer=trainer).requires_grad_(False)
     method.train()
+    for child in method.children_methods():
+        child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
     method.fit(bound)
     method.to(task.support.device)

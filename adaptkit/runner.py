@@ -11,6 +11,7 @@ from typing import Any
 
 from adaptkit import __version__, plugins
 from adaptkit.cache import CachedRows
+from adaptkit.contract import Method
 from adaptkit.experiment import Bench
 from adaptkit.files import canonical, digest
 from adaptkit.images import Images, Source
@@ -47,8 +48,8 @@ def protocol(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "backbone": recipe.backbone,
         "fingerprint": bench.backbone.fingerprint,
         "preprocess": bench.backbone.preprocess.describe(),
-        "prompts": digest(canonical([list(s) for s in bench.prompts(bench.splits.classnames, bench.splits)])),
-        "support": {bench.support: bench.support_options},
+        "prompts": digest(canonical([list(s) for s in bench.sentences])),
+        "support": {parse(recipe.support)[0]: bench.support_options},
         "select": recipe.select,
         "dtype": recipe.dtype,
         "precision": recipe.precision,
@@ -128,17 +129,19 @@ def run(recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = p
 
 def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:
     """A cell's name on disk: readable, and different when anything that made its numbers is."""
-    name, _ = parse(cell.spec)
-    key = {"protocol": fixed, "method": repr(method(cell.spec)), "code": code_digest(name), "version": __version__}
+    built = method(cell.spec)
+    key = {"protocol": fixed, "method": repr(built), "code": code_digest(built), "version": __version__}
     tag = digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
     safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
     return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag}"
 
 
-def code_digest(name: str) -> str:
-    """Digest of the file a method comes from."""
-    file = sys.modules[plugins.pick("methods", name).__module__].__file__
-    return digest(Path(file).read_bytes()) if file else ""
+def code_digest(built: Method) -> str:
+    """Digest of the files that a method's class, its bases and the methods below it come from."""
+    modules = {cls.__module__ for cls in type(built).__mro__ if issubclass(cls, Method)}
+    files = sorted(file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
+    below = [code_digest(child) for child in built.children_methods()]
+    return digest(b"".join(Path(file).read_bytes() for file in files) + "".join(below).encode())
 
 
 def wanted(bench: Bench, todo: list[Cell], domains: list[str]) -> Iterator[tuple[Source, Need, list[int]]]:

@@ -58,7 +58,8 @@ class Schedule:
             return self.warmup_lr
         if self.decay == "constant":
             return self.lr
-        done = step / total
+        warm = self.warmup * per_epoch
+        done = (step - warm) / max(1, total - warm)
         if self.decay == "cosine-epoch":
             done = (step // per_epoch - self.warmup) / max(1, round(total / per_epoch))
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2

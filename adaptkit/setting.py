@@ -17,7 +17,7 @@ class Setting:
     Attributes:
         dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
         backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
-        prompts: who writes the sentences about classes.
+        prompts: who writes the sentences about classes: a name, or one name with options.
         support: who chooses the labelled images: a name, or one name with options.
         select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
             or ``"oracle"`` (the test images; every table marks it).
@@ -29,7 +29,7 @@ class Setting:
 
     dataset: str
     backbone: str
-    prompts: str = "templates"
+    prompts: str | Mapping[str, Any] = "templates"
     support: str | Mapping[str, Any] = "few-shot"
     select: Select = "few-val"
     dtype: Literal["float16", "float32"] = "float16"

@@ -142,6 +142,7 @@ class Task:
             key: row for keys, rows in zip(written, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
         }
 
+        everything = [s for sentences in written for s in sentences]
         others = {name: tensor(rows).float() for name, rows in (text_by or {}).items()}
 
         def encode(sentences: Sequence[str], other: str = "") -> Tensor:
@@ -149,8 +150,9 @@ class Task:
                 if other not in others or any(len(sentences) != 1 for sentences in written):
                     raise ValueError(f"text_by must have one row a class for {other!r}; got {sorted(others)}")
                 return torch.stack([others[other][written.index((s,))] for s in sentences])
-            known = [s in given for s in sentences]
-            if all(known):
+            if list(sentences) == everything:  # in place: equal sentences may have different embeddings
+                return torch.cat(per_class)
+            if all(s in given for s in sentences):
                 return torch.stack([given[s] for s in sentences])
             if backbone is None:
                 raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
@@ -165,19 +167,21 @@ class Task:
         }
         for images in filter(None, sets.values()):
             images.rows.backbone = backbone  # type: ignore[attr-defined]
-        labels = sets["support"].labels  # type: ignore[union-attr]
-        if labels is not None and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-            raise ValueError(
-                f"labels must be from 0 to {len(names) - 1}; got {int(labels.min())} to {int(labels.max())}"
-            )
+            images.rows.check_width(per_class[0].shape[-1])  # type: ignore[attr-defined]
+            y = images.labels
+            if y is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(names):
+                raise ValueError(f"labels must be from 0 to {len(names) - 1}; got {int(y.min())} to {int(y.max())}")
         return cls(towers, names, written, encode, **sets)  # type: ignore[arg-type]
 
 
 def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
     """Sentences for classes whose embeddings came without any; all different, as embeddings are found by them."""
     plain = [f"a photo of a {name.replace('_', ' ')}" for name in names]
-    plain = [f"{p} ({c})" if plain.count(p) > 1 else p for c, p in enumerate(plain)]
-    return tuple(tuple(f"{p}{t or ''}." for t in range(count)) for p, count in zip(plain, counts, strict=True))
+    unique = len(set(plain)) == len(plain) and max(counts) == 1
+    return tuple(
+        (f"{p}.",) if unique else tuple(f"{p}, class {c}, sentence {t}." for t in range(count))
+        for c, (p, count) in enumerate(zip(plain, counts, strict=True))
+    )
 
 
 class NoTowers(Backbone):
@@ -186,6 +190,15 @@ class NoTowers(Backbone):
     def __init__(self, dim: int, logit_scale: float, logit_bias: float) -> None:
         self.dim, self.logit_scale, self.logit_bias, self.points = dim, float(logit_scale), float(logit_bias), {}
         self.width, self.depth, self.fingerprint = {}, {}, "arrays"
+
+    @property
+    def device(self) -> torch.device:
+        """There are no weights to be anywhere."""
+        return torch.device("cpu")
+
+    def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
+        """There is no tower."""
+        raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
 
     def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
         """There is no tokenizer."""

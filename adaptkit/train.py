@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -23,6 +24,9 @@ QUIET = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
+
+
+TRAINER_OPTIONS = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
 
 
 class LitMethod(pl.LightningModule):
@@ -50,7 +54,7 @@ class LitMethod(pl.LightningModule):
         """The schedule's optimiser; its rate is set for every step."""
         optimizer = self.schedule.make([p for p in self.method.parameters() if p.requires_grad])
         rates = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / self.schedule.lr
+            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
@@ -88,9 +92,20 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     batches = Batches(task.support.load(), schedule)
     shots = round(len(task.support) / max(1, len(task.classnames)))
     total = schedule.length(len(batches), shots)
+    if "max_epochs" in options or "max_steps" in options:  # the trainer's word is the last
+        epochs, steps = int(options.get("max_epochs") or -1), int(options.get("max_steps", -1))  # type: ignore[call-overload]
+        total = min(n for n in (epochs * len(batches), steps) if n >= 0)
+    if not total:
+        return
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
-    defaults = {**QUIET, "max_epochs": -1, "max_steps": total, "accelerator": accelerator, "devices": 1}
+    defaults = {
+        **QUIET,
+        "max_epochs": -1,
+        "max_steps": total if "max_epochs" not in options else -1,
+        "accelerator": accelerator,
+        "devices": 1,
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

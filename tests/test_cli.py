@@ -1,0 +1,207 @@
+"""The command line: what each command prints, and with which exit code; and runs that are killed, or meet."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from adaptkit import cli, plugins
+from adaptkit.testing import CHECKS
+
+RECIPE = (
+    "{dataset: toy, backbone: toy, select: none, shots: [1, 2], seeds: [1], methods: [zero-shot, {gda: {views: 2}}]}"
+)
+
+
+@pytest.fixture
+def say(capsys):
+    """Run a command in this process: its exit code, what it printed, and what it complained of."""
+
+    def run(*argv):
+        try:
+            code = cli.main([str(word) for word in argv])
+        except SystemExit as left:
+            code = left.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def forget():
+    """Forget the plugins that a test adds."""
+    before = set(plugins.manager().list_name_plugin())
+    yield
+    for name, _ in set(plugins.manager().list_name_plugin()) - before:
+        plugins.manager().unregister(name=name)
+    plugins.broken.clear()
+    plugins.table.cache_clear()
+
+
+def test_help_comes_at_once_and_without_torch():
+    code = (
+        "import sys\nfrom adaptkit import cli\ntry: cli.main(['--help'])\n"
+        "finally: print(*({'torch', 'numpy', 'pluggy', 'transformers'} & set(sys.modules)), file=sys.stderr)"
+    )
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        took.append(time.perf_counter() - began)
+    assert done.returncode == 0, f"help must succeed; got {done.stderr}"
+    assert all(word in done.stdout for word in ("run", "plan", "list", "show", "check", "cache")), (
+        "it must name commands"
+    )
+    assert done.stderr.strip() == "", "help must import nothing heavy"
+    assert min(took) < 0.4, f"help must come at once; it took {min(took):.2f} s at best"
+
+
+def test_list_names_every_plugin_and_where_it_comes_from(say):
+    code, out, _ = say("list")
+    assert code == 0, "list must succeed"
+    for name in ("methods", "prompts", "supports", "datasets", "backbones", "recipes", "gda", "few-shot", "toy"):
+        assert re.search(rf"^{name}\b", out, re.M), f"{name} must be listed"
+    code, out, _ = say("list", "methods", "--json")
+    entries = {entry["name"]: entry for entry in json.loads(out)}
+    assert set(entries) == set(plugins.table("methods")), "all methods must be listed, and nothing else"
+    assert all({"name", "scope", "trained", "source"} <= set(entry) for entry in entries.values()), "with these fields"
+    assert all(entry["source"] for entry in entries.values()), "every method must say where it comes from"
+    assert entries["tda"]["scope"] == "stream" and entries["zlap"]["scope"] == "set", "a scope must be the method's own"
+    assert entries["coop"]["trained"] is True and entries["gda"]["trained"] is False, "trained or not, as a truth value"
+    assert {e["role"] for e in json.loads(say("list", "--json")[1])} == {*plugins.ROLES, "recipes"}, "of every role"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gda", "Hard-to-Beat Baseline|alpha: float = 0.1  # weight|views = Pooled|alpha \\(7 values\\)|few_shot"),
+        ("ensemble", "one of the prompts|Hand-written sentences"),
+        ("few-shot", "one of the supports|Learning to Prompt"),
+        ("hf", "one of the backbones"),
+    ],
+)
+def test_show_prints_a_card(name, words, say):
+    code, out, _ = say("show", name)
+    assert code == 0, "show must succeed"
+    assert all(re.search(word, out) for word in words.split("|")), f"the card must have {words}; got {out}"
+
+
+def test_every_card_can_be_shown(say):
+    for role in plugins.ROLES:
+        for name in plugins.table(role):
+            code, out, error = say("show", name)
+            assert (code, out.startswith(f"{name}: one of the ")) == (0, True), f"{name} must have a card; got {error}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["show", "gdaa"], "got 'gdaa'; did you mean 'gda'?"),
+        (["rnu", "toy"], "'rnu'.*did you mean 'run'?"),
+        (["--home", "somewhere", "rnu", "toy"], "'rnu'.*did you mean 'run'?"),
+        (["list", "metods"], "'metods'.*did you mean 'methods'?"),
+        (["cache", "veryfy"], "'veryfy'.*did you mean 'verify'?"),
+        ([], "required: COMMAND"),
+        (["run"], "required: RECIPE"),
+        (["run", "toy", "--onyl", "gda"], "unrecognized arguments: --onyl"),
+        (["check", "nowhere.py"], "a plugin must be a Python file; got '.*nowhere.py', which does not exist"),
+        (["check", "gdaa"], "got 'gdaa'; did you mean 'gda'?"),
+        (["--plugin", "nowhere.py", "list"], "a plugin must be a Python file; got '.*nowhere.py'"),
+        (["--home", "FILE", "run", "toy", "--quiet"], "FILE"),
+        (["--home", "HOME", "run", "toy", "--quiet", "--out", "FILE"], "FILE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_understood_is_one_line_and_exit_code_2(argv, words, say, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("a file, where a folder is wanted")
+    code, _, error = say(*argv)
+    assert code == 2, f"the exit code must be 2; got {code} and {error!r}"
+    assert error.count("\n") == 1, f"one line must say so; got {error!r}"
+    assert re.search(words.replace("?", r"\?"), error), f"it must say {words!r}; got {error!r}"
+
+
+METHOD = '''"""A copy of zero-shot.
+
+Source: nobody. Deviations: none.
+"""
+from adaptkit import ZeroShot, hookimpl
+class Copy(ZeroShot):
+    def forward(self, batch):
+        return super().forward(batch){more}
+@hookimpl
+def methods():
+    return {{"{name}": Copy}}
+'''
+
+
+def test_check_passes_a_good_file_and_fails_a_bad_one(say, tmp_path, forget):
+    for name, more in (("good", ""), ("bad", " - 9 * len(batch)")):
+        (tmp_path / f"{name}.py").write_text(METHOD.format(name=f"my-{name}", more=more))
+    code, out, _ = say("check", tmp_path / "good.py")
+    assert code == 0, f"a good file must pass; got {out}"
+    assert out.splitlines()[-1] == f"1 methods, {len(CHECKS)} passed, 0 failed", "every check must be counted"
+    code, out, _ = say("check", tmp_path / "bad.py")
+    assert code == 1, "a bad file must fail"
+    assert re.search(r"FAILED +scope: .*batch size matters", out), (
+        f"the check must be named, with its reason; got {out}"
+    )
+    assert say("check", "my-good")[0] == 0, "a method may be checked by name"
+
+
+def test_a_plugin_that_cannot_be_imported_is_named_and_may_be_mended(say, tmp_path, forget):
+    broken = tmp_path / "mine.py"
+    broken.write_text("def methods(:\n")
+    code, _, error = say("check", broken)
+    assert code == 2 and "mine.py" in error and "SyntaxError" in error, f"file and error must be named; got {error}"
+    broken.write_text(METHOD.format(name="mended", more=""))
+    assert say("--plugin", broken, "show", "mended")[0] == 0, "once mended it must load"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.py").write_text(METHOD.format(name="another", more=""))
+    code, _, error = say("--plugin", tmp_path / "other" / "mine.py", "show", "another")
+    assert code == 0 or ("mine" in error and "unique" in error), "a second file of that name must load, or be refused"
+
+
+def test_plan_tells_what_a_run_does_and_the_second_run_does_nothing(say, tmp_path, monkeypatch):
+    (tmp_path / "x.yaml").write_text(RECIPE)
+    home, recipe = tmp_path / "home", tmp_path / "x.yaml"
+    code, planned, _ = say("--home", home, "plan", recipe)
+    assert code == 0 and "x: 4 cells, 0 done, 4 to run" in planned, f"the cells must be counted; got {planned}"
+    assert not home.exists(), "a plan must create nothing"
+    todo = [int(n) for n in re.findall(r"^\w+ · .*?  +\d+ +0 +(\d+) ", planned, re.M)]
+    assert len(todo) == 2 and 60 in todo, f"the rows of both tables must be planned; got {planned}"
+    code, out, _ = say("--home", home, "run", recipe, "--quiet")
+    assert code == 0 and f"features: {sum(todo)} rows computed" in out, f"it must do what was planned; got {out}"
+    assert re.search(r"^zero-shot +\d+\.\d .*\n^gda\(views=2\) +\d+\.\d", out, re.M), f"a table must follow; got {out}"
+    assert str(home / "results" / "x") in out, "it must say where the results are"
+    code, again, _ = say("--home", home, "run", recipe, "--quiet")
+    assert "4 done already, 0 to run" in again and "features: 0 rows computed" in again, "again, nothing is to be done"
+    assert again.split("\n\n")[1:3] == out.split("\n\n")[1:3], "and the table must be the same"
+    assert "0 to run" in say("--home", home, "plan", recipe)[1], "a plan must know it"
+    monkeypatch.setenv("ADAPTKIT_HOME", str(home))
+    assert "features: 0 rows" in say("run", recipe, "--quiet")[1], "the environment must name the home, too"
+    _, out, _ = say("run", recipe, "--quiet", "--out", tmp_path / "out", "--only", "gda", "--shots", "2")
+    assert "1 cells, 0 done already" in out and "features: 0 rows" in out, "other results may share the features"
+    assert len([*(tmp_path / "out").glob("*.json")]) == 1, "results must be where they were asked for"
+
+
+def test_the_cache_is_listed_verified_and_mended(say, tmp_path):
+    assert say("--home", tmp_path, "cache", "verify")[0] == 0, "an empty cache must be sound"
+    (tmp_path / "x.yaml").write_text(RECIPE)
+    say("--home", tmp_path, "run", tmp_path / "x.yaml", "--quiet")
+    code, out, _ = say("--home", tmp_path, "cache", "ls")
+    assert code == 0 and re.search(r"Pooled views crop-flip", out), f"tables must be listed in words; got {out}"
+    assert re.search(r" 60 ", out) and "Text" in out, "with their rows"
+    assert say("--home", tmp_path, "cache", "verify")[0] == 0, "the cache must be sound after a run"
+    shard = next((tmp_path / "features").rglob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    code, out, _ = say("--home", tmp_path, "cache", "verify")
+    assert code == 1 and str(shard) in out and "1 problem" in out, f"a damaged file must be named; got {out}"
+    code, out, _ = say("--home", tmp_path, "cache", "gc")
+    assert code == 0 and "freed" in out and not shard.exists(), "a damaged file must be removed"
+    assert say("--home", tmp_path, "cache", "verify")[0] == 0, "after which the cache is sound"

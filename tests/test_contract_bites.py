@@ -1,0 +1,250 @@
+"""Each check of the contract catches a method that breaks its rule, and no other check is needed for it.
+
+Source: none. Deviations: all of them.
+"""
+
+import re
+import sys
+import types
+from dataclasses import field, fields, replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adaptkit import Method, Schedule, ZeroShot, adapt, method, plugins, predict
+from adaptkit.cache import FeatureCache
+from adaptkit.testing import CHECKS, check, toy_backbone
+from adaptkit.values import default
+
+
+def honest(method, batch):
+    return method.zero_shot(batch.x)
+
+
+def culprit(name, forward=honest, fit=None, **attributes):
+    """A `ZeroShot` that answers by `forward`, and ends its `fit` with another."""
+
+    def fit_and_more(self, task):
+        ZeroShot.fit(self, task)
+        fit(self, task)
+
+    return type(name, (ZeroShot,), {"forward": forward, "fit": fit_and_more if fit else ZeroShot.fit, **attributes})
+
+
+def scribble(method, task):
+    task.backbone.model.text_projection.weight.data[0, 0] += 0.5
+
+
+def leave_gradient(method, task):
+    weight = task.backbone.model.text_projection.weight
+    weight.grad = torch.zeros_like(weight)
+
+
+def tap(method, task):
+    task.backbone.points["text.tokens"].register_forward_hook(lambda module, args, out: out)
+
+
+def see(method, batch):
+    method.seen += len(batch)
+    return honest(method, batch)
+
+
+def tire(method, batch):
+    return honest(method, batch) / (9 + next(method.mood))
+
+
+def add_noise(method, task):
+    method.text += 1e-7 * torch.from_numpy(np.random.default_rng().standard_normal(method.text.shape)).float()
+
+
+def keep_unregistered(method, task):
+    method.kept = torch.randn(method.text.shape)
+
+
+def add_parameters(method, task):
+    method.gain, method.idle = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+
+
+def spread(method, task):
+    x, labels = task.support.x, task.support.labels
+    method.weight = nn.Buffer(torch.stack([x[labels == c].std(0).mean() for c in range(5)]).mean())
+
+
+def wrong_sweep(method, val):
+    for tilt in method.grid()["tilt"]:
+        yield method.zero_shot(val.x) * tilt + (tilt == 1.0)
+
+
+TILTED = {
+    "__annotations__": {"tilt": float},
+    "tilt": 1.0,
+    "grid": lambda method: {"tilt": (0.5, 1.0)},
+    "forward": lambda method, batch: honest(method, batch) * method.tilt,
+}
+READS_SUPPORT = {"support_needs": Method.support_needs}
+TRAINED = {**READS_SUPPORT, "__annotations__": {"schedule": Schedule}, "schedule": Schedule(steps=2)}
+CULPRITS = [  # a method; the check that catches it, and its words; the checks that cannot help failing as well
+    (
+        culprit("Centred", lambda m, batch: honest(m, batch) - honest(m, batch).mean(0)),
+        ("scope", "Centred has scope 'sample', but the batch size matters"),
+    ),
+    (
+        culprit("Ordered", lambda m, batch: honest(m, batch) + torch.arange(len(batch))[:, None] % 7, scope="set"),
+        ("scope", "Ordered has scope 'set', but the order matters"),
+    ),
+    (
+        culprit("Peeks", lambda m, batch: honest(m, batch) + F.one_hot(batch.labels, 5)),
+        ("output_shape", "must be Tensor, not NoneType", *CHECKS),
+    ),
+    (
+        culprit("Undeclared", lambda m, batch: m.zero_shot(batch.views)),
+        ("output_shape", r"a feature must be one of the declared needs, \['x'\]; got 'views'", *CHECKS),
+    ),
+    (
+        culprit("Wide", lambda m, batch: F.pad(honest(m, batch), (0, 1))),
+        ("output_shape", r"Wide must return \(60, 5\); got \(60, 6\)", "class_order"),
+    ),
+    (
+        culprit("Infinite", lambda m, batch: honest(m, batch) / 0),
+        ("output_shape", "Infinite returned 300 values not finite", *CHECKS),
+    ),
+    (
+        culprit("Counts", see, lambda m, task: m.register_buffer("seen", torch.zeros(()))),
+        ("predict_is_pure", r"Counts changed \['seen'\] while predicting"),
+    ),
+    (
+        culprit("Tires", tire, lambda m, task: setattr(m, "mood", count())),
+        ("predict_is_pure", "Tires answers differently the second time", "scope", "state_round_trip"),
+    ),
+    (
+        culprit("Noisy", fit=add_noise),
+        ("fit_is_repeatable", r"\['text'\] differ between two adaptations from one seed"),
+    ),
+    (culprit("Scribbles", fit=scribble), ("backbone_untouched", "Scribbles changed the frozen backbone")),
+    (
+        culprit("Grades", fit=leave_gradient),
+        ("backbone_untouched", "Grades left gradients on .*text_projection.weight"),
+    ),
+    (culprit("Taps", fit=tap), ("backbone_untouched", "Taps left taps on .*token_embedding")),
+    (
+        culprit("Swallows", fit=lambda m, task: setattr(m, "tower", task.backbone.model)),
+        ("backbone_untouched", "Swallows holds weights of the backbone as its own parameters"),
+    ),
+    (
+        culprit("Biased", lambda m, batch: honest(m, batch) + 9 * F.one_hot(torch.tensor(0), 5)),
+        ("class_order", "Biased depends on how classes are numbered", "beats_chance"),
+    ),
+    (
+        culprit("Forgets", lambda m, batch: m.zero_shot(batch.x) + 0.01 * batch.x @ m.kept.T, keep_unregistered),
+        ("state_round_trip", "Forgets loses something when saved", "class_order"),
+    ),
+    (
+        culprit("Idle", lambda m, batch: m.gain * honest(m, batch), add_parameters, **TRAINED),
+        ("every_parameter_learns", r"no gradient reaches \['idle'\] of Idle"),
+    ),
+    (
+        culprit("Spread", lambda m, batch: honest(m, batch) * m.weight, spread, **READS_SUPPORT),
+        ("works_with_one_shot", "Spread is not finite with one shot"),
+    ),
+    (
+        culprit("Sweeps", sweep=wrong_sweep, **TILTED),
+        ("sweep_matches_forward", "cell 1 of Sweeps's sweep: outputs differ"),
+    ),
+    (
+        culprit("Guesses", lambda m, batch: 0 * honest(m, batch)),
+        ("beats_chance", "Guesses is right 20% of the time: guessing"),
+    ),
+    (
+        culprit("Vain", exempt={"scope": "somebody was careful"}),
+        ("scope", r"Vain passes scope; remove its exemption \(somebody was careful\)"),
+    ),
+]
+
+
+@pytest.fixture
+def sandbox(toy):
+    """The toy task over a backbone that may be spoilt."""
+    task, queries = toy
+    return replace(task, backbone=toy_backbone.__wrapped__("0")), queries
+
+
+def failures(make, sandbox):
+    """What each failing check says."""
+    said = {}
+    for title in CHECKS:
+        try:
+            check(title, make, *sandbox)
+        except Exception as error:
+            said[title] = str(error)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore:std\\(\\)")
+@pytest.mark.parametrize(("cls", "caught"), CULPRITS, ids=[cls.__name__ for cls, _ in CULPRITS])
+def test_breaking_a_rule_is_caught_by_its_check_in_words_that_say_so(cls, caught, sandbox):
+    title, words, *besides = caught
+    said = failures(cls, sandbox)
+    assert title in said, f"{cls.__name__} must be caught by {title}; these caught it: {said}"
+    assert re.search(words, said[title]), f"{title} must say {words!r}; got {said[title]!r}"
+    assert set(said) <= {title, *besides}, f"{cls.__name__} breaks {title} only; got {said}"
+
+
+def test_every_check_has_a_culprit():
+    caught = {title for _, (title, *_) in CULPRITS} | {"docstring_names_source"}
+    assert caught == set(CHECKS), "each check must be shown to bite"
+
+
+@pytest.mark.parametrize("missing", ["Source:", "Deviations:"])
+def test_a_module_without_a_card_is_caught(missing, monkeypatch, sandbox):
+    doc = "\n".join(f"{word} x." for word in ("Source:", "Deviations:") if word != missing)
+    monkeypatch.setitem(sys.modules, "bare", types.ModuleType("bare", doc))
+    cls = type("Bare", (ZeroShot,), {"__module__": "bare"})
+    with pytest.raises(AssertionError, match=f"bare must have a '{missing}' line"):
+        check("docstring_names_source", cls, *sandbox)
+
+
+def test_a_declared_exemption_is_honoured(sandbox):
+    openly = culprit("Biased", lambda m, batch: honest(m, batch) + torch.arange(5), exempt={"class_order": "by design"})
+    assert "class_order" not in failures(openly, sandbox), "an exemption with a reason must be honoured"
+
+
+def test_a_method_that_keeps_the_rules_passes(sandbox):
+    assert not failures(culprit("Honest", **TILTED), sandbox), "the checks must not fail a method that breaks no rule"
+
+
+@pytest.mark.parametrize(
+    "name", ["forward", "train", "type", "half", "training", "scope", "exempt", "fit", "needs", "loss", "grid", "set"]
+)
+def test_an_option_named_like_an_attribute_of_a_method_is_an_error(name):
+    with pytest.raises(TypeError, match=rf"must not be named like an attribute of Method; got Bad\.{name}"):
+        type("Bad", (Method,), {"__annotations__": {name: int}, name: 3})
+
+
+def test_a_module_shared_by_all_instances_is_an_error():
+    with pytest.raises(TypeError, match=r"Bad.base must use field\(default_factory=...\); got one shared module"):
+        type("Bad", (Method,), {"__annotations__": {"base": Method}, "base": ZeroShot()})
+    good = type("Good", (Method,), {"__annotations__": {"base": Method}, "base": field(default_factory=ZeroShot)})
+    assert good().base is not good().base, "each instance must get a base of its own"
+
+
+def test_fit_reads_no_test_image_and_forward_no_label(monkeypatch, toy):
+    task, queries = toy
+    read, seen, phase = [], [], [""]
+    images, call = FeatureCache.images, Method.__call__
+    monkeypatch.setattr(FeatureCache, "images", lambda c, s, *a: (read.append((phase[0], s.name)), images(c, s, *a))[1])
+    monkeypatch.setattr(Method, "__call__", lambda m, batch: (seen.append(batch.labels), call(m, batch))[1])
+    for name in plugins.table("methods"):
+        options = {f.name: default(f) for f in fields(plugins.table("methods")[name])}
+        brief = {n: replace(s, steps=1, warmup=0) for n, s in options.items() if isinstance(s, Schedule)}
+        phase[0] = f"{name} fits"
+        adapted = adapt(method(name, **brief), task)
+        phase[0] = f"{name} predicts"
+        predict(adapted, queries[:8])
+    assert seen and any(source == "test" for _, source in read), "methods must have been called on test images"
+    peeked = {p for p, source in read if p.endswith("fits") and source not in ("train", "val")}
+    assert not peeked, f"adapting must read training and validation images only; not so: {peeked}"
+    assert all(labels is None for labels in seen), "no method may be called with labels in sight"

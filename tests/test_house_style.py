@@ -1,0 +1,167 @@
+"""What the house style promises about files, imports and sizes."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import adaptkit
+from adaptkit import plugins
+
+CORE = Path(adaptkit.__file__).parent
+PLUGINS = Path(sys.modules["adaptkit_plugins"].__path__[0] if plugins.table("methods") else "")
+CORE_FILES, PLUGIN_FILES = (sorted(root.rglob("*.py")) for root in (CORE, PLUGINS))
+ALL_FILES = [*CORE_FILES, *PLUGIN_FILES]
+HEAVY = {"torch", "transformers", "pytorch_lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "datasets"}
+
+
+def name(file):
+    """A file as people call it."""
+    return str(file.relative_to(CORE.parent if file.is_relative_to(CORE) else PLUGINS.parent))
+
+
+def tree(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file):
+    """Names of the modules that a file imports, but for type checkers only."""
+    found, queue = set(), [tree(file)]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            queue += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found.add("." * node.level + (node.module or ""))
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            found |= {str(a.value) for a in node.args if isinstance(a, ast.Constant)}
+        queue += ast.iter_child_nodes(node)
+    return found
+
+
+def imports_any(file, *modules):
+    return sorted(i for i in imports(file) for m in modules if i == m or i.startswith(f"{m}."))
+
+
+def brings_methods(file):
+    return any(isinstance(node, ast.FunctionDef) and node.name == "methods" for node in tree(file).body)
+
+
+METHOD_FILES = [file for file in PLUGIN_FILES if brings_methods(file)]
+
+
+def test_the_files_are_found():
+    assert len(CORE_FILES) > 25 and len(PLUGIN_FILES) > 20, "there must be files, or the tests below hold for nothing"
+    assert len(METHOD_FILES) > 12, "and plugins with methods among them"
+
+
+@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+def test_a_file_fits_on_a_few_screens(file):
+    lines, limit = len(file.read_text(encoding="utf-8").splitlines()), 120 if file in METHOD_FILES else 250
+    assert lines <= limit, f"{name(file)} must have at most {limit} lines; it has {lines}"
+
+
+@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+def test_a_file_raises_errors_that_survive_optimisation_and_prints_nothing(file):
+    nodes = [*ast.walk(tree(file))]
+    lines = [node.lineno for node in nodes if isinstance(node, ast.Assert)]
+    assert not lines, f"{name(file)} must raise errors, not assert; lines {lines}"
+    prints = [n.lineno for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+    allowed = ("cli.py", "commands.py", "runner.py", "report.py")
+    assert not prints or file.name in allowed, f"{name(file)} must not print; lines {prints}"
+
+
+@pytest.mark.parametrize("file", [f for f in ALL_FILES if f.read_text().strip()], ids=name)
+def test_a_file_says_what_it_is_for(file):
+    doc = ast.get_docstring(tree(file))
+    assert doc, f"{name(file)} must have a docstring"
+    assert len(doc.splitlines()[0]) <= 120, f"{name(file)} must begin with a sentence"
+    if file in METHOD_FILES:
+        missing = [heading for heading in ("Source:", "Deviations:") if not re.search(f"^{heading} ", doc, re.M)]
+        assert not missing, f"{name(file)} brings methods and must have {missing} in its docstring"
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES, ids=name)
+def test_a_plugin_imports_no_plugin(file):
+    ours = [i for i in imports(file) if i.startswith((".", "adaptkit_plugins", "adaptkit_recipes", "tests"))]
+    assert not ours, f"{name(file)} must import from adaptkit and other people's packages only; got {ours}"
+
+
+@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+def test_heavy_libraries_are_imported_where_they_belong(file):
+    inside = name(file)
+    if inside != "adaptkit/plugins.py" and file in CORE_FILES:
+        found = imports_any(file, "adaptkit_plugins")
+        assert not found, f"{inside} must not know the plugins; it imports {found}"
+    if inside != "adaptkit/train.py":
+        found = imports_any(file, "pytorch_lightning", "lightning", "lightning_fabric")
+        assert not found, f"only adaptkit/train.py may import Lightning; {inside} imports {found}"
+    if inside != "adaptkit/clip.py" and "testing" not in inside and "backbones" not in inside:
+        found = imports_any(file, "transformers")
+        assert not found, f"only clip.py, testing and backbones may import transformers; {inside} imports {found}"
+    if file.name in ("hooks.py", "plugins.py", "recipe.py", "yamls.py", "home.py", "cli.py", "values.py"):
+        found = imports_any(file, *HEAVY)
+        assert not found, f"{inside} must stay light; it imports {found}"
+
+
+def test_reading_a_recipe_and_listing_plugins_import_what_they_may():
+    code = (
+        "import sys; loaded = lambda *names: [n for n in names if n in sys.modules];"
+        "from adaptkit import cli, recipe; cli.parser(); recipe.read('toy');"
+        "print(loaded('torch', 'transformers', 'pytorch_lightning', 'sklearn', 'matplotlib'));"
+        "cli.main(['list', '--json']); cli.main(['show', 'gda']);"
+        "print(loaded('transformers', 'pytorch_lightning', 'torchmetrics', 'matplotlib'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[]", f"reading a recipe must import none of these; got {lines[0]}"
+    assert lines[-1] == "[]", f"listing and showing may import torch, and none of these; got {lines[-1]}"
+
+
+FORBIDDEN = {
+    r"\bpickle\b|\bdill\b|\bjoblib\b": "pickle, which runs what it reads",
+    r"torch\.load\((?!.*weights_only=True)": "torch.load without weights_only",
+    r"\byaml\.(unsafe_load|full_load|UnsafeLoader|FullLoader)\b": "YAML that can run code",
+    r"\bshell=True|\bos\.system\(|(?<![\w.])eval\(|(?<![\w.])exec\(": "a way to run text",
+    r"/(home|root|Users|work|tmp|mnt|data)/\w": "a path of somebody's machine",
+    r"[A-Z]:\\\\": "a path of somebody's machine",
+    r"\binference_mode\(": "inference_mode, under which nothing can be learned from cached rows",
+    r"(?<![\w.])hash\(": "hash(), which differs between processes",
+    r"\b(TODO|FIXME|XXX|HACK)\b": "unfinished work",
+}
+
+
+@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+def test_a_file_has_nothing_that_must_not_be_there(file):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        found = [what for pattern, what in FORBIDDEN.items() if re.search(pattern, line)]
+        assert not found, f"{name(file)}:{number} must not have {', '.join(found)}: {line.strip()}"
+
+
+@pytest.mark.parametrize("file", METHOD_FILES, ids=name)
+def test_a_method_draws_from_torch_only(file):
+    drawing = imports_any(file, "random", "numpy.random", "secrets", "time")
+    drawing += re.findall(r"np\.random\.\w+", file.read_text(encoding="utf-8"))
+    assert not drawing, f"{name(file)} must draw from torch's generator, and read no clock; got {drawing}"
+
+
+def test_public_names_are_those_of_the_stub():
+    stub = ast.parse((CORE / "__init__.pyi").read_text(encoding="utf-8"))
+    names = [alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert names and None not in names, "the stub must export each name by an alias"
+    assert set(names) <= set(adaptkit.__all__), "what the stub promises must be public"
+    undocumented = [n for n in names if not getattr(adaptkit, n).__doc__]
+    assert not undocumented, f"public names must have docstrings; not so {undocumented}"
+    assert (CORE / "py.typed").exists(), "and types must be found"
+
+
+def test_no_name_means_nothing():
+    vague = [name(f) for f in ALL_FILES if re.search(r"util|helper|misc|common|^cfg", f.stem)]
+    assert not vague, f"files must be called by what is in them; got {vague}"
