@@ -7,16 +7,25 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
-
-USER_ERRORS = (
-    ValueError,
-    TypeError,
-)  # what a wrong recipe, name, value or path raises; anything else is a bug and shows
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line, with the nearest match, exit code 2."""
+    """Errors in one line, with the nearest match, exit code 2; and the options that every command has."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 (argparse's own)
+        super().__init__(**options)
+        self.add_argument(
+            "--home", type=Path, default=argparse.SUPPRESS, help="where features and results live ($ADAPTKIT_HOME)"
+        )
+        self.add_argument(
+            "--plugin",
+            action="append",
+            type=Path,
+            default=argparse.SUPPRESS,
+            metavar="FILE",
+            help="load this plugin file too",
+        )
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -33,10 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.add_argument("--home", type=Path, help="where features and results are kept (default: $ADAPTKIT_HOME)")
-    top.add_argument(
-        "--plugin", action="append", default=[], type=Path, metavar="FILE", help="load this plugin file too"
-    )
+    top.set_defaults(home=None, plugin=[])
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     for name, what in (

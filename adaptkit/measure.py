@@ -81,6 +81,10 @@ def judge(adapted: Method, answers: Tensor, images: Images) -> dict[str, float]:
     if adapted.output == "score" or images.labels is None:
         return {}
     logits, labels = answers.cpu(), images.labels.cpu()
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"{adapted} must answer with finite numbers; got {int((~logits.isfinite()).sum())} that are not"
+        )
     classes = getattr(getattr(images.rows, "source", None), "classes", None)
     if classes is not None:  # a domain with some of the classes is judged among these
         logits, labels = logits[:, list(classes)], torch.tensor([list(classes).index(y) for y in labels.tolist()])

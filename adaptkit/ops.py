@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from adaptkit.task import Task
 
 
 def one_view(views: Tensor) -> Tensor:
@@ -95,3 +99,9 @@ def ends(blocks: Iterable[Tensor]) -> Tensor:
     """The least and the largest number in some tensors, ``(2,)``."""
     both = torch.stack([torch.stack(block.aminmax()) for block in blocks])
     return torch.stack([both[:, 0].min(), both[:, 1].max()])
+
+
+def raw_text(task: Task) -> Tensor:
+    """Raw class embeddings, ``(C, D)``: the mean over each class's sentences, whose norms differ and count."""
+    rows = task.encode([s for sentences in task.prompts for s in sentences]).to(task.text)
+    return torch.stack([part.mean(0) for part in rows.split([len(sentences) for sentences in task.prompts])])

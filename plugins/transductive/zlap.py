@@ -108,7 +108,7 @@ def conjugate_gradients(times, y, tolerance=1e-6, steps=50):
         step = torch.where(active, rr / (p * q).sum(0), 0)
         f, r = f + step * p, r - step * q
         before, rr = rr, r.square().sum(0)
-        p = r + rr / before * p
+        p = r + torch.where(active, rr / before, 0) * p  # one that rests has 0 / 0
     return f
 
 

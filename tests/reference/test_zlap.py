@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from adaptkit import Task, adapt, method, predict
 
@@ -55,3 +56,12 @@ def test_without_a_pool_the_error_says_what_to_do():
     task = Task.from_arrays((np.zeros((0, 8)), np.zeros(0, int)), np.eye(8))
     with pytest.raises(ValueError, match="pool must have unlabelled images"):
         adapt(method("zlap-inductive"), task)
+
+
+def test_a_class_that_is_nobodys_neighbour_leaves_the_others_finite():
+    x = torch.eye(6)[:4] + 0.1
+    text = torch.eye(6)[[0, 1, 2, 5]] - torch.tensor([0.0, 0.0, 0.0, 5.0])[:, None]  # the last is far from every image
+    task = Task.from_arrays((x[:0], torch.zeros(0, dtype=torch.long)), text)
+    scores = predict(adapt(method("zlap", k=2), task), x)
+    assert scores.isfinite().all(), "an isolated class must not spoil the others"
+    assert (scores[:, -1] == 0).all(), "and nobody may be given to it"
