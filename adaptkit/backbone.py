@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adaptkit import threads
 from adaptkit.preprocess import Preprocess
+from adaptkit.setting import Precision
 
 Tap = Callable[[Tensor, Tensor], Tensor]
 Tokens = Mapping[str, Tensor]
@@ -152,3 +153,11 @@ class Backbone:
 def unit(x: Tensor) -> Tensor:
     """Scale the last axis to unit norm."""
     return F.normalize(x, dim=-1)
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
+    """Mixed precision by Lightning's names."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    if precision not in kinds:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=kinds[precision])

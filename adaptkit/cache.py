@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from adaptkit.backbone import Backbone
-from adaptkit.images import Source
+from adaptkit.backbone import Backbone, autocast
+from adaptkit.images import Source, pixels
 from adaptkit.needs import Need
 from adaptkit.setting import Precision
 from adaptkit.store import FORMAT, Store, Table
@@ -242,22 +241,6 @@ class CachedRows:
         return self.cache.images(self.source, need, index)
 
 
-def pixels(source: Source, backbone: Backbone, augment: str, i: int, view: int, salt: str = "") -> Tensor:
-    """Image ``i``, preprocessed, ``(3, H, W)``: plain for view -1, else a view seeded by the image's key."""
-    image = source.image(i)
-    if view < 0:
-        return backbone.preprocess(image)
-    return backbone.preprocess.view(image, augment, f"{source.key(i)}/{view}{salt}")
-
-
 def row_id(key: str) -> np.ndarray:
     """A row's name on disk: 16 bytes of a digest."""
     return np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), np.uint8)
-
-
-def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """Mixed precision by Lightning's names."""
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-    if precision not in kinds:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=kinds[precision])

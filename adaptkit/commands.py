@@ -51,13 +51,12 @@ def command_plan(options: Namespace) -> int:
 def command_list(options: Namespace) -> int:
     """Print tables of plugins."""
     _load_files(options)
+    tables = {role: _entries(role) for role in _roles(options)}
     if options.json:
-        print(json.dumps([entry for role in _roles(options) for entry in _entries(role)], indent=1))
-        return 0
-    for role in _roles(options):
-        entries = _entries(role)
-        print(f"{role} ({len(entries)})")
+        print(json.dumps([entry for entries in tables.values() for entry in entries], indent=1))
+    for role, entries in tables.items() if not options.json else ():
         keys = [k for k in entries[0] if k != "role"] if entries else []
+        print(f"{role} ({len(entries)})")
         print(columns([keys, *([_cell(e[k]) for k in keys] for e in entries)]) + "\n")
     for name, trace in plugins.broken.items():
         print(f"plugin {name!r} could not be loaded:\n{trace}", file=sys.stderr)

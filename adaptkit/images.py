@@ -180,3 +180,11 @@ def tensor(array: Array) -> Tensor:
     """An array as a tensor; floats become float32."""
     out = array if isinstance(array, Tensor) else torch.as_tensor(np.asarray(array))
     return out.float() if out.is_floating_point() and out.dtype != torch.float32 else out
+
+
+def pixels(source: Source, backbone: Backbone, augment: str, i: int, view: int, salt: str = "") -> Tensor:
+    """Image ``i``, preprocessed, ``(3, H, W)``: plain for view -1, else a view seeded by the image's key."""
+    image = source.image(i)
+    if view < 0:
+        return backbone.preprocess(image)
+    return backbone.preprocess.view(image, augment, f"{source.key(i)}/{view}{salt}")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptkit.cache import FeatureCache, Part, pixels
+from adaptkit.cache import FeatureCache, Part
 from adaptkit.experiment import Bench
-from adaptkit.images import Source
+from adaptkit.images import Source, pixels
 from adaptkit.needs import Pixels
 from adaptkit.options import method
 from adaptkit.recipe import Recipe

@@ -126,7 +126,6 @@ def variants():
         "as it is": {},
         "weights": {"backbone": toy_backbone("1")},
         "mean": {"backbone": toy_with(preprocess=replace(plain, mean=(0.0, 0.0, 0.0)))},
-        "edge": {"backbone": toy_with(preprocess=replace(plain, edge=40))},
         "activation": {"backbone": other_activation()},
         "dtype": {"dtype": "float32"},
         "precision": {"precision": "bf16-mixed"},

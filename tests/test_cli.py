@@ -74,6 +74,14 @@ def test_list_names_every_plugin_and_where_it_comes_from(say):
     assert {e["role"] for e in json.loads(say("list", "--json")[1])} == {*plugins.ROLES, "recipes"}, "of every role"
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_list_names_plugins_that_could_not_be_loaded(more, say, forget):
+    plugins.broken["theirs"] = "ZeroDivisionError: division by zero"
+    code, out, error = say("list", "methods", *more)
+    assert code == 0 and "gda" in out, "the others must be listed"
+    assert "'theirs'" in error and "division by zero" in error, f"the broken must be named, and why; got {error!r}"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -18,7 +18,10 @@ def brief(name, steps):
 @pytest.mark.parametrize("title", CHECKS)
 @pytest.mark.parametrize("name", plugins.table("methods"))
 def test_every_method_keeps_the_contract(name, title, toy):
-    check(title, lambda: brief(name, 80 if title == "beats_chance" else 6), *toy)
+    task, queries = toy
+    if title == "sweep_matches_forward":
+        queries = queries[:8]  # a grid may have hundreds of cells
+    check(title, lambda: brief(name, 80 if title == "beats_chance" else 5), task, queries)
 
 
 def test_every_plugin_loads():

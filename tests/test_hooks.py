@@ -55,6 +55,35 @@ def test_hook_prompts(plug, tmp_path):
     assert task.text.shape == (5, 16), "which must be encoded"
 
 
+KINDS = """import functools
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from adaptkit import Task
+class Made:
+    def __call__(self, names, splits): return [[n] for n in names]
+def write(names, splits, word: str = 'a'): return [[word + n] for n in names]
+@hookimpl
+def prompts(): return {'made': Made(), 'partial': functools.partial(write, word='a'), 'lambda': lambda n, s: [n] * 5}
+def typed(task: 'Task', train, val, *, shots: int, seed: int, skip: int = 0): return train[skip:], val
+@hookimpl
+def supports(): return {'typed': typed}"""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"prompts": "made"}, {"prompts": "partial"}, {"prompts": "lambda"}, {"support": {"typed": {"skip": "9"}}}],
+)
+def test_whatever_can_be_called_may_be_in_a_table(setting, plug, tmp_path):
+    plug(KINDS)
+    if "support" in setting:
+        with pytest.raises(ValueError, match=r"typed\.skip must be a whole number; got '9'"):
+            load("toy", backbone="toy:0", home=tmp_path, **setting)
+        setting = {"support": {"typed": {"skip": 90}}}
+    task, _ = load("toy", backbone="toy:0", home=tmp_path, **setting)
+    assert len(task.support) in (10, 80), "a support must be chosen"
+    assert task.text.shape == (5, 16), "and classes described"
+
+
 def test_hook_supports(plug, tmp_path):
     plug(
         "def mine(task, train, val, *, shots, seed, skip=0):\n"

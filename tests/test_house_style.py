@@ -100,7 +100,7 @@ def test_heavy_libraries_are_imported_where_they_belong(file):
     if inside != "adaptkit/plugins.py" and file in CORE_FILES:
         found = imports_any(file, "adaptkit_plugins")
         assert not found, f"{inside} must not know the plugins; it imports {found}"
-    if inside != "adaptkit/train.py":
+    if inside != "adaptkit/train.py" and file in CORE_FILES:  # a plugin may in `callbacks`; see the last test
         found = imports_any(file, "pytorch_lightning", "lightning", "lightning_fabric")
         assert not found, f"only adaptkit/train.py may import Lightning; {inside} imports {found}"
     if inside != "adaptkit/clip.py" and "testing" not in inside and "backbones" not in inside:
@@ -146,10 +146,13 @@ def test_a_file_has_nothing_that_must_not_be_there(file):
 
 
 @pytest.mark.parametrize("file", METHOD_FILES, ids=name)
-def test_a_method_draws_from_torch_only(file):
-    drawing = imports_any(file, "random", "numpy.random", "secrets", "time")
-    drawing += re.findall(r"np\.random\.\w+", file.read_text(encoding="utf-8"))
-    assert not drawing, f"{name(file)} must draw from torch's generator, and read no clock; got {drawing}"
+def test_a_method_draws_from_no_generator_that_others_share(file):
+    seeded = r"RandomState\(\w|default_rng\(\w|Random\(\w|Generator\b"  # a generator of its own, with a seed
+    drawing = imports_any(file, "secrets", "time", "uuid")
+    drawing += re.findall(rf"(?<![\w.])(?:np\.|numpy\.)?random\.(?!{seeded})\w+", file.read_text(encoding="utf-8"))
+    assert not drawing, (
+        f"{name(file)} must draw from torch's generator or a seeded one, and read no clock; got {drawing}"
+    )
 
 
 def test_public_names_are_those_of_the_stub():

@@ -173,31 +173,31 @@ def test_cells_that_are_done_are_skipped_and_no_others(tmp_path):
     assert run(SMALL.replace("toy:0", "toy:1"), tmp_path)[0] == 0, "over another backbone all must be run"
 
 
-@pytest.mark.parametrize("edited", ["top", "base"])
+@pytest.mark.parametrize("edited", ["top", "base", "support"])
 def test_changed_code_is_run_again_also_below(edited, tmp_path):
-    for name, line in (("base", "from adaptkit import ZeroShot as Z"), ("top", "from adaptkit import *")):
-        body = "class M(Z): pass" if name == "base" else TOP
-        code = f"{line}\nfrom adaptkit import hookimpl\n{body}\n@hookimpl\ndef methods(): return {{'my-{name}': M}}\n"
-        (tmp_path / f"my_{name}.py").write_text(code)
+    for name, code in CODE.items():
+        (tmp_path / f"my_{name}.py").write_text(f"from adaptkit import Method, ZeroShot, hookimpl\n{code}\n")
         plugins.add_file(tmp_path / f"my_{name}.py")
     try:
-        text = BASE + "shots: [1]\nseeds: [1]\nmethods: [{my-top: {base: my-base}}]\n"
+        text = BASE + "shots: [1]\nseeds: [1]\nsupport: my-support\nmethods: [{my-top: {base: my-base}}]\n"
         assert [run(text, tmp_path)[0], run(text, tmp_path)[0]] == [0, 1], "a cell must be run once"
         with (tmp_path / f"my_{edited}.py").open("a") as file:
             file.write("# better now\n")
         assert run(text, tmp_path)[0] == 0, f"a change in {edited} must be run"
     finally:
-        for name in ("my_base", "my_top"):
-            plugins.manager().unregister(name=name)
+        for name in CODE:
+            plugins.manager().unregister(name=f"my_{name}")
         plugins.table.cache_clear()
 
 
-TOP = """from dataclasses import field
-from adaptkit import Method, ZeroShot
-class M(Method):
-    base: Method = field(default_factory=ZeroShot)
-    def fit(self, task): pass
-    def forward(self, batch): return self.base(batch)"""
+CODE = {
+    "base": "class Base(ZeroShot): pass\n@hookimpl\ndef methods(): return {'my-base': Base}",
+    "top": "from dataclasses import field\nclass Top(Method):\n    base: Method = field(default_factory=ZeroShot)\n"
+    "    def fit(self, task): pass\n    def forward(self, batch): return self.base(batch)\n"
+    "@hookimpl\ndef methods(): return {'my-top': Top}",
+    "support": "def mine(task, train, val, *, shots, seed): return train[:9], val\n"
+    "@hookimpl\ndef supports(): return {'my-support': mine}",
+}
 
 
 def result(method, shots, seed, accuracy, **more):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptkit import Pooled, Task, ZeroShot, adapt, method, predict, unit
+from adaptkit import Pooled, Task, ZeroShot, accuracy, adapt, compare, load, method, predict, unit
 from adaptkit.images import Images
 from adaptkit.testing import ToyImages, toy_backbone
 
@@ -174,6 +174,32 @@ def test_a_notebook_can_adapt_and_predict_with_arrays_alone(name):
     logits = predict(adapt(method(name), task, trainer={"max_steps": 3}), X)
     assert logits.shape == (S, C), f"{name} must answer"
     assert logits.isfinite().all(), f"{name} must answer with finite numbers"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"select": "few"}, "select must be one of none, few-val, full-val, oracle; got 'few'"),
+        ({"precision": "bf16"}, "precision must be one of 32-true, bf16-mixed, 16-mixed; got 'bf16'"),
+        ({"dtype": "float64"}, "dtype .*must be one of float16, float32; got 'float64'"),
+        ({"device": "tpu"}, "device must be one of .*; got 'tpu'"),
+        ({"batch_size": 0}, "batch_size must be .*; got 0"),
+        ({"prompts": "template"}, "prompt must be one of .*; got 'template'; did you mean 'templates'?"),
+        ({"support": {"pseudo-label": {"threshold": "high"}}}, "threshold must be a number; got 'high'"),
+    ],
+)
+def test_a_notebook_is_told_of_a_wrong_setting_before_anything_is_computed(wrong, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        load("toy", backbone="toy:0", home=tmp_path, **wrong)
+    assert not list(tmp_path.iterdir()), "nothing may have been computed"
+
+
+def test_methods_are_compared_side_by_side(toy):
+    table = compare(*toy, ["zero-shot", {"gda": {"views": 2}}, method("gda", views=3)], seed=1)
+    want = accuracy(adapt(method("zero-shot"), toy[0]), toy[1])
+    assert table[0].metrics["accuracy"] == want, "each must be measured on the test images"
+    rows = [row.split("(")[0] for row, *_ in table.cells()[1:]]
+    assert rows == ["ZeroShot", "GDA", "GDA"], "each method, with its options, must have a row"
 
 
 def test_no_queries_give_no_answers(toy):
