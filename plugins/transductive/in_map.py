@@ -1,0 +1,54 @@
+"""InMaP: class proxies are learned in the space of images, from all queries and their balanced zero-shot labels.
+
+Source: Qian et al., Intra-Modal Proxy Learning for Zero-Shot Visual Categorization with CLIP, arXiv:2310.19752.
+Deviations: none known. The temperatures are for a logit scale of 100 and are rescaled to the backbone's. The authors
+balance classes fully (``gamma`` 0), which is wrong where the queries are not balanced.
+"""
+
+import torch
+
+from adaptkit import ZeroShot, hookimpl, unit
+
+
+class InMaP(ZeroShot):
+    """Gradient descent on cross-entropy at a higher temperature, from the text embeddings; no labels."""
+
+    scope = "set"
+
+    tau_t: float = 0.01  # temperature of zero-shot labels, of cosines, for a logit scale of 100
+    tau_i: float = 0.04  # temperature of the proxies
+    alpha: float = 0.6  # a label surer than this becomes certain
+    gamma: float = 0.0  # class shares are zero-shot's to this power: 0 balances, 1 leaves them
+    balance: int = 20  # rounds of Sinkhorn; 0 leaves the labels as they are
+    iterations: int = 2000
+    lr: float = 10.0  # halved whenever the gradient has grown
+
+    def forward(self, batch):
+        x = batch.x
+        return self.backbone.logits(x, self.proxies(x, self.labels(x)))
+
+    def labels(self, x):
+        """Soft labels, ``(N, C)``, with the wanted share of each class."""
+        scale = self.backbone.logit_scale / 100
+        p = (scale * (x @ self.text.T) / self.tau_t).softmax(-1)
+        shares = p.sum(0) ** self.gamma
+        for _ in range(self.balance):
+            p = p / p.sum(0).clamp_min(torch.finfo(p.dtype).tiny) * shares
+            p = p / p.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
+        return torch.where(p.amax(1, keepdim=True) > self.alpha, torch.eye(p.shape[1]).to(p)[p.argmax(1)], p)
+
+    def proxies(self, x, labels):
+        """Unit-norm class embeddings, ``(C, D)``."""
+        tau, lr, last = self.tau_i * 100 / self.backbone.logit_scale, self.lr, torch.inf
+        proxies, wanted = self.text, labels.T @ x
+        for _ in range(self.iterations):
+            gradient = (x @ proxies.T / tau).softmax(-1).T @ x - wanted  # of the loss, times N tau
+            norm = float(gradient.norm())
+            lr, last = lr / 2 if norm > last else lr, norm
+            proxies = unit(proxies - lr / (len(x) * tau) * gradient)
+        return proxies
+
+
+@hookimpl
+def methods():
+    return {"in-map": InMaP}

@@ -1,0 +1,44 @@
+"""ConSE: an image is the mean of the names a classifier gives it, and its class the name nearest to that.
+
+Source: Norouzi et al., Zero-Shot Learning by Convex Combination of Semantic Embeddings, arXiv:1312.5650.
+Deviations: names are embedded by the backbone's text tower, not as word vectors. The paper's classifier is trained on
+known classes and answers among others; here `base` answers, the classes with support images are the known ones (all
+are, if none has any), and all classes are candidates.
+"""
+
+from dataclasses import field
+
+import torch
+
+from adaptkit import Method, ZeroShot, hookimpl, unit
+
+
+class ConSE(Method):
+    """The likeliest known classes' embeddings, weighted by probability, against every class's."""
+
+    base: Method = field(default_factory=ZeroShot)
+    top: int = 10  # T: known classes that enter the mean
+
+    def __post_init__(self):
+        self.scope = self.base.scope
+
+    def needs(self):
+        return {}
+
+    def fit(self, task):
+        self.backbone = task.backbone
+        self.register_buffer("text", task.text.clone())  # (C, D)
+        labels = task.support.labels
+        known = labels.unique() if labels is not None and len(labels) else torch.arange(len(self.text))
+        self.register_buffer("known", known.to(self.text.device))
+
+    def forward(self, batch):
+        best = self.base(batch)[:, self.known].softmax(-1).topk(min(self.top, len(self.known)))
+        p = best.values / best.values.sum(-1, keepdim=True)  # (B, T)
+        mean = torch.einsum("bt,btd->bd", p, self.text[self.known][best.indices])
+        return self.backbone.logits(unit(mean), self.text)
+
+
+@hookimpl
+def methods():
+    return {"conse": ConSE}
