@@ -151,8 +151,14 @@ class Backbone:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Scale the last axis to unit norm."""
-    return F.normalize(x, dim=-1)
+    """Scale the last axis to unit norm.
+
+    Where no gradient is asked for, rows that have it up to rounding stay as they are, bit for bit.
+    """
+    if x.requires_grad:
+        return F.normalize(x, dim=-1)
+    norm = x.norm(dim=-1, keepdim=True)
+    return torch.where((norm - 1).abs() < 1e-6, x, x / norm.clamp_min(1e-12))
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from adaptkit.backbone import unit
 from adaptkit.plugins import must_be
 from adaptkit.preprocess import AUGMENTS
 
@@ -84,7 +84,7 @@ class Pooled(Need):
 
     def read(self, rows: Tensor) -> Tensor:
         """Unit norm if asked for."""
-        return F.normalize(rows, dim=-1) if self.unit else rows
+        return unit(rows) if self.unit else rows
 
 
 @dataclass(frozen=True, kw_only=True)

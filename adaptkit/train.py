@@ -59,6 +59,43 @@ class LitMethod(pl.LightningModule):
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
 
+class KeepBest(pl.Callback):
+    """Leaves a method as it was when it did best on validation images, the first time it did so."""
+
+    def __init__(self, method: Method, val: Images, every: int = 0) -> None:
+        """Watch.
+
+        Args:
+            method: in training.
+            val: labelled images.
+            every: optimiser steps between looks, the first after the first step; 0 looks at the end of each epoch.
+        """
+        self.method, self.val, self.every, self.best, self.state = method, val, every, -1.0, method.state_dict()
+
+    def look(self) -> None:
+        """Keep the state if it is better than any before."""
+        from adaptkit.run import accuracy  # which imports this module when something is trained
+
+        right = accuracy(self.method.eval(), self.val)
+        self.method.train()
+        if right > self.best:
+            self.best, self.state = right, {n: t.clone() for n, t in self.method.state_dict().items()}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Look after some steps."""
+        if self.every and (trainer.global_step - 1) % self.every == 0:
+            self.look()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        """Look after every epoch."""
+        if not self.every:
+            self.look()
+
+    def on_train_end(self, *_: object) -> None:
+        """Go back to the best."""
+        self.method.load_state_dict(self.state)
+
+
 class Batches:
     """Shuffled batches of support rows, drawn from torch's global generator; any length of training, no workers."""
 

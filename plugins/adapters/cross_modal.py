@@ -1,0 +1,74 @@
+"""Cross-modal linear probe: the sentences about the classes are training samples like the images.
+
+Source: Lin et al., Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models,
+arXiv:2301.06267.
+Deviations: the authors train with every pair of learning rates (1e-3, 1e-4), weight decays (0, 1e-2, 1e-4) and batch
+sizes (8, 32, half of it images) and keep what does best on validation images; here these are options. Beside the plain
+image they see its mirror image; here, a stored random view. Their adapter, and their tuning of the image tower's last
+layer, are not here. Without validation images the last step is kept.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.ops import one_view, raw_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearWarmup(Schedule):
+    """A rate that rises in equal steps, and then falls along a cosine."""
+
+    warmup_steps: int = 50
+
+    def rate(self, step, per_epoch, total):
+        if step < self.warmup_steps:
+            return self.lr * step / self.warmup_steps if step else self.warmup_lr
+        return super().rate(step - self.warmup_steps, per_epoch, total)
+
+
+class CrossModal(ZeroShot):
+    """A linear head, started from the text, trained on as many sentences as images at each step."""
+
+    ensemble: float = 0.0  # share of the first weights in those that answer; the authors' WiSE-FT has 0.5
+    check: int = 100  # steps from one look at the validation images to the next; the head that does best is kept
+    views: int = 2  # of a support image, the first of them plain
+    augment: str = "crop-flip"
+    schedule: Schedule = LinearWarmup(steps=12800, lr=1e-3, batch_size=16, optimizer="adamw", weight_decay=0.01)
+
+    def support_needs(self):
+        return {"views": Pooled(views=self.views, plain_first=True, augment=self.augment)}
+
+    def fit(self, task):
+        super().fit(task)
+        self.start = nn.Buffer(unit(raw_text(task)))  # (C, D)
+        self.weight = nn.Parameter(self.start.clone())  # its rows do not stay of unit norm
+        self.sentences = nn.Buffer(torch.cat(task.text_per_prompt))  # (P, D), unit-norm
+        counts = torch.tensor([len(rows) for rows in task.text_per_prompt])
+        self.owners = nn.Buffer(torch.arange(len(counts)).repeat_interleave(counts).to(self.sentences.device))  # (P,)
+        self.val = task.val
+
+    def forward(self, batch):
+        return self.backbone.logits(batch.x, torch.lerp(self.weight, self.start, self.ensemble))
+
+    def loss(self, batch):
+        drawn = torch.randperm(len(self.owners))[: len(batch)].to(self.owners)
+        return self.joint(one_view(batch.views), batch.labels, drawn)
+
+    def joint(self, x, labels, rows):
+        """Cross-entropy over images ``(B, D)`` and chosen sentences together."""
+        both = torch.cat([x, self.sentences[rows]])
+        return F.cross_entropy(self.backbone.logits(both, self.weight), torch.cat([labels, self.owners[rows]]))
+
+    def callbacks(self):
+        from adaptkit.train import KeepBest  # Lightning takes seconds to import
+
+        return [] if self.val is None else [KeepBest(self, self.val, self.check)]
+
+
+@hookimpl
+def methods():
+    return {"cross-modal": CrossModal}

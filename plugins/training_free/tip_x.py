@@ -1,0 +1,110 @@
+"""TIP-X: Tip-Adapter, and votes by how much an image's distribution over the classes is like a support image's.
+
+Source: Udandarao et al., SuS-X: Training-Free Name-Only Transfer of Vision-Language Models, arXiv:2211.16198. The
+support may be few-shot, or what was retrieved or generated for the class names.
+Deviations: the default search is coarser; the release's is ``search_steps: [20, 200, 50]``. Without validation images
+the weights are its lower ends. The range of all divergences is moved to that of all affinities, so an answer depends on
+the other queries. The release moves the test set's divergences to the range of the validation affinities, and takes
+those of its last, incomplete block of 100 rows for zero: ``as_released=True``. Alpha and gamma are for a logit scale of
+100 and are rescaled to the backbone's. The votes of a class add up, so with unequal shots large classes gain.
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import nn
+
+from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.ops import class_sums, ends, steps_from
+
+ROOM = 2**26  # similarities held at a time
+
+
+class TipX(ZeroShot):
+    """A cache whose support images vote by similarity of features (alpha) and of class distributions (gamma)."""
+
+    scope = "set"
+
+    alpha: float = 0.1  # weight of similar features, for a logit scale of 100
+    beta: float = 1.0  # sharpness of that similarity
+    gamma: float = 0.1  # weight of similar class distributions, for a logit scale of 100
+    temperature: float = 0.5  # of the softmax over cosines that makes a class distribution
+    search_low: tuple[float, float, float] = (0.1, 1, 0.1)  # lower ends of alpha, beta and gamma
+    search_high: tuple[float, float, float] = (50, 50, 30)  # upper ends, never reached
+    search_steps: tuple[int, int, int] = (10, 20, 10)  # values of each
+    views: int = 10  # random views per support image
+    augment: str = "crop-flip"
+    as_released: bool = False  # with the slips above
+
+    def support_needs(self):
+        return {"views": Pooled(views=self.views, augment=self.augment, unit=False)}
+
+    def grid(self):
+        ranges = zip(self.search_low, self.search_high, self.search_steps, strict=True)
+        return dict(zip(("alpha", "beta", "gamma"), (steps_from(*each) for each in ranges), strict=True))
+
+    def fit(self, task):
+        super().fit(task)
+        self.keys = nn.Buffer(unit(task.support.views.mean(1)))  # (S, D)
+        self.labels = nn.Buffer(task.support.labels)
+        stale = self.as_released and task.val is not None
+        self.stale = nn.Buffer(ends(self.affinities(task.val.x)) if stale else self.keys.new_zeros(0))
+
+    def forward(self, batch):
+        votes = torch.cat([self.votes(affinity, self.beta) for affinity in self.affinities(batch.x)])
+        return self.zero_shot(batch.x) + self.alpha * votes + self.gamma * self.likeness(batch.x)
+
+    def affinities(self, x):
+        """Cosines with the keys, ``(B, S)``, in blocks of rows."""
+        return (part @ self.keys.T for part in x.split(max(1, ROOM // len(self.keys))))
+
+    def votes(self, affinity, beta):
+        """Similarities ``(B, S)`` summed over each class, in units of the logits, ``(B, C)``."""
+        return self.sums((beta * (affinity - 1)).exp())
+
+    def sums(self, similarity):
+        return self.backbone.logit_scale / 100 * class_sums(similarity.T, self.labels, len(self.text)).T
+
+    def distribution(self, x):
+        """Log-probability of each class, ``(B, C)``, plus log C, so that little is lost in single precision."""
+        cosines = (x @ self.text.T).double()
+        return ((cosines / self.temperature).log_softmax(-1) + math.log(len(self.text))).to(x)
+
+    def divergences(self, x):
+        """Kullback-Leibler divergence of each key's class distribution from each row's, ``(B, S)``, blocks of rows."""
+        whole, keys = len(x) // 100 * 100 if self.as_released else len(x), self.distribution(self.keys)
+        for rows in torch.arange(len(x), device=x.device).split(max(1, ROOM // len(self.keys))):
+            log_p = self.distribution(x[rows])
+            p = log_p.exp() / len(self.text)
+            yield ((p * log_p).sum(-1, keepdim=True) - p @ keys.T) * (rows < whole)[:, None]
+
+    def likeness(self, x):
+        """Minus the divergences, moved to the range of the affinities and summed over each class, ``(N, C)``."""
+        sums, spans = zip(*((self.sums(kl), ends([kl])) for kl in self.divergences(x)), strict=True)
+        low, high = ends(spans)
+        to_low, to_high = self.stale if len(self.stale) else ends(self.affinities(x))
+        slope = (to_high - to_low) / (high - low)
+        counts = self.sums(torch.ones_like(self.keys[:, :1].T))  # (1, C)
+        return -(slope * torch.cat(sums) + (to_low - slope * low) * counts)
+
+    def sweep(self, val):
+        for block in self.blocks(val):
+            yield from block
+
+    def blocks(self, val):
+        """Logits ``(K, N, C)`` of K cells of the grid that differ in gamma alone, in order."""
+        zero_shot, likeness = self.zero_shot(val.x), self.likeness(val.x)
+        affinity, (alphas, betas, gammas) = val.x @ self.keys.T, self.grid().values()
+        remember = cache if len(betas) * zero_shot.numel() < 2**28 else lambda f: f
+        votes = remember(lambda beta: self.votes(affinity, beta))
+        for alpha in alphas:
+            for beta in betas:
+                start = zero_shot + alpha * votes(beta)
+                for part in torch.tensor(gammas).to(start).split(max(1, ROOM // start.numel())):
+                    yield start + part[:, None, None] * likeness
+
+
+@hookimpl
+def methods():
+    return {"tip-x": TipX}
