@@ -84,7 +84,10 @@ def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, 
     """
     name, given = parse(spec)
     function = plugins.pick(role, name)
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
+        hints = {}
     choices = [p for p in inspect.signature(function).parameters if p not in GIVEN]
     for option in given:
         if option not in choices:

@@ -27,13 +27,15 @@ def tree(file):
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
-def imports(file):
-    """Names of the modules that a file imports, but for type checkers only."""
+def imports(file, at_once=False):
+    """Names of the modules that a file imports, but for type checkers only; perhaps only those imported `at_once`."""
     found, queue = set(), [tree(file)]
     while queue:
         node = queue.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             queue += node.orelse
+            continue
+        if at_once and isinstance(node, ast.FunctionDef):
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -46,8 +48,8 @@ def imports(file):
     return found
 
 
-def imports_any(file, *modules):
-    return sorted(i for i in imports(file) for m in modules if i == m or i.startswith(f"{m}."))
+def imports_any(file, *modules, at_once=False):
+    return sorted(i for i in imports(file, at_once) for m in modules if i == m or i.startswith(f"{m}."))
 
 
 def brings_methods(file):
@@ -64,7 +66,9 @@ def test_the_files_are_found():
 
 @pytest.mark.parametrize("file", ALL_FILES, ids=name)
 def test_a_file_fits_on_a_few_screens(file):
-    lines, limit = len(file.read_text(encoding="utf-8").splitlines()), 120 if file in METHOD_FILES else 250
+    text = file.read_text(encoding="utf-8")
+    lines, classes = len(text.splitlines()), text.partition("def methods():")[2].count('": ')
+    limit = 90 + 30 * max(1, classes) if file in METHOD_FILES else 250  # 120 for a method, 30 for each further one
     assert lines <= limit, f"{name(file)} must have at most {limit} lines; it has {lines}"
 
 
@@ -101,8 +105,8 @@ def test_heavy_libraries_are_imported_where_they_belong(file):
         found = imports_any(file, "adaptkit_plugins")
         assert not found, f"{inside} must not know the plugins; it imports {found}"
     if inside != "adaptkit/train.py" and file in CORE_FILES:  # a plugin may in `callbacks`; see the last test
-        found = imports_any(file, "pytorch_lightning", "lightning", "lightning_fabric")
-        assert not found, f"only adaptkit/train.py may import Lightning; {inside} imports {found}"
+        found = imports_any(file, "pytorch_lightning", "lightning", "lightning_fabric", at_once=file in PLUGIN_FILES)
+        assert not found, f"only train.py may import Lightning, and the callbacks() of a plugin; {inside} has {found}"
     if inside != "adaptkit/clip.py" and "testing" not in inside and "backbones" not in inside:
         found = imports_any(file, "transformers")
         assert not found, f"only clip.py, testing and backbones may import transformers; {inside} imports {found}"

@@ -1,0 +1,47 @@
+"""Zero-shot labels kept in balance over the stream, and class proxies in image space that are learned from them.
+
+Source: Qian and Hu, Online Zero-Shot Classification with CLIP, arXiv:2408.13320. Names as in the paper.
+Deviations: none known. The weight of the proxies grows with the share of the stream that is past, so its length must
+be given; beyond it the weight stays. The logits are the logarithm of the mixed probabilities.
+"""
+
+import torch
+from torch import nn
+
+from adaptkit import ZeroShot, hookimpl, unit
+
+
+class OnZeta(ZeroShot):
+    """One step of online label learning and one of online proxy learning for each image."""
+
+    scope = "stream"
+
+    n: int = 50000  # images to come in all; the default is the number in ImageNet's validation set
+    c_rho: float = 20.0  # step of the dual variables of the classes' balance
+    c_w: float = 0.5  # step of the proxies
+    alpha: float = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
+    beta: float = 0.8  # weight of the proxies' answer at the stream's end
+    tau: float = 0.04  # temperature of the proxies' cosines
+
+    def fit(self, task):
+        super().fit(task)
+        self.proxies = nn.Buffer(self.text.clone())  # w, (C, D)
+        self.rho = nn.Buffer(self.text.new_zeros(len(self.text)))
+        self.seen = nn.Buffer(self.text.new_zeros(()))
+
+    def forward(self, batch):
+        x = batch.x[0]
+        self.seen += 1
+        log_q = (self.zero_shot(batch.x)[0] + self.rho).log_softmax(-1)
+        q = log_q.exp()
+        self.rho = (self.rho - self.c_rho / self.seen.sqrt() * (q - self.alpha / len(q))).clamp_min(0)
+        log_p = (self.proxies @ x / self.tau).log_softmax(-1)
+        grad = torch.outer(log_p.exp() - q, x) / self.tau  # (C, D)
+        self.proxies = unit(self.proxies - self.c_w / self.seen.sqrt() * grad)
+        beta = self.beta * (self.seen / self.n).clamp_max(1).sqrt()
+        return torch.logaddexp(beta.log() + log_p, (1 - beta).log() + log_q)[None]
+
+
+@hookimpl
+def methods():
+    return {"onzeta": OnZeta}
