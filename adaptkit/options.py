@@ -11,7 +11,7 @@ from typing import Any
 from adaptkit import plugins
 from adaptkit.contract import Method
 from adaptkit.recipe import Recipe
-from adaptkit.values import builders, convert, parse
+from adaptkit.values import PLAIN, builders, convert, parse
 
 Spec = str | Mapping[str, Any] | Method
 
@@ -87,7 +87,10 @@ def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, 
     try:
         hints = typing.get_type_hints(function)
     except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
-        hints = {}
+        hints = {
+            n: PLAIN_NAMES.get(p.annotation, p.annotation) for n, p in inspect.signature(function).parameters.items()
+        }
+        hints = {n: h for n, h in hints.items() if h is not inspect.Parameter.empty and not isinstance(h, str)}
     choices = [p for p in inspect.signature(function).parameters if p not in GIVEN]
     for option in given:
         if option not in choices:
@@ -95,4 +98,5 @@ def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, 
     return function, {o: convert(v, hints.get(o, Any), f"{name}.{o}") for o, v in given.items()}
 
 
+PLAIN_NAMES = {kind.__name__: kind for kind in PLAIN}  # an annotation may be text
 GIVEN = ("task", "train", "val", "shots", "seed", "classnames", "splits")  # arguments that are no options

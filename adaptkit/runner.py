@@ -50,6 +50,7 @@ def protocol(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "preprocess": bench.backbone.preprocess.describe(),
         "prompts": digest(canonical([list(s) for s in bench.sentences])),
         "support": {parse(recipe.support)[0]: bench.support_options},
+        "sampler": files_digest({bench.choose.__module__}),
         "select": recipe.select,
         "dtype": recipe.dtype,
         "precision": recipe.precision,
@@ -139,9 +140,14 @@ def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:
 def code_digest(built: Method) -> str:
     """Digest of the files that a method's class, its bases and the methods below it come from."""
     modules = {cls.__module__ for cls in type(built).__mro__ if issubclass(cls, Method)}
-    files = sorted(file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
     below = [code_digest(child) for child in built.children_methods()]
-    return digest(b"".join(Path(file).read_bytes() for file in files) + "".join(below).encode())
+    return digest(f"{files_digest(modules)}{below}".encode())
+
+
+def files_digest(modules: set[str]) -> str:
+    """Digest of the files that some modules come from."""
+    files = sorted(file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
+    return digest(b"".join(Path(file).read_bytes() for file in files))
 
 
 def wanted(bench: Bench, todo: list[Cell], domains: list[str]) -> Iterator[tuple[Source, Need, list[int]]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from adaptkit.plugins import must_be
 
 Select = Literal["none", "few-val", "full-val", "oracle"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -36,3 +38,11 @@ class Setting:
     precision: Precision = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what no dataset, backbone or method could make sense of."""
+        for name, hint in get_type_hints(Setting).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")

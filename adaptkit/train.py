@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -60,23 +60,22 @@ class LitMethod(pl.LightningModule):
 
 
 class KeepBest(pl.Callback):
-    """Leaves a method as it was when it did best on validation images, the first time it did so."""
+    """Leaves a method as it was when its score was best, the first time it was so."""
 
-    def __init__(self, method: Method, val: Images, every: int = 0) -> None:
+    def __init__(self, method: Method, score: Callable[[], float], every: int = 0) -> None:
         """Watch.
 
         Args:
             method: in training.
-            val: labelled images.
+            score: asked with the method in evaluation mode, e.g. its accuracy on validation images.
             every: optimiser steps between looks, the first after the first step; 0 looks at the end of each epoch.
         """
-        self.method, self.val, self.every, self.best, self.state = method, val, every, -1.0, method.state_dict()
+        self.method, self.score, self.every, self.best, self.state = method, score, every, -1.0, method.state_dict()
 
     def look(self) -> None:
         """Keep the state if it is better than any before."""
-        from adaptkit.run import accuracy  # which imports this module when something is trained
-
-        right = accuracy(self.method.eval(), self.val)
+        self.method.eval()
+        right = self.score()
         self.method.train()
         if right > self.best:
             self.best, self.state = right, {n: t.clone() for n, t in self.method.state_dict().items()}
@@ -128,27 +127,20 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     batches = Batches(task.support.load(), schedule)
     shots = round(len(task.support) / max(1, len(task.classnames)))
-    total = schedule.length(len(batches), shots)
-    if "max_epochs" in options or "max_steps" in options:  # the trainer's word is the last
-        epochs, steps = int(options.get("max_epochs") or -1), int(options.get("max_steps", -1))  # type: ignore[call-overload]
-        total = min(n for n in (epochs * len(batches), steps) if n >= 0)
+    asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last
+    told = [int(n) * steps for key, steps in asked.items() if (n := options.get(key)) is not None and int(n) >= 0]  # type: ignore[call-overload]
+    total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
-    defaults = {
-        **QUIET,
-        "max_epochs": -1,
-        "max_steps": total if "max_epochs" not in options else -1,
-        "accelerator": accelerator,
-        "devices": 1,
-    }
+    defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        trainer = pl.Trainer(**{**defaults, **options})  # type: ignore[arg-type]
+        trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
         trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
     method.to(device)
     for p in method.parameters():

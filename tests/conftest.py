@@ -1,15 +1,19 @@
 """One torch thread (tiny tensors on many threads are five times slower), no hub, a home of the tests' own."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
+HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
-    "ADAPTKIT_HOME": tempfile.mkdtemp(prefix="adaptkit-tests-"),
+    "ADAPTKIT_HOME": HOME,
     "TOKENIZERS_PARALLELISM": "false",
 }
 

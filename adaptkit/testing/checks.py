@@ -8,6 +8,7 @@ each with its reason, and must really fail: an exemption that is no longer neede
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from adaptkit.contract import Method
 from adaptkit.images import Images
-from adaptkit.run import accuracy, adapt, cell_by_cell, predict, trainable
+from adaptkit.run import accuracy, adapt, predict, trainable
 from adaptkit.task import Task
 
 Make = Callable[[], Method]
@@ -32,7 +33,9 @@ def check(name: str, make: Make, task: Task, queries: Images) -> None:
     Raises:
         AssertionError: when the check fails, or when it passes although the class is exempt from it.
     """
-    reason = type(make()).exempt.get(name)
+    exempt = type(make()).exempt
+    _ensure(set(exempt) <= set(CHECKS), f"exempt must name checks, {', '.join(CHECKS)}; got {', '.join(exempt)}")
+    reason = exempt.get(name)
     torch.manual_seed(0)
     if reason is None:
         return CHECKS[name](make, task, queries)
@@ -180,13 +183,16 @@ def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
 def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
     """A shortcut through the grid gives what `forward` gives, cell by cell."""
     method = adapted(make, task)
-    if not method.grid() or method.sweep(queries) is None:
-        return
-    rows = queries.bind(method.needs()).load().blind()
-    slow = cell_by_cell(copy.deepcopy(method), rows)
+    rows, grid, name = queries.bind(method.needs()).load().blind(), method.grid(), type(method).__name__
     with torch.no_grad():
-        for cell, (fast, want) in enumerate(zip(method.sweep(rows) or (), slow, strict=True)):
-            same(fast, want, f"cell {cell} of {type(method).__name__}'s sweep", 1e-5)
+        swept = method.sweep(rows) if grid else None
+        if swept is None:
+            return
+        cells, fast, slow = list(itertools.product(*grid.values())), list(swept), copy.deepcopy(method)
+        _ensure(len(fast) == len(cells), f"{name}'s sweep must have {len(cells)} cells; got {len(fast)}")
+        for i in range(0, len(cells), 1 + len(cells) // 50):  # a grid may have hundreds
+            slow.set(dict(zip(grid, cells[i], strict=True)))
+            same(fast[i], predict(slow, rows), f"cell {i} of {name}'s sweep", 1e-5)
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:

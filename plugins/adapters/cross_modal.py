@@ -66,7 +66,7 @@ class CrossModal(ZeroShot):
     def callbacks(self):
         from adaptkit.train import KeepBest  # Lightning takes seconds to import
 
-        return [] if self.val is None else [KeepBest(self, self.val, self.check)]
+        return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val), self.check)]
 
 
 @hookimpl

@@ -2,8 +2,8 @@
 
 Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649: the top K per class.
 Deviations: none known. An image has one label, its likeliest, so a class that is no image's likeliest gets no image;
-methods that need every class then say so. There are no labelled validation images: with ``select: few-val`` methods
-keep their default hyperparameters.
+methods that need every class then say so. There are no labelled validation images to draw: ask for ``select: none``,
+and methods keep their default hyperparameters.
 """
 
 import torch

@@ -111,7 +111,7 @@ class APET(APE):
     def callbacks(self):
         from adaptkit.train import KeepBest  # Lightning takes seconds to import
 
-        return [] if self.val is None else [KeepBest(self, self.val)]
+        return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val))]
 
     def loss(self, batch):
         return F.cross_entropy(self.logits(unit(one_view(batch.views))), batch.labels)
