@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
 from adaptkit.ops import class_sums, one_view, steps_from
 
 
