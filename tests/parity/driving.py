@@ -1,4 +1,8 @@
-"""Train a fitted method on a golden's batches, step by step, as Lightning would."""
+"""Train a fitted method on a golden's batches, step by step, as Lightning would; and hold a search against its grid."""
+
+import itertools
+
+from adaptkit import predict
 
 
 def fitted(model, task):
@@ -25,3 +29,17 @@ def steps(golden, model, support, epochs):
         loss.backward()
         yield rows, loss.item(), rate
         optimizer.step()
+
+
+def same_counts(golden, key, model, val, search, room):
+    """Right answers in each cell of a search; a cell may be off by those images whose best two logits are so close."""
+    want, cells = golden[key].double(), list(itertools.product(*model.grid().values()))
+    assert want.shape == search.correct.shape, f"the grid must have shape {tuple(want.shape)}"
+    off = (want - search.correct).abs().flatten()
+    for i in off.nonzero().flatten().tolist():
+        model.set(dict(zip(model.grid(), cells[i], strict=True)))
+        best = predict(model, val).topk(2).values
+        ties = int((best[:, 0] - best[:, 1] < room).sum())
+        assert off[i] <= ties, f"{golden.name}: {key} is off by {off[i]:.3g} at {cells[i]}, where {ties} are near-ties"
+    model.set(search.values)
+    golden.seen[key] = float(off.max())

@@ -9,7 +9,7 @@ from adaptkit_plugins.training_free.ape import likeness
 
 from adaptkit import Task, adapt, method, predict, tune, unit
 from tests.parity.adaptors.training_free import few_shot_task, percent
-from tests.parity.driving import fitted, steps
+from tests.parity.driving import fitted, same_counts, steps
 from tests.parity.golden import adaptor
 
 
@@ -17,20 +17,6 @@ def precision(golden, least, scale=1.0, key="test_logits"):
     """How far an output may be off: twice what single precision costs the reference, or `least` if that is more."""
     seen = golden.meta["fp32_vs_fp64_of_the_reference"].get(key, {}).get("max_abs_diff", 0.0)
     return scale * max(least, 2 * seen)
-
-
-def same_counts(golden, key, model, val, search, room):
-    """Right answers in each cell of a search; a cell may be off by those images whose best two logits are so close."""
-    want, cells = golden[key].double(), list(itertools.product(*model.grid().values()))
-    assert want.shape == search.correct.shape, f"the grid must have shape {tuple(want.shape)}"
-    off = (want - search.correct).abs().flatten()
-    for i in off.nonzero().flatten().tolist():
-        model.set(dict(zip(model.grid(), cells[i], strict=True)))
-        best = predict(model, val).topk(2).values
-        ties = int((best[:, 0] - best[:, 1] < room).sum())
-        assert off[i] <= ties, f"{golden.name}: {key} is off by {off[i]:.3g} at {cells[i]}, where {ties} are near-ties"
-    model.set(search.values)
-    golden.equal(key, want)
 
 
 @adaptor("proker", method="proker")

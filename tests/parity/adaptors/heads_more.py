@@ -1,7 +1,6 @@
 """Heads on a second tower, and the last projection."""
 
 import copy
-import itertools
 
 import torch
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from adaptkit import Backbone, Task, method, predict, tune
 from adaptkit.images import Images
 from tests.parity.adaptors.training_free import percent
-from tests.parity.driving import fitted, steps
+from tests.parity.driving import fitted, same_counts, steps
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import tiny_clip
 
@@ -124,20 +123,7 @@ def cafo_fusion(golden):
     search = tune(model, task.val)
     golden.equal("out_best_beta", model.beta)
     golden.equal("out_best_alpha", model.alpha)
-    same_counts(golden, model, task.val, search)
-
-
-def same_counts(golden, model, val, search):
-    """Right answers in each cell; a cell may be off by the images that are near-ties in it."""
-    key, cells = "out_val_correct_grid", list(itertools.product(*model.grid().values()))
-    want, room = golden[key].double(), 1e-4
-    for i in (want != search.correct).flatten().nonzero().flatten().tolist():
-        model.set(dict(zip(model.grid(), cells[i], strict=True)))
-        best = predict(model, val).topk(2).values
-        ties, off = int((best[:, 0] - best[:, 1] < room).sum()), abs(want.flatten()[i] - search.correct.flatten()[i])
-        assert off <= ties, f"{golden.name}: {key} is off by {off:.3g} at {cells[i]}, where {ties} images are near-ties"
-    model.set(search.values)
-    golden.equal(key, want)
+    same_counts(golden, "out_val_correct_grid", model, task.val, search, 1e-4)
 
 
 @adaptor("cafo-f", method="cafo")
