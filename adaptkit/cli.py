@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Sequence
@@ -100,9 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
     options = parser().parse_args(argv)
     try:
-        from adaptkit import commands
-
-        return getattr(commands, f"command_{options.command}")(options)
+        return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
     except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
         print(f"adaptkit: error: {error}", file=sys.stderr)
         return 2

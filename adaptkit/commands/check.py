@@ -1,0 +1,26 @@
+"""``adaptkit check``: the contract."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from adaptkit import plugins
+from adaptkit.commands.asked import load_files
+
+
+def command(options: Namespace) -> int:
+    """Run the contract."""
+    from adaptkit.testing.report import check_methods
+
+    load_files(options)
+    what = Path(options.what)
+    if what.suffix == ".py":
+        owner = plugins.add_file(what)
+        names = [n for n in plugins.table("methods") if plugins.owner("methods", n) == owner]
+        if not names:
+            raise ValueError(f"a plugin to check must bring methods; got {options.what!r}, which brings none")
+    else:
+        plugins.pick("methods", options.what)
+        names = [options.what]
+    return check_methods(names)

@@ -1,0 +1,24 @@
+"""``adaptkit data``: what is there of a dataset, and what a sampler draws from a split file."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from adaptkit.commands.asked import load_files
+
+
+def command(options: Namespace) -> int:
+    """Say what is there of a dataset, or what a sampler draws from a split file."""
+    from adaptkit import data
+
+    if options.action == "check":
+        load_files(options)
+        lines, good = data.check(options.name)
+        print("\n".join(lines))
+        return 0 if good else 1
+    draw = (options.shots, options.seed, options.sampler)
+    if options.action == "supports":
+        print("\n".join(data.supports(options.split, *draw, val=options.val)))
+    else:
+        print(f"sha256 of the training images: {data.export(options.split, options.out, *draw)}")
+    return 0
