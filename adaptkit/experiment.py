@@ -15,7 +15,7 @@ from adaptkit.home import home as default_home
 from adaptkit.images import Images, Source
 from adaptkit.measure import measure
 from adaptkit.options import Spec, arguments, method
-from adaptkit.results import Table
+from adaptkit.table import Table
 from adaptkit.setting import Setting
 from adaptkit.store import Store
 from adaptkit.task import Splits, Task

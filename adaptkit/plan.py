@@ -15,7 +15,7 @@ from adaptkit.images import Source, pixels
 from adaptkit.needs import Pixels
 from adaptkit.options import method
 from adaptkit.recipe import Recipe
-from adaptkit.results import columns
+from adaptkit.table import columns
 from adaptkit.runner import cells, file_name, protocol, wanted
 
 

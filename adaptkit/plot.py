@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from adaptkit.results import Table, half_width
+from adaptkit.table import Table, half_width
 
 
 def plot(table: Table, path: Path, title: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit import plugins, yamls
+from adaptkit.published import Published
 from adaptkit.setting import Setting
 from adaptkit.values import convert, parse
 
@@ -27,6 +28,7 @@ class Recipe(Setting):
         domains: further test sets of the dataset to measure on.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
         plugins: plugin files to load first, relative to the recipe.
+        published: what papers report for these methods in this setting.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Recipe(Setting):
     domains: list[str] = field(default_factory=list)
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
 
     def setting(self) -> Setting:
         """The part that every cell shares."""

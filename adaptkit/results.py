@@ -1,31 +1,38 @@
-"""One record for each cell of a run, and tables of them."""
+"""One record for each cell of a run. ``result.schema.json`` beside this file says the same for other languages."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from html import escape
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from typing import Any, get_type_hints
 
-from adaptkit.files import atomic_write
+from adaptkit.files import atomic_write, canonical, digest
+from adaptkit.values import convert
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What one method answered in one cell.
 
+    A name before a slash, as in ``"new/accuracy"``, is that of a test set; the task's own has none.
+
     Attributes:
         method: its name in the recipe, with the options that were set there.
         shots: labelled images per class; 0 where nobody counted.
         seed: of the support and of training.
         protocol: everything the comparison holds fixed, by name; results whose protocols differ are not averaged.
+        support: digest of the labelled images' content and labels, in order.
         metrics: by name; accuracies are shares between 0 and 1.
+        classes: by test set, each class's name and the share of its images that were answered right, between 0 and 1;
+            ``None`` where there is none.
+        right: by test set, a "1" for each image that was answered right and a "0" for the others, in order.
         parameters: numbers that were trained.
         seconds: ``extract`` (what computing its features cost, whoever asked first), ``fit`` and ``predict``.
+        memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
+        versions: of the packages that made the numbers.
         oracle: hyperparameters were chosen on the test images.
     """
 
@@ -33,15 +40,26 @@ class Result:
     shots: int = 0
     seed: int = 0
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    support: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    classes: Mapping[str, Sequence[tuple[str, float | None]]] = field(default_factory=dict)
+    right: Mapping[str, str] = field(default_factory=dict)
     parameters: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
+    memory: float = 0.0
     options: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
     oracle: bool = False
+
+    @property
+    def protocol_hash(self) -> str:
+        """Twelve digits that two results share if, and only if, their protocols are equal."""
+        return digest(canonical(self.protocol))[:12]
 
     def save(self, path: Path) -> None:
         """Write the record, atomically, as JSON."""
-        atomic_write(path, json.dumps(asdict(self), indent=1, sort_keys=True).encode())
+        record = {**asdict(self), "protocol_hash": self.protocol_hash}
+        atomic_write(path, json.dumps(record, indent=1, sort_keys=True).encode())
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -50,121 +68,17 @@ class Result:
         Raises:
             ValueError: when it is not one, naming the file.
         """
+        names = [f.name for f in fields(cls)]
         try:
             record = json.loads(path.read_text())
-            return cls(**record)
+            if not isinstance(record, dict):
+                raise TypeError(f"a {type(record).__name__}")
+            stated, hints = record.pop("protocol_hash", None), get_type_hints(cls)
+            if odd := sorted({*record} - {*names}):
+                raise ValueError(f"unknown field {odd[0]!r}")
+            result = cls(**{name: convert(value, hints[name], name) for name, value in record.items()})
+            if stated not in (None, result.protocol_hash):
+                raise ValueError(f"protocol_hash {stated!r} for a protocol with {result.protocol_hash!r}")
         except (ValueError, TypeError) as error:
-            names = ", ".join(f.name for f in fields(cls))
-            raise ValueError(f"a result must be a JSON record of {names}; got {str(path)!r}: {error}") from error
-
-
-class Table(Sequence[Result]):
-    """Results side by side: methods in rows, shots in columns, seeds averaged. Shows itself in notebooks."""
-
-    def __init__(self, results: Sequence[Result], metric: str = "accuracy") -> None:
-        self.results, self.metric = list(results), metric
-
-    def __len__(self) -> int:
-        return len(self.results)
-
-    def __getitem__(self, i: Any) -> Any:  # noqa: ANN401 (an index or a slice)
-        return self.results[i]
-
-    def __iter__(self) -> Iterator[Result]:
-        return iter(self.results)
-
-    def groups(self) -> dict[str, dict[int, list[Result]]]:
-        """Results by method, in the order they came, and by shots."""
-        out: dict[str, dict[int, list[Result]]] = {}
-        for r in self.results:
-            out.setdefault(r.method, {}).setdefault(r.shots, []).append(r)
-        return out
-
-    def shots(self) -> list[int]:
-        """All numbers of shots."""
-        return sorted({r.shots for r in self.results})
-
-    def one_protocol(self) -> None:
-        """Everything here may be averaged.
-
-        Raises:
-            ValueError: when two results come from different protocols, naming the first field that differs.
-        """
-        for r in self.results[1:]:
-            ours, theirs = self.results[0].protocol, r.protocol
-            for name in sorted({*ours, *theirs}):
-                if ours.get(name) != theirs.get(name):
-                    raise ValueError(
-                        f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
-                        f"and {theirs.get(name)!r}"
-                    )
-
-    def cells(self) -> list[list[str]]:
-        """Head and rows, as text."""
-        self.one_protocol()
-        shots = self.shots()
-        head = [
-            "method",
-            *(f"{k} shot{'s' * (k != 1)}" if k else "accuracy" for k in shots),
-            "trained",
-            "extract s",
-            "fit s",
-            "predict s",
-        ]
-        rows = []
-        for name, by_shots in self.groups().items():
-            all_ = [r for results in by_shots.values() for r in results]
-            marked = name + (" (oracle)" if any(r.oracle for r in all_) else "")
-            times = [mean(r.seconds.get(k, 0.0) for r in all_) for k in ("extract", "fit", "predict")]
-            trained = sorted({r.parameters for r in all_})
-            span = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
-            rows.append(
-                [
-                    marked,
-                    *(interval(by_shots.get(k, []), self.metric) for k in shots),
-                    span,
-                    *(f"{t:.2f}" for t in times),
-                ]
-            )
-        return [head, *rows]
-
-    def text(self) -> str:
-        """The table for a terminal."""
-        return columns(self.cells())
-
-    def _repr_html_(self) -> str:
-        head, *rows = self.cells()
-        first = "".join(f"<th>{escape(c)}</th>" for c in head)
-        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
-
-    def __repr__(self) -> str:
-        return self.text()
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, numbers to the right, with a rule under the head."""
-    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
-
-
-def interval(results: Sequence[Result], metric: str = "accuracy") -> str:
-    """Mean of a metric, percent, and the half-width of its 95 % interval over seeds (Student's t)."""
-    values = [100 * r.metrics[metric] for r in results if metric in r.metrics]
-    if not values:
-        return "-"
-    return f"{mean(values):.1f}" + (f" ± {half_width(values):.1f}" if len(values) > 1 else "")
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half-width of the 95 % interval of a mean over few values."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+            raise ValueError(f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}") from error
+        return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,12 @@ def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> An
         return _first(value, args, where)
     if is_dataclass(kind):
         return _dataclass(value, kind, where, field)
-    if origin in (tuple, list) or kind in (tuple, list):
+    if origin in (tuple, list, Sequence) or kind in (tuple, list):
         return _sequence(value, args, where, tuple if (origin or kind) is tuple else list)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a mapping; got {value!r}")
+        return {convert(k, args[0], where): convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-3 as text
@@ -91,7 +95,11 @@ def _dataclass(value: Any, kind: Any, where: str, field: Field | None) -> Any:  
         if key not in hints:
             raise ValueError(plugins.must_be(f"a field of {where}", [f.name for f in fields(kind)], key))
     changes = {key: convert(v, hints[key], f"{where}.{key}") for key, v in value.items()}
-    return replace(default(field) if field else kind(), **changes)
+    if field:
+        return replace(default(field), **changes)
+    if absent := [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in changes]:
+        raise ValueError(f"{where} must have {', '.join(absent)}; got {dict(value)!r}")
+    return kind(**changes)
 
 
 def _sequence(value: Any, args: tuple[Any, ...], where: str, make: type) -> Any:  # noqa: ANN401 (any type)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from adaptkit import cli, options, plugins, recipe, runner
-from adaptkit.results import Result, Table, half_width, interval
+from adaptkit.results import Result
+from adaptkit.table import Table, half_width, interval
 
 BASE = "dataset: toy\nbackbone: 'toy:0'\n"
 GOOD = BASE + "methods: [zero-shot]\n"

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 
 from adaptkit.commands.asked import home
-from adaptkit.results import columns
+from adaptkit.table import columns
 
 
 def command(options: Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from adaptkit.commands.asked import home, out, recipes
-from adaptkit.results import Table
+from adaptkit.table import Table
 
 
 def command(options: Namespace) -> int:
