@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,6 +73,10 @@ class Method(nn.Module):
         """Answer a batch: ``(B, C)`` logits, or ``(B,)`` scores."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch)")
 
+    def replay(self, stream: Images) -> Tensor:
+        """Answer the next images of a stream, in order: one by one, or, where it is known how, the same but sooner."""
+        return torch.cat([self(stream[i : i + 1]) for i in range(len(stream))])
+
     def loss(self, batch: Images) -> Tensor:
         """Training loss on support rows, a scalar. Override for anything but cross-entropy."""
         return F.cross_entropy(self.forward(batch), batch.labels)  # type: ignore[arg-type]
@@ -79,6 +84,15 @@ class Method(nn.Module):
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""
         return ()
+
+    def retarget(self, task: Task) -> None:
+        """Answer for the classes of `task`, which has no labelled images, keeping what was learned.
+
+        What learned nothing from images is fitted again. What did must say here how it answers for other classes.
+        """
+        if self.support_needs():
+            raise ValueError(f"methods must be able to answer for other classes here; got {type(self).__name__}")
+        self.fit(task)
 
     def grid(self) -> Mapping[str, Sequence[float]]:
         """Hyperparameters that only `forward` reads, with the values to try on the validation set.

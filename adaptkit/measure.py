@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import copy
+import platform
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adaptkit import threads
+from adaptkit import __version__, metrics, streams, threads
 from adaptkit.cache import CachedRows
 from adaptkit.contract import Method
+from adaptkit.exams import Exam, columns
+from adaptkit.files import digest
 from adaptkit.images import Images
-from adaptkit.metrics import classification
 from adaptkit.results import Result
-from adaptkit.run import adapt, predict, trainable
+from adaptkit.run import adapt, predict, retarget, trainable
 from adaptkit.task import Task
 
 
 def measure(
     adapting: Method,
     task: Task,
-    test: Images,
+    exams: Images | Sequence[Exam],
     *,
     seed: int = 0,
-    domains: Mapping[str, Images] | None = None,
     trainer: Mapping[str, object] | None = None,
+    bins: tuple[int, int] | None = None,
+    keep: Callable[[str, Tensor], object] | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Result:
     """One cell: adapt, predict, and compare with the labels, which nothing else sees.
@@ -36,59 +42,123 @@ def measure(
     Args:
         adapting: as constructed; it is left so.
         task: what it may learn from.
-        test: labelled images; a stream meets them shuffled by `seed`.
+        exams: test sets, the task's own first; or its labelled test images, which a stream meets shuffled.
         seed: of training and of the stream's order.
-        domains: further test images; their metrics are named ``"line/accuracy"``.
         trainer: options for Lightning's Trainer.
+        bins: numbers of labelled images that part few-shot from medium-shot from many-shot classes; see `Setting`.
+        keep: given each test set's name and answers.
         where: further fields of the `Result`.
     """
+    if isinstance(exams, Images):
+        exams = [Exam("", exams, streams.order("shuffled", exams.index.tolist()))]
     torch.manual_seed(seed)
-    with threads.sized(len(test) * task.backbone.dim * len(task.classnames)):
-        return _measure(copy.deepcopy(adapting), task, test, seed, domains or {}, trainer, dict(where or {}))
+    with threads.sized(len(exams[0].images) * task.backbone.dim * len(task.classnames)):
+        return _measure(copy.deepcopy(adapting), task, exams, seed, trainer, bins, keep, dict(where or {}))
 
 
 def _measure(
     adapted: Method,
     task: Task,
-    test: Images,
+    exams: Sequence[Exam],
     seed: int,
-    domains: Mapping[str, Images],
     trainer: Mapping[str, object] | None,
+    bins: tuple[int, int] | None,
+    keep: Callable[[str, Tensor], object] | None,
     where: dict[str, Any],
 ) -> Result:
-    clock, asked = Clock(test), repr(adapted)
+    clock, asked = Clock(exams[0].images), repr(adapted)
     adapt(adapted, task, trainer=trainer)
-    fit, parameters = clock.lap(), trainable(adapted)
-    answers = answer(adapted, test, seed)
-    seconds = {"extract": extraction_cost(adapted, task, test), "fit": fit, "predict": clock.lap()}
-    metrics = judge(adapted, answers, test)
-    for name, images in domains.items():
-        metrics |= {f"{name}/{k}": v for k, v in judge(adapted, answer(adapted, images, seed), images).items()}
-    record = {"method": asked, "seed": seed, "metrics": metrics, "parameters": parameters, "seconds": seconds}
-    return Result(**{**record, "options": repr(adapted), **where})
+    seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
+    answers = {}
+    for exam in exams:
+        answers[exam.name] = answer(adapted if exam.task is None else retarget(adapted, exam.task), exam, seed)
+        seconds.setdefault("predict", clock.lap())  # of the task's own test images
+    record: dict[str, Any] = {"method": asked, "seed": seed, "metrics": {}, "classes": {}, "right": {}}
+    for exam in exams:
+        if keep:
+            keep(exam.name, answers[exam.name])
+        judge(adapted, exam, answers[exam.name], task, bins, record)
+    if adapted.output == "score":
+        record["metrics"] |= detect(exams, answers)
+    return Result(
+        **{**record, **where},
+        parameters=parameters,
+        seconds={**seconds, "extract": extraction_cost(adapted, task, exams)},
+        memory=peak_memory(),
+        support=support_digest(task.support),
+        options=repr(adapted),
+        versions=versions(),
+    )
 
 
-def answer(adapted: Method, images: Images, seed: int) -> Tensor:
-    """Predictions in the order of `images`; a stream meets them in an order drawn from `seed`."""
+def answer(adapted: Method, exam: Exam, seed: int) -> Tensor:
+    """Predictions in the order of the exam's images; a stream meets them in the exam's own order."""
     if adapted.scope != "stream":
-        return predict(adapted, images)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return predict(adapted, images[order])[order.argsort().to(images.device)]
+        return predict(adapted, exam.images).cpu()
+    order = torch.from_numpy(exam.order(seed))
+    return predict(adapted, exam.images[order]).cpu()[order.argsort()]
 
 
-def judge(adapted: Method, answers: Tensor, images: Images) -> dict[str, float]:
-    """Metrics of answers against the labels; a score has none without images from elsewhere."""
-    if adapted.output == "score" or images.labels is None:
-        return {}
-    logits, labels = answers.cpu(), images.labels.cpu()
-    if not logits.isfinite().all():
+def judge(
+    adapted: Method, exam: Exam, answers: Tensor, task: Task, bins: tuple[int, int] | None, record: dict[str, Any]
+) -> None:
+    """Compare an exam's answers with the labels, into a result's record."""
+    if not answers.isfinite().all():
         raise ValueError(
-            f"{adapted} must answer with finite numbers; got {int((~logits.isfinite()).sum())} that are not"
+            f"{adapted} must answer with finite numbers; got {int((~answers.isfinite()).sum())} that are not"
         )
-    classes = getattr(getattr(images.rows, "source", None), "classes", None)
-    if classes is not None:  # a domain with some of the classes is judged among these
-        logits, labels = logits[:, list(classes)], torch.tensor([list(classes).index(y) for y in labels.tolist()])
-    return classification(logits, labels)
+    if adapted.output == "score" or exam.outside or exam.images.labels is None:
+        return
+    names, prefix = exam.classnames or task.classnames, f"{exam.name}/" if exam.name else ""
+    logits, labels = columns(answers, exam.images.labels.cpu(), exam.among)
+    right = logits.argmax(-1) == labels
+    shares = metrics.per_class(right, labels, logits.shape[1])
+    found = {prefix + k: v for k, v in metrics.classification(logits, labels).items()}
+    for name, rows in exam.parts.items():
+        found |= {f"{name}/{k}": v for k, v in metrics.classification(logits[rows], labels[rows]).items()}
+    if bins and not exam.task and exam.among is None:
+        counts = task.support.labels.bincount(minlength=len(names)).tolist()  # type: ignore[union-attr]
+        found |= {prefix + k: v for k, v in metrics.by_support(shares, counts, bins).items()}
+    record["metrics"] |= found
+    among = range(len(names)) if exam.among is None else exam.among
+    record["classes"][exam.name] = [(names[c], share) for c, share in zip(among, shares, strict=True)]
+    record["right"][exam.name] = "".join("01"[r] for r in right.tolist())
+
+
+def detect(exams: Sequence[Exam], scores: Mapping[str, Tensor]) -> dict[str, float]:
+    """How well scores tell the task's test images from those outside: set by set, and the mean over near and far."""
+    found: dict[str, float] = {}
+    for kind in ("near", "far"):
+        sets = [metrics.detection(scores[exams[0].name], scores[e.name]) for e in exams if e.outside == kind]
+        names = [e.name for e in exams if e.outside == kind]
+        for metric in sets[0] if sets else ():
+            found[f"{kind}/{metric}"] = sum(values[metric] for values in sets) / len(sets)
+            found |= {f"{name}/{metric}": values[metric] for name, values in zip(names, sets, strict=True)}
+    return found
+
+
+def support_digest(support: Images) -> str:
+    """Digest of the labelled images' content and labels, in order; "" for images that exist as arrays only."""
+    if not isinstance(support.rows, CachedRows) or support.labels is None:
+        return ""
+    rows = zip(support.index.tolist(), support.labels.tolist(), strict=True)
+    return digest("\n".join(f"{support.rows.source.key(i)} {y}" for i, y in rows).encode())
+
+
+def peak_memory() -> float:
+    """Most memory that this process has held so far, MB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1024)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what makes the numbers."""
+    packages = ("torch", "transformers", "scikit-learn", "torchmetrics", "numpy", "scipy")
+    return {"adaptkit": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 @dataclass
@@ -113,13 +183,16 @@ class Clock:
         return self.images.rows.cache.seconds if isinstance(self.images.rows, CachedRows) else 0.0
 
 
-def extraction_cost(adapted: Method, task: Task, test: Images) -> float:
-    """Seconds that computing the features a method reads took, whenever that was and whoever asked first."""
+def extraction_cost(adapted: Method, task: Task, exams: Sequence[Exam]) -> float:
+    """Seconds that computing the features a method reads took, whenever that was and whoever asked first.
+
+    Test images are those of the task's own test set.
+    """
     val = task.val if adapted.grid() else None
     reads = [
         (task.support, adapted.all_needs(of_support=True)),
         (val, adapted.all_needs()),
-        (test, adapted.all_needs()),
+        (exams[0].images, adapted.all_needs()),
     ]
     return sum(
         images.rows.cache.cost(images.rows.source, need, len(images))

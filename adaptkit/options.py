@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from adaptkit import plugins
+from adaptkit import plugins, streams
 from adaptkit.contract import Method
 from adaptkit.recipe import Recipe
 from adaptkit.values import PLAIN, builders, convert, parse
@@ -60,9 +60,12 @@ def check(recipe: Recipe) -> Recipe:
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)
         arguments("supports", recipe.support)
+        streams.named(recipe.stream)
         for spec in recipe.methods:
             built = method(spec)
             built.all_needs(), built.all_needs(of_support=True)  # what is wrong with a need shows here
+        if recipe.classes == "base" and "new" not in (*recipe.near, *recipe.far):
+            check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):
             raise ValueError(f"seeds must differ; got {recipe.seeds}")
         if recipe.trainer:
@@ -74,6 +77,23 @@ def check(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
+
+
+def check_elsewhere(recipe: Recipe) -> None:
+    """Every method of a recipe must be able to answer for classes that it did not adapt to.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for label, spec in recipe.labels().items():
+        if not answers_elsewhere(method(spec)):
+            raise ValueError(f"methods must be able to answer for classes they did not adapt to; got {label!r}")
+
+
+def answers_elsewhere(built: Method) -> bool:
+    """Whether a method, and those below it, can answer for classes that it did not adapt to."""
+    able = type(built).retarget is not Method.retarget or not built.support_needs()
+    return able and all(answers_elsewhere(child) for child in built.children_methods())
 
 
 def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adaptkit.bench import Bench
 from adaptkit.cache import FeatureCache, Part
-from adaptkit.experiment import Bench
 from adaptkit.images import Source, pixels
 from adaptkit.needs import Pixels
 from adaptkit.options import method
 from adaptkit.recipe import Recipe
-from adaptkit.table import columns
 from adaptkit.runner import cells, file_name, protocol, wanted
+from adaptkit.table import columns
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     Times come from the rows already in a table, or from a probe of a few rows that are not kept.
     """
     bench = Bench(recipe.setting(), home=home)
-    fixed = protocol(recipe, bench)
+    exams = bench.exams()
+    fixed = protocol(recipe, bench, exams)
     every = cells(recipe)
     todo = [cell for cell in every if not (out / f"{file_name(cell, fixed)}.json").exists()]
     lines: dict[Path, list[Line]] = {}
-    for source, need, index in wanted(bench, todo, recipe.domains):
+    for source, need, index in wanted(bench, todo, exams):
         for part in bench.cache.parts(source, need, index):
             lines.setdefault(part.table.folder / source.name, []).append(cost(bench.cache, source, part))
     rows = [max(group, key=lambda line: line.wanted) for group in lines.values()]  # readings of one table overlap

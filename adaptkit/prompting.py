@@ -50,6 +50,7 @@ class Prompts:
                 memory does not grow with C.
         """
         self.backbone, self.init, self.chunk, self.once = backbone, init, chunk, Once()
+        self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
         context = init or " ".join(["X"] * n)
         if "{}" not in context:
             words = context.split()
@@ -70,6 +71,10 @@ class Prompts:
         word = torch.arange(min(n, before + after))
         self.n = len(word)
         self.places = backbone.prefix + word + (word >= before) * lengths[:, None]  # (C, n)
+
+    def of(self, classnames: Sequence[str]) -> Prompts:
+        """The same words around the names of other classes."""
+        return Prompts(self.backbone, classnames, **self.words_around)  # type: ignore[arg-type]
 
     def _count(self, text: str) -> int:
         """Tokens of a text, special ones and padding not counted: what it adds in front of a word."""

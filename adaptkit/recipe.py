@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,15 @@ class Recipe(Setting):
     """A setting and what is compared in it.
 
     Attributes:
-        name: of the file, without its suffix.
+        name: of the file, without its suffix; one that comes with adaptkit has its folder before it.
         folder: that the file lies in.
         methods: names, or one name with options each.
         shots: labelled images per class.
         seeds: of supports and of training.
-        domains: further test sets of the dataset to measure on.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
         plugins: plugin files to load first, relative to the recipe.
         published: what papers report for these methods in this setting.
+        keep_answers: write every cell's logits or scores beside its record, as safetensors.
     """
 
     name: str
@@ -36,14 +37,19 @@ class Recipe(Setting):
     methods: list[Any]
     shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    domains: list[str] = field(default_factory=list)
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
+    keep_answers: bool = False
 
     def setting(self) -> Setting:
         """The part that every cell shares."""
         return Setting(**{f.name: getattr(self, f.name) for f in fields(Setting)})
+
+    def describe(self) -> str:
+        """The whole recipe as JSON, without where it lies."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("folder", "plugins")}
+        return json.dumps(values, indent=1, default=str)
 
     def labels(self) -> dict[str, Any]:
         """Each method's row name, e.g. ``coop(n_ctx=4)``, with what to build it from."""
@@ -94,7 +100,7 @@ def build(raw: Mapping[str, Any], path: Path) -> Recipe:
             if not raw.get(key):
                 raise ValueError(f"{key} must be given; got none")
         values = {key: _value(key, value, hints[key], declared[key]) for key, value in raw.items()}
-        recipe = Recipe(name=path.stem, folder=path.parent, **values)
+        recipe = Recipe(name=name_of(path), folder=path.parent, **values)
         _check_labels(recipe)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
@@ -112,12 +118,23 @@ def find(where: str) -> Path:
         return path
     if where not in names():
         raise ValueError(plugins.must_be("a recipe", names(), where))
-    return Path(str(resources.files("adaptkit_recipes") / f"{where}.yaml"))
+    return shelf() / f"{where}.yaml"
 
 
 def names() -> list[str]:
     """The recipes that come with adaptkit."""
-    return sorted(Path(f.name).stem for f in resources.files("adaptkit_recipes").iterdir() if f.name.endswith(".yaml"))
+    return sorted(name_of(path) for path in shelf().rglob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
+    path = path.resolve()
+    return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
+
+
+def shelf() -> Path:
+    """The folder of the recipes that come with adaptkit."""
+    return Path(str(resources.files("adaptkit_recipes"))).resolve()
 
 
 def label(spec: Any) -> str:  # noqa: ANN401 (as recipes write methods)
@@ -140,7 +157,7 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return dict(convert(value, Mapping, key))
-    if key in ("support", "prompts"):
+    if key in ("support", "prompts", "stream"):
         return value if isinstance(value, str) else dict([parse(value)])
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):

@@ -58,6 +58,19 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     return method
 
 
+def retarget(method: Method, task: Task) -> Method:
+    """A copy of an adapted method that answers for the classes of another task; see `Method.retarget`."""
+    method = copy.deepcopy(method).requires_grad_(False)
+
+    def turn(m: Method) -> None:
+        for child in m.children_methods():
+            turn(child)
+        m.retarget(task.bind(m))
+
+    turn(method)
+    return method.to(task.support.device).eval()
+
+
 @torch.no_grad()  # not inference_mode: test-time methods take gradients inside
 def predict(method: Method, images: Images | Array | Mapping[str, Array], *, batch_size: int = 0) -> Tensor:
     """``(N, C)`` logits or ``(N,)`` scores. Never shows labels; never changes `method`.
@@ -66,7 +79,7 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
         method: adapted.
         images: `Images`, or features ``(N, D)`` or ``(N, V, D)``, or pixels ``(N, 3, H, W)``; see
             `Images.from_arrays`.
-        batch_size: rows at a time, for methods whose `scope` is ``"sample"``; 0 means 1024, or 32 through a tower.
+        batch_size: rows at a time, unless the `scope` is ``"set"``; 0 means 1024, or 32 through a tower.
     """
     queries = images if isinstance(images, Images) else from_arrays(method, images)
     queries = queries.blind().bind(method.needs())
@@ -75,8 +88,8 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     rows = batch_size or (1024 if all(need.stored for need in method.all_needs()) else 32)
     size = {"sample": rows, "stream": rows, "set": max(1, len(queries))}[method.scope]
     parts = [queries[i : i + size] for i in range(0, max(1, len(queries)), size)]
-    if method.scope == "stream":  # read in blocks, answered one by one
-        return torch.cat([method(block[i : i + 1]) for block in (p.load() for p in parts) for i in range(len(block))])
+    if method.scope == "stream":
+        return torch.cat([method.replay(part.load()) for part in parts])
     return torch.cat([method(part) for part in parts])
 
 

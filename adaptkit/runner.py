@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptkit import __version__, plugins
+from safetensors.torch import save
+from torch import Tensor
+
+from adaptkit import __version__, plugins, streams
+from adaptkit.bench import Bench
 from adaptkit.cache import CachedRows
 from adaptkit.contract import Method
-from adaptkit.experiment import Bench
-from adaptkit.files import canonical, digest
+from adaptkit.exams import Exam
+from adaptkit.files import atomic_write, canonical, digest
 from adaptkit.images import Images, Source
 from adaptkit.measure import measure
 from adaptkit.needs import Need
-from adaptkit.options import method
+from adaptkit.options import check_elsewhere, method
 from adaptkit.recipe import Recipe
 from adaptkit.results import Result
 from adaptkit.table import Table
@@ -41,8 +45,9 @@ def cells(recipe: Recipe) -> list[Cell]:
     return [Cell(name, spec, k, s) for k in recipe.shots for s in recipe.seeds for name, spec in specs]
 
 
-def protocol(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+def protocol(recipe: Recipe, bench: Bench, exams: Sequence[Exam]) -> dict[str, Any]:
     """Everything that a comparison must hold fixed, by name."""
+    stream, options = streams.named(recipe.stream)
     return {
         "dataset": recipe.dataset,
         "images": splits_digest(bench.splits),
@@ -53,27 +58,31 @@ def protocol(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "support": {parse(recipe.support)[0]: bench.support_options},
         "sampler": files_digest({bench.choose.__module__}),
         "select": recipe.select,
+        "classes": recipe.classes,
+        "stream": {stream: options},
+        "tests": {exam.name: exam_digest(exam) for exam in exams if exam.name},
+        "bins": recipe.bins,
         "dtype": recipe.dtype,
         "precision": recipe.precision,
-        "domains": recipe.domains,
-        "stream": "shuffled by the seed",
         "trainer": dict(recipe.trainer),
     }
 
 
 def splits_digest(splits: Splits) -> str:
     """Digest of every image, label and class name of a dataset."""
-    sets: Mapping[str, Source | None] = {
-        "train": splits.train,
-        "val": splits.val,
-        "test": splits.test,
-        **splits.domains,
-    }
     out = hashlib.sha256(canonical(list(splits.classnames)))
-    for name, source in sets.items():
+    for name, source in {"train": splits.train, "val": splits.val, "test": splits.test}.items():
         out.update(name.encode())
         for i in range(len(source) if source else 0):
             out.update(f"{source.key(i)} {source.labels[i]}\n".encode())  # type: ignore[union-attr]
+    return out.hexdigest()
+
+
+def exam_digest(exam: Exam) -> str:
+    """Digest of a test set's images, labels and the sentences of its own classes, if it has any."""
+    out = hashlib.sha256(canonical([exam.outside, [list(s) for s in exam.task.prompts] if exam.task else []]))
+    for i, y in zip(exam.images.index.tolist(), exam.images.labels.tolist(), strict=True):  # type: ignore[union-attr]
+        out.update(f"{exam.images.rows.source.key(i)} {y}\n".encode())  # type: ignore[attr-defined]
     return out.hexdigest()
 
 
@@ -83,20 +92,22 @@ def run(recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = p
     Args:
         recipe: checked.
         home: where features are kept.
-        out: folder for one JSON record per cell.
+        out: folder for one JSON record per cell, and ``recipe.json``, which says what they are records of.
         say: told, in lines, what happens.
         progress: show bars.
     """
     bench = Bench(recipe.setting(), home=home, progress=progress)
-    for domain in recipe.domains:
-        bench.test(domain)
-    fixed = protocol(recipe, bench)
+    exams = bench.exams()
+    if any(exam.task for exam in exams):
+        check_elsewhere(recipe)
+    fixed = protocol(recipe, bench, exams)
     paths = {cell: out / f"{file_name(cell, fixed)}.json" for cell in cells(recipe)}
     todo = [cell for cell, path in paths.items() if not path.exists()]
     done = len(paths) - len(todo)
     say(f"{recipe.name}: {len(paths)} cells, {done} done already, {len(todo)} to run on {bench.device}")
     out.mkdir(parents=True, exist_ok=True)
-    for source, need, index in wanted(bench, todo, recipe.domains):
+    atomic_write(out / "recipe.json", recipe.describe().encode())
+    for source, need, index in wanted(bench, todo, exams):
         bench.cache.fill(source, need, index)
     computed = sum(bench.cache.computed.values())
     say(f"features: {computed:,} rows computed in {bench.cache.seconds:.1f} s, the rest found in {home / 'features'}")
@@ -105,15 +116,21 @@ def run(recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = p
         where = (cell.shots, cell.seed)
         if where not in tasks:
             tasks = {where: bench.task(*where)}
+        answers: dict[str, Tensor] = {}
         result = measure(
             method(cell.spec),
             tasks[where],
-            bench.test(),
-            domains={name: bench.test(name) for name in recipe.domains},
+            exams,
             seed=cell.seed,
             trainer=recipe.trainer,
+            bins=recipe.bins,
+            keep=answers.__setitem__,
             where={"method": cell.label, "shots": cell.shots, "protocol": fixed, "oracle": recipe.select == "oracle"},
         )
+        if recipe.keep_answers:  # before the record, which says that the cell is done
+            atomic_write(
+                paths[cell].with_suffix(".safetensors"), save({n or "own": a.contiguous() for n, a in answers.items()})
+            )
         result.save(paths[cell])
         plugins.manager().hook.report(result=result)
         if progress:
@@ -151,7 +168,7 @@ def files_digest(modules: set[str]) -> str:
     return digest(b"".join(Path(file).read_bytes() for file in files))
 
 
-def wanted(bench: Bench, todo: list[Cell], domains: list[str]) -> Iterator[tuple[Source, Need, list[int]]]:
+def wanted(bench: Bench, todo: list[Cell], exams: Sequence[Exam]) -> Iterator[tuple[Source, Need, list[int]]]:
     """Rows that the cells will read, by source and need, each once."""
     rows: dict[tuple[int, Need], tuple[Source, dict[int, None]]] = {}
 
@@ -172,7 +189,7 @@ def wanted(bench: Bench, todo: list[Cell], domains: list[str]) -> Iterator[tuple
             want(task.support, m.all_needs(of_support=True))
             want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
     for m in built.values():
-        for domain in ("", *domains):
-            want(bench.test(domain), m.all_needs())
+        for exam in exams:
+            want(exam.images, m.all_needs())
     for (_, need), (source, index) in rows.items():
         yield source, need, list(index)

@@ -10,7 +10,7 @@ import torch
 
 from adaptkit import Patches, Pixels, Pooled, plugins, unit
 from adaptkit.cache import FeatureCache, pixels
-from adaptkit.experiment import pick_backbone
+from adaptkit.bench import pick_backbone
 from adaptkit.images import Images
 from adaptkit.store import Store
 from adaptkit.testing import ToyImages, toy_backbone

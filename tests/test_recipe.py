@@ -9,7 +9,8 @@ import pytest
 
 from adaptkit import cli, options, plugins, recipe, runner
 from adaptkit.results import Result
-from adaptkit.table import Table, half_width, interval
+from adaptkit.scores import half_width
+from adaptkit.table import Table, interval
 
 BASE = "dataset: toy\nbackbone: 'toy:0'\n"
 GOOD = BASE + "methods: [zero-shot]\n"
@@ -57,7 +58,7 @@ WRONG = [  # a recipe, and words that the error must have
     (GOOD + "shots: [0]", "shots must be .*positive.*; got"),
     (GOOD + "shots: []", "shots must be .*; got"),
     (GOOD + "seeds: [1, 1]", "seeds must differ; got"),
-    (GOOD + "domains: [moon]", "a domain of toy must be .*; got 'moon'"),
+    (GOOD + "domains: [moon]", "a domain of toy, or a dataset, must be .*; got 'moon'"),
     (GOOD + "plugins: [nowhere.py]", "a plugin must be a Python file; got '.*nowhere.py', which does not exist"),
     (BASE + "methods: [task-res]\ntrainer: {max_step: 3}", "trainer.*max_step"),
     (GOOD + "dataset: toy", "line 4, column 1: key 'dataset' is given twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from adaptkit.commands.asked import home, out, recipes
+from adaptkit.metrics import KINDS
 from adaptkit.table import Table
 
 
@@ -16,10 +17,8 @@ def command(options: Namespace) -> int:
     for asked in recipes(options):
         folder = out(options, asked)
         table = runner.run(asked, home=home(options), out=folder, progress=not options.quiet)
-        for domain in ("", *asked.domains):
-            metric = f"{domain}/accuracy" if domain else "accuracy"
-            where = asked.dataset + (f", domain {domain}" if domain else "")
-            print(f"\n{where}: {metric}, %, mean ± 95 % interval over seeds\n")
+        for metric in headlines(table):
+            print(f"\n{asked.dataset}: {metric}, %, mean ± 95 % interval over seeds\n")
             print(Table(table.results, metric).text())
         print(
             "\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
@@ -31,3 +30,13 @@ def command(options: Namespace) -> int:
         else:
             print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
     return 0
+
+
+def headlines(table: Table) -> list[str]:
+    """The metrics that a run is about, in the order they came."""
+    have = dict.fromkeys(metric for result in table for metric in result.metrics)
+    bins = tuple(f"{kind}_accuracy" for kind in KINDS)
+    shown = [
+        m for m in have if m in bins or m.endswith(("/accuracy", "near/auroc", "near/fpr95", "far/auroc", "far/fpr95"))
+    ]
+    return ["accuracy"] * ("accuracy" in have) + shown + ["harmonic"] * ("new/accuracy" in have)

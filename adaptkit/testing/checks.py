@@ -20,7 +20,8 @@ from torch import Tensor
 
 from adaptkit.contract import Method
 from adaptkit.images import Images
-from adaptkit.run import accuracy, adapt, predict, trainable
+from adaptkit.options import answers_elsewhere
+from adaptkit.run import accuracy, adapt, predict, retarget, trainable
 from adaptkit.task import Task
 
 Make = Callable[[], Method]
@@ -141,6 +142,24 @@ def class_order(make: Make, task: Task, queries: Images) -> None:
     same(b, a[:, perm] if a.dim() == 2 else a, f"{type(method).__name__} depends on how classes are numbered")
 
 
+def other_classes(make: Make, task: Task, queries: Images) -> None:
+    """What answers for classes that it did not adapt to answers for any number, in whatever order they are named."""
+    method, name, answers = adapted(make, task), type(make()).__name__, []
+    if not answers_elsewhere(method):
+        return
+    some = torch.randperm(len(task.classnames) - 1, generator=torch.Generator().manual_seed(3))  # one class less
+    for order in (some, some.sort().values):
+        names, prompts = (tuple(all_[i] for i in order) for all_ in (task.classnames, task.prompts))
+        elsewhere = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
+        torch.manual_seed(0)
+        answers.append(predict(retarget(method, elsewhere), queries))
+    permuted, plain = answers
+    want = (len(queries), len(some)) if method.output == "logits" else (len(queries),)
+    _ensure(plain.shape == want, f"{name} must return {want} for other classes; got {tuple(plain.shape)}")
+    want_again = plain[:, some] if plain.dim() == 2 else plain
+    same(permuted, want_again, f"{name} depends on the order in which other classes are named")
+
+
 def state_round_trip(make: Make, task: Task, queries: Images) -> None:
     """Saved with safetensors and loaded into one that was adapted to other labels, the same answers."""
     method = adapted(make, task)
@@ -195,6 +214,19 @@ def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
             same(fast[i], predict(slow, rows), f"cell {i} of {name}'s sweep", 1e-5)
 
 
+def replay_matches_forward(make: Make, task: Task, queries: Images) -> None:
+    """Images of a stream that are answered at once are answered as one by one, whatever comes behind them."""
+    method, name = adapted(make, task), type(make()).__name__
+    if type(method).replay is Method.replay:
+        return
+    rows, early = queries.bind(method.needs()).load().blind(), len(queries) // 3
+    with torch.no_grad():
+        fast, slow = copy.deepcopy(method), Method.replay(copy.deepcopy(method), rows)
+        same(fast.replay(rows[:early]), slow[:early], f"{name}'s replay of {early} images", 1e-5)
+        same(fast.replay(rows[early:]), slow[early:], f"{name}'s replay of those behind them", 1e-5)
+        same(copy.deepcopy(method).replay(rows), slow, f"{name}'s replay of all", 1e-5)
+
+
 def beats_chance(make: Make, task: Task, queries: Images) -> None:
     """Half as good again as guessing, on easy data."""
     method = adapted(make, task)
@@ -218,10 +250,12 @@ CHECKS: dict[str, Check] = {
         fit_is_repeatable,
         backbone_untouched,
         class_order,
+        other_classes,
         state_round_trip,
         every_parameter_learns,
         works_with_one_shot,
         sweep_matches_forward,
+        replay_matches_forward,
         beats_chance,
     )
 }

@@ -50,11 +50,15 @@ class CLIPLoRA(Method):
         self.b = nn.ParameterList(torch.zeros(out, self.rank) for out, _ in shapes)
         for a in self.a:
             nn.init.kaiming_uniform_(a, a=5**0.5)
-        self.drop, self.once = nn.Dropout(self.dropout), Once()
+        self.drop = nn.Dropout(self.dropout)
+        self.retarget(task)
+
+    def retarget(self, task):
+        self.once = Once()
         names = [name.replace("_", " ") for name in task.classnames]
         write = self.template.replace
         sentences = [write("{}", n) if self.template else s[0] for n, s in zip(names, task.prompts, strict=True)]
-        if "text" in towers:
+        if self.encoder != "vision":
             self.tokens = task.backbone.tokenize(sentences)
         else:
             self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)

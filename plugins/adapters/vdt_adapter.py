@@ -34,7 +34,7 @@ class VDTAdapter(ZeroShot):
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment=self.augment)}
 
-    def fit(self, task):
+    def retarget(self, task):
         super().fit(task)
         sentences = pick("prompts", "llm")(task.classnames, None, file=self.file) if self.file else task.prompts
         rows = task.encode([s for own in sentences for s in own]).to(self.text)
@@ -42,13 +42,16 @@ class VDTAdapter(ZeroShot):
         self.rows = nn.Buffer(nn.utils.rnn.pad_sequence(list(rows), batch_first=True))  # (C, M, D)
         counts = torch.tensor([len(own) for own in sentences])
         self.held = nn.Buffer((torch.arange(self.rows.shape[1]) < counts[:, None]).to(self.text.device))  # (C, M)
+        self.once = Once()
+
+    def fit(self, task):
+        self.retarget(task)
         width = self.text.shape[1]
         head = max(1, width // self.reduction)
         self.q, self.k, self.v = (nn.Linear(width, head, bias=False) for _ in range(3))
         self.out, self.norm = nn.Linear(head, width), nn.LayerNorm(width)
         for part, gain in ((self.q, 1.0), (self.k, 1.0), (self.v, 0.67), (self.out, 0.67)):
             nn.init.xavier_normal_(part.weight, gain=gain)
-        self.once = Once()
 
     def forward(self, batch):
         return self.logits(batch.x)

@@ -42,6 +42,9 @@ class CoCoOp(Method):
         hidden = max(1, task.backbone.dim // self.bottleneck)
         self.meta_net = nn.Sequential(nn.Linear(task.backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
+    def retarget(self, task):
+        self.prompts = self.prompts.of(task.classnames)
+
     def loss(self, batch):
         return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
 

@@ -45,6 +45,11 @@ class CoOp(Method):
         contexts = torch.stack([self.prompts.start(self.std) for _ in task.classnames])
         self.context = nn.Parameter(contexts if self.per_class else contexts[0])  # (C, n, W) or (n, W)
 
+    def retarget(self, task):
+        if self.per_class:
+            raise ValueError("per_class must be false where a context serves other classes; got true")
+        self.prompts = self.prompts.of(task.classnames)
+
     def loss(self, batch):
         return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
 

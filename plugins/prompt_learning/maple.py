@@ -54,6 +54,9 @@ class MaPLe(Method):
         one = nn.Linear(width["text"], width["image"])
         self.couplings = nn.ModuleList(copy.deepcopy(one) for _ in deep)  # F_1 to F_{J-1}: equal at the start
 
+    def retarget(self, task):
+        self.prompts = self.prompts.of(task.classnames)
+
     def loss(self, batch):
         return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
 

@@ -65,7 +65,7 @@ class GDABaseToNew(GDA):
     copies: int = 16  # of the text itself in a new class's mean
 
     def solve(self, x, labels, means, counts):
-        base, new = counts > 0, counts == 0  # (C,)
+        self.rows, base, new = nn.Buffer(x), counts > 0, counts == 0  # (S * V, D), (C,), (C,)
         weight, bias = torch.zeros_like(means), torch.zeros_like(means[:, 0])
         precision = torch.linalg.pinv(mean_covariance(x - means[labels], labels, counts))
         weight[base], bias[base] = linear(means[base], precision)
@@ -73,6 +73,11 @@ class GDABaseToNew(GDA):
             means[new], precision = imagine(x, self.text[new], self.neighbours, self.copies)
             weight[new], bias[new] = linear(means[new], precision)
         return means, weight, bias
+
+    def retarget(self, task):
+        ZeroShot.fit(self, task)
+        means, precision = imagine(self.rows, self.text, self.neighbours, self.copies)
+        self.means, (self.weight, self.bias) = nn.Buffer(means), map(nn.Buffer, linear(means, precision))
 
 
 def linear(means: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:

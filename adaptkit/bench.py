@@ -1,0 +1,164 @@
+"""From the names of a setting's parts to tasks and exams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from adaptkit import plugins, streams
+from adaptkit.backbone import Backbone
+from adaptkit.cache import CachedRows, FeatureCache
+from adaptkit.exams import Exam, Joined, restrict
+from adaptkit.home import home as default_home
+from adaptkit.images import Images, Source
+from adaptkit.options import arguments
+from adaptkit.setting import Setting
+from adaptkit.store import Store
+from adaptkit.task import Splits, Task
+
+
+class Bench:
+    """A setting with its dataset, towers and cache open: it makes the task and the exams of every cell."""
+
+    def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
+        self.setting = setting
+        self.splits = pick_dataset(setting.dataset)
+        self.device = pick_device(setting.device)
+        self.backbone = pick_backbone(setting.backbone).to(self.device)
+        self.sentences = self.write(self.splits)
+        self.choose, self.support_options = arguments("supports", setting.support)
+        self.cache = FeatureCache(
+            self.backbone,
+            Store((home or default_home()) / "features"),
+            hook=plugins.manager().hook,
+            load=pick_backbone,
+            dtype=setting.dtype,
+            precision=setting.precision,
+            batch_size=setting.batch_size,
+            progress=progress,
+        )
+        count = len(self.splits.classnames)
+        first = count if setting.classes == "all" else (count + 1) // 2
+        self.learned, self.new = range(first), range(first, count)
+
+    def write(self, splits: Splits) -> tuple[tuple[str, ...], ...]:
+        """The sentences of each class of a dataset."""
+        function, options = arguments("prompts", self.setting.prompts)
+        return tuple(tuple(s) for s in function(splits.classnames, splits, **options))
+
+    def images(self, source: Source, classes: range | None = None) -> Images:
+        """All images of a source, or those of some classes, labelled from 0 on."""
+        labels = torch.tensor(list(source.labels), dtype=torch.long)
+        images = Images(CachedRows(self.cache, source), torch.arange(len(source)), labels, device=self.device)
+        return images if classes is None else restrict(images, classes)
+
+    def test(self) -> Images:
+        """The labelled test images of the classes that are learned."""
+        return self.images(self.splits.test, self.learned)
+
+    def task(self, shots: int, seed: int) -> Task:
+        """What a method may learn from in one cell."""
+        splits, select = self.splits, self.setting.select
+        train = self.images(splits.train)
+        val = None if splits.val is None else self.images(splits.val)
+        task = self.about(range(len(splits.classnames)), train[:0], pool=train.blind())
+        support, few_val = self.choose(task, train, val, shots=shots, seed=seed, **self.support_options)
+        if {"few-val": few_val, "full-val": val}.get(select, support) is None:
+            raise ValueError(f"select must be 'none' where there are no validation images; got {select!r}")
+        chosen = {"none": None, "few-val": few_val, "full-val": val, "oracle": self.images(splits.test)}[select]
+        of = self.learned  # the support was drawn from all classes: that of the base classes is a part of it
+        return self.about(of, restrict(support, of), chosen and restrict(chosen, of), restrict(train, of).blind())
+
+    def about(self, classes: range, support: Images, val: Images | None = None, pool: Images | None = None) -> Task:
+        """A task on some of the classes."""
+        some = slice(classes.start, classes.stop)
+        names, sentences = self.splits.classnames[some], self.sentences[some]
+        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool)
+
+    def exams(self) -> list[Exam]:
+        """Every test set, the task's own first."""
+        asked, own = self.setting, self.splits.domains
+        sets = {"": self.splits.test} | {name: own[name] for name in asked.domains if name in own}
+        named = streams.named(asked.stream)[0]
+        out = []
+        if named in streams.JOINED:
+            if len(sets) < 2 or len(sets) <= len(asked.domains):
+                raise ValueError(
+                    f"domains must be those of {self.splits.name} in a {named} stream; got {asked.domains}"
+                )
+            images = self.images(Joined([*sets.values()]), self.learned)
+            sizes = [sum(y in self.learned for y in source.labels) for source in sets.values()]
+            ends = [0, *accumulate(sizes)]
+            parts = {name or "own": slice(*ends[i : i + 2]) for i, name in enumerate(sets)}
+            which = [i for i, size in enumerate(sizes) for _ in range(size)]
+            out.append(Exam("", images, self.order(images, which), parts=parts))
+        else:
+            out += [self.exam(name, source, self.learned) for name, source in sets.items()]
+        if len(self.new) and "new" not in (*asked.near, *asked.far):
+            train = self.images(self.splits.train)
+            task = self.about(self.new, train[:0], pool=train.blind())  # no label says which of them are new
+            out.append(self.exam("new", self.splits.test, self.new, task=task))
+        out += [self.elsewhere(name) for name in asked.domains if name not in own]
+        for kind in ("near", "far"):
+            out += [self.outside(name, kind) for name in getattr(asked, kind)]
+        return out
+
+    def exam(self, name: str, source: Source, classes: range | None = None, **more: Any) -> Exam:  # noqa: ANN401 (fields of Exam)
+        """One source as a test set."""
+        images = self.images(source, classes)
+        occur = getattr(source, "classes", None)  # a domain may have some of the classes only
+        among = None if occur is None else [c for c in occur if classes is None or c in classes]
+        return Exam(name, images, self.order(images), among=among, **more)
+
+    def elsewhere(self, name: str) -> Exam:
+        """The test images of another dataset, with its own classes."""
+        splits = self.other(name)
+        train = self.images(splits.train)
+        parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
+        task = Task(self.backbone, *parts, pool=train.blind())
+        return self.exam(name, splits.test, task=task)
+
+    def outside(self, name: str, kind: Literal["near", "far"]) -> Exam:
+        """Images of none of the classes."""
+        if name == "new":
+            return self.exam(name, self.splits.test, self.new, outside=kind)
+        if name in self.splits.domains:
+            return self.exam(name, self.splits.domains[name], outside=kind)
+        return self.exam(name, self.other(name).test, outside=kind)
+
+    def other(self, name: str) -> Splits:
+        """Another dataset, by name."""
+        if name.partition(":")[0] not in plugins.table("datasets"):
+            known = [*self.splits.domains, *plugins.table("datasets")]
+            raise ValueError(plugins.must_be(f"a domain of {self.splits.name}, or a dataset,", known, name))
+        return pick_dataset(name)
+
+    def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
+        """How the setting's stream meets some images."""
+        return streams.order(self.setting.stream, images.labels.tolist(), parts)  # type: ignore[union-attr]
+
+
+def pick_dataset(name: str) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one."""
+    scheme, _, place = name.partition(":")
+    return plugins.pick("datasets", scheme)(place)
+
+
+def pick_backbone(name: str) -> Backbone:
+    """A backbone by scheme and name."""
+    scheme, _, rest = name.partition(":")
+    return plugins.pick("backbones", scheme)(rest)
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" takes the first of cuda, mps and cpu that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(n for n, ok in there.items() if ok))
+    if not there.get(name):
+        raise ValueError(f"device must be one of auto, {', '.join(n for n, ok in there.items() if ok)}; got {name!r}")
+    return torch.device(name)
