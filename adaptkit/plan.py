@@ -82,9 +82,11 @@ def cost(cache: FeatureCache, source: Source, part: Part) -> Line:
     ids = np.unique(part.ids, axis=0)
     missing = int(part.table.missing(ids).sum())
     rate = part.table.seconds / part.table.rows if part.table.rows else probe(cache, source, part) if missing else 0.0
-    width = cache.tower(part.need.backbone).dim if part.table.rows == 0 else part.table.bytes / part.table.rows / 2
+    per_value = {"float16": 2, "float32": 4}[cache.dtype]
+    table, narrow = part.table, cache.tower(part.need.backbone).dim * per_value
+    width = table.bytes / table.rows if table.rows else narrow  # of an empty table, as if it held pooled embeddings
     name = f"{source.name} · {type(part.need).__name__}{' views' if part.random else ''}"
-    return Line(name, len(ids), len(ids) - missing, missing * rate, int(len(ids) * width * 2))
+    return Line(name, len(ids), len(ids) - missing, missing * rate, int(len(ids) * width))
 
 
 def probe(cache: FeatureCache, source: Source, part: Part, rows: int = 8) -> float:

@@ -70,3 +70,16 @@ class Schedule:
             return torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
         adam = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
         return adam(parameters, self.lr, weight_decay=self.weight_decay, eps=self.eps)
+
+
+DASSL = Schedule(
+    epochs=50,
+    lr=2e-3,
+    batch_size=32,
+    optimizer="sgd",
+    weight_decay=5e-4,
+    decay="cosine-epoch",
+    warmup=1,
+    drop_last=True,
+)
+"""How CoOp's code base and what is built in it train, prompts included; they differ in length, rate and batch."""

@@ -6,11 +6,14 @@ adapter of the text is not in the released code and not here. The release ships 
 one of the CoOp code base that it is built in. The paper tries ratios from 0.2 to 0.8 per dataset.
 """
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.ops import one_view
+from adaptkit.schedule import DASSL
 
 
 class CLIPAdapter(ZeroShot):
@@ -20,16 +23,7 @@ class CLIPAdapter(ZeroShot):
     reduction: int = 4  # width of the embedding over that of the bottleneck
     views: int = 10  # random views per support image, to train on
     augment: str = "wide-crop-flip"
-    schedule: Schedule = Schedule(
-        epochs=200,
-        lr=2e-3,
-        batch_size=32,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        decay="cosine-epoch",
-        warmup=1,
-        drop_last=True,
-    )
+    schedule: Schedule = replace(DASSL, epochs=200)
 
     def needs(self):
         return {"x": Pooled(unit=False)}

@@ -7,6 +7,8 @@ Interactions: without a `file` the task's own sentences attend to each other, wh
 learned linear map of it.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,6 +17,7 @@ from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.ops import one_view
 from adaptkit.plugins import pick
 from adaptkit.prompting import Once
+from adaptkit.schedule import DASSL
 
 
 class VDTAdapter(ZeroShot):
@@ -27,9 +30,7 @@ class VDTAdapter(ZeroShot):
     attention_dropout: float = 0.1
     views: int = 10  # random views per support image, to train on
     augment: str = "wide-crop-flip"
-    schedule: Schedule = Schedule(
-        epochs=10, lr=2e-3, batch_size=1, optimizer="sgd", weight_decay=5e-4, decay="cosine-epoch", warmup=1
-    )
+    schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
 
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment=self.augment)}

@@ -5,11 +5,14 @@ Deviations: random views come from a cache of ten unless ``fresh``; the authors 
 instead of float16. Every image has class embeddings of its own: B images of C classes are B * C sentences.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
 from adaptkit.ops import one_view
+from adaptkit.schedule import DASSL
 
 
 class CoCoOp(Method):
@@ -21,16 +24,7 @@ class CoCoOp(Method):
     bottleneck: int = 16  # the network's hidden width is the embedding's over this
     views: int = 10  # cached random views of each support image; one is drawn at every step
     fresh: bool = False  # draw views anew instead
-    schedule: Schedule = Schedule(
-        epochs=10,
-        lr=2e-3,
-        batch_size=1,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        decay="cosine-epoch",
-        warmup=1,
-        drop_last=True,
-    )
+    schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
 
     def support_needs(self):
         return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}

@@ -12,6 +12,7 @@ from torch import nn
 from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
 from adaptkit.ops import one_view
 from adaptkit.prompting import Position
+from adaptkit.schedule import DASSL
 
 
 class CoOp(Method):
@@ -24,16 +25,7 @@ class CoOp(Method):
     std: float = 0.02  # of the random start
     views: int = 10  # cached random views of each support image; one is drawn at every step
     fresh: bool = False  # draw views anew instead
-    schedule: Schedule = Schedule(
-        epochs=50,
-        lr=2e-3,
-        batch_size=32,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        decay="cosine-epoch",
-        warmup=1,
-        drop_last=True,
-    )
+    schedule: Schedule = DASSL
 
     def support_needs(self):
         return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}

@@ -8,6 +8,7 @@ views drawn anew.
 """
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from adaptkit import Method, Pixels, Prompts, Schedule, hookimpl, unit
 from adaptkit.ops import one_view
 from adaptkit.prompting import image_prompts
+from adaptkit.schedule import DASSL
 
 
 class MaPLe(Method):
@@ -24,16 +26,7 @@ class MaPLe(Method):
     init: str = "a photo of a"  # words whose first n the text prompt starts from; random if there are fewer
     depth: int = 9  # blocks that get tokens of their own, J; 3 in the paper's cross-dataset setting
     std: float = 0.02  # of random starts
-    schedule: Schedule = Schedule(
-        epochs=5,
-        lr=3.5e-3,
-        batch_size=4,
-        optimizer="sgd",
-        weight_decay=5e-4,
-        decay="cosine-epoch",
-        warmup=1,
-        drop_last=True,
-    )
+    schedule: Schedule = replace(DASSL, epochs=5, lr=3.5e-3, batch_size=4)
 
     def needs(self):
         return {"pixels": Pixels()}
