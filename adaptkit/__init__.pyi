@@ -17,6 +17,10 @@ from .run import accuracy as accuracy
 from .run import adapt as adapt
 from .run import predict as predict
 from .run import tune as tune
+from .runs import read_results as read_results
+from .saved import Classifier as Classifier
+from .saved import load_classifier as load_classifier
+from .saved import save_classifier as save_classifier
 from .schedule import Schedule as Schedule
 from .task import Splits as Splits
 from .task import Task as Task

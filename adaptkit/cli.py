@@ -61,7 +61,33 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, help="folder for results (default: results/RECIPE in the home)")
         if name == "run":
             command.add_argument("--quiet", action="store_true", help="no progress bars")
+            command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
 
+    command = commands.add_parser(
+        "export", help="one adapted classifier as a folder: safetensors, JSON and a model card"
+    )
+    command.add_argument("recipes", nargs=1, metavar="RECIPE", help="a YAML file, or a name in 'adaptkit list recipes'")
+    command.add_argument("--method", required=True, help="of the recipe, by its name there")
+    command.add_argument("--shots", type=number, metavar="K", help="default: the recipe's most")
+    command.add_argument("--seed", type=number, dest="seeds", metavar="S", help="default: the recipe's first")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
+    command.add_argument("--quiet", action="store_true", help="no progress bars")
+    command.set_defaults(only="")
+    command = commands.add_parser("predict", help="labels for pictures by an exported classifier, as CSV")
+    command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
+    command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
+    command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
+    command = commands.add_parser("compare", help="runs side by side: means, significance, published numbers, a page")
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder of results, or the name of one in the home"
+    )
+    command.add_argument("--metric", default="accuracy", help="as in the results, or 'harmonic' (default: accuracy)")
+    command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
+    command.add_argument(
+        "--out", action="append", default=[], type=Path, metavar="FILE", help=".html, .md, .tex or .csv; may be repeated"
+    )
     command = commands.add_parser("list", help="what is installed, and which plugin brings it")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
@@ -111,6 +137,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)
         return 130
+
+
+def number(text: str) -> str:
+    """A whole number, as text."""
+    return str(int(text))
 
 
 def version() -> str:

@@ -1,0 +1,60 @@
+"""``adaptkit predict``: a saved classifier's labels for pictures, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from adaptkit.commands.asked import home, load_files
+
+
+def command(options: Namespace) -> int:
+    """Label pictures; the exit code is 1 when some could not be read."""
+    from adaptkit.hub import decode
+    from adaptkit.pictures import find
+    from adaptkit.saved import load_classifier
+
+    load_files(options)
+    paths = find(options.images)
+    classifier = load_classifier(options.model, home=home(options))
+    names, readable = classifier.classnames, []
+    if not 1 <= options.top <= len(names):
+        raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
+    for path in paths:  # before the towers start: one bad file in a thousand costs no work
+        try:
+            decode(path, repr(str(path)))
+            readable.append(path)
+        except ValueError as error:
+            print(f"adaptkit: left out: {error}", file=sys.stderr)
+    if not readable:
+        raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
+    answers = classifier(readable)
+    rows: list[list[str]]
+    if answers.dim() == 1:
+        head, rows = ["path", "score"], [[f"{score:.6f}"] for score in answers.tolist()]
+    else:
+        best = answers.double().softmax(-1).topk(options.top)
+        ranks = [""] + [f"_{rank}" for rank in range(2, options.top + 1)]
+        head = ["path", *(f"{column}{rank}" for rank in ranks for column in ("label", "probability"))]
+        rows = [
+            [cell for c, p in zip(classes, shares, strict=True) for cell in (names[c], f"{p:.6f}")]
+            for classes, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+    write(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
+    return 0 if len(readable) == len(paths) else 1
+
+
+def write(out: Path | None, rows: list[list[str]]) -> None:
+    """Rows as CSV, to a file or to where printing goes."""
+    from adaptkit.files import atomic_write
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    if out is None:
+        print(text.getvalue(), end="")
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(out, text.getvalue().encode())

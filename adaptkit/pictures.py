@@ -1,0 +1,94 @@
+"""Pictures from anywhere, without labels: files, folders of files, and images in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from adaptkit import plugins
+from adaptkit.backbone import Backbone
+from adaptkit.bench import pick_backbone
+from adaptkit.cache import CachedRows, FeatureCache
+from adaptkit.files import digest
+from adaptkit.home import home as default_home
+from adaptkit.hub import decode
+from adaptkit.images import Images
+from adaptkit.setting import Setting
+from adaptkit.store import Store
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+Picture = str | os.PathLike | Image.Image
+
+
+class Pictures:
+    """Files and images in memory, as a source that the cache can read."""
+
+    name = "pictures"
+    labels: Sequence[int] = ()
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = [p if isinstance(p, Image.Image) else Path(p) for p in pictures]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def key(self, i: int) -> str:
+        """Digest of the file, or of the pixels."""
+        picture = self.pictures[i]
+        if isinstance(picture, Path):
+            return digest(existing(picture).read_bytes())
+        return digest(f"{picture.size}".encode() + picture.convert("RGBA").tobytes())
+
+    def image(self, i: int) -> Image.Image:
+        """The picture, decoded."""
+        picture = self.pictures[i]
+        return decode(existing(picture), repr(str(picture))) if isinstance(picture, Path) else picture
+
+
+def existing(path: Path) -> Path:
+    """The path of a file that is there."""
+    if not path.is_file():
+        raise ValueError(f"an image must be a file that exists; got {str(path)!r}")
+    return path
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """Files as given, and the images in folders at any depth, sorted; each once.
+
+    Raises:
+        ValueError: for a path that does not exist, and for a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        if path.is_dir() and not inside:
+            raise ValueError(f"a folder must hold images, {', '.join(SUFFIXES)}; got none in {str(path)!r}")
+        found |= dict.fromkeys(inside if path.is_dir() else [existing(path)])
+    return [*found]
+
+
+def open_cache(
+    backbone: Backbone, setting: Setting, *, home: Path | None = None, progress: bool = False
+) -> FeatureCache:
+    """The features that a backbone makes, stored as a setting asks."""
+    return FeatureCache(
+        backbone,
+        Store((home or default_home()) / "features"),
+        hook=plugins.manager().hook,
+        load=pick_backbone,
+        dtype=setting.dtype,
+        precision=setting.precision,
+        batch_size=setting.batch_size,
+        progress=progress,
+    )
+
+
+def read(pictures: Sequence[Picture], cache: FeatureCache) -> Images:
+    """Pictures as a method reads them, on the device of the cache's backbone."""
+    source = Pictures(pictures)
+    return Images(CachedRows(cache, source), torch.arange(len(source)), device=cache.own.device)

@@ -1,0 +1,179 @@
+"""One adapted classifier in a folder: tensors in safetensors, the rest in JSON, and a model card; no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as write_tensors
+from torch import Tensor
+
+from adaptkit import __version__, state
+from adaptkit.backbone import Backbone
+from adaptkit.bench import pick_backbone, pick_device
+from adaptkit.cache import FeatureCache
+from adaptkit.contract import Method
+from adaptkit.files import atomic_write, digest
+from adaptkit.images import Images
+from adaptkit.model_card import model_card
+from adaptkit.pictures import Picture, open_cache, read
+from adaptkit.run import accuracy, predict
+from adaptkit.setting import Setting
+from adaptkit.task import NoTowers, Task
+
+FORMAT = 1
+TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+ASKED_AGAIN = 64  # images that a saved classifier must answer as before
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A saved classifier, loaded.
+
+    Attributes:
+        method: adapted and frozen.
+        backbone: the towers it was adapted to; a stand-in that encodes nothing, where it was adapted to features.
+        classnames: C names, in the order of the logits.
+        config: what `save_classifier` wrote about it.
+        cache: where the features of pictures are kept; ``None`` without towers.
+    """
+
+    method: Method
+    backbone: Backbone
+    classnames: tuple[str, ...]
+    config: Mapping[str, Any]
+    cache: FeatureCache | None
+
+    def __call__(self, images: Images | Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Picture]) -> Tensor:
+        """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores."""
+        if isinstance(images, Images | Tensor | np.ndarray | Mapping):
+            return predict(self.method, images)
+        if self.cache is None:
+            raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
+        return predict(self.method, read(images, self.cache))
+
+
+def save_classifier(
+    folder: Path | str,
+    method: Method,
+    task: Task,
+    *,
+    backbone: str = "",
+    test: Images | None = None,
+    protocol: Mapping[str, Any] | None = None,
+    source: str = "",
+) -> None:
+    """Write an adapted method, load it again, and make sure that it answers as before.
+
+    Args:
+        folder: new or empty.
+        method: as adapted.
+        task: that it was adapted to.
+        backbone: name that the towers of `task` load by, e.g. ``"hf:openai/clip-vit-base-patch16"``; "" for a task
+            made from arrays.
+        test: labelled images to state the accuracy on.
+        protocol: how it was adapted, by name, e.g. ``{"dataset": "toy", "shots": 4}``; JSON values.
+        source: where the images come from and under which licence.
+
+    Raises:
+        ValueError: when the folder is in use, or the method cannot be saved.
+    """
+    folder = vacant(Path(folder))
+    if bool(backbone) == isinstance(task.backbone, NoTowers):
+        raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {backbone!r}")
+    node, tensors = state.dump(method, task.backbone)
+    data = write_tensors(tensors)
+    second = {need.backbone for need in method.all_needs()} - {""}
+    config = {
+        "format": FORMAT,
+        "adaptkit": __version__,
+        "options": repr(method),
+        "backbone": backbone,
+        "towers": {backbone: identity(task.backbone), **{name: identity(pick_backbone(name)) for name in second}},
+        "classnames": task.classnames,
+        "prompts": task.prompts,
+        "protocol": dict(protocol or {}),
+        "source": source,
+        "tested": _tested(method, test),
+        "sha256": digest(data),
+        "method": node,
+    }
+    written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in written.items():
+            atomic_write(folder / name, content)
+        again = load_classifier(folder, device=torch.device(task.support.device).type)
+        if test is not None:
+            rows = test[:ASKED_AGAIN]
+            if not torch.allclose(predict(method, rows), again(rows), rtol=1e-4, atol=1e-4):  # some GPUs' sums vary
+                raise ValueError(f"{type(method).__name__} must answer as before when it is loaded; it does not")
+        atomic_write(folder / CARD, model_card(method, config).encode())
+    except BaseException:
+        for name in written:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def vacant(folder: Path) -> Path:
+    """A folder, or a ``ValueError`` when something is in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"a classifier must be saved to a new or empty folder; got {str(folder)!r}")
+    return folder
+
+
+def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | None = None) -> Classifier:
+    """Load what `save_classifier` or ``adaptkit export`` wrote. Nothing is fitted, and no code of the folder runs.
+
+    Args:
+        folder: with ``model.safetensors`` and ``config.json``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        home: where features of pictures are kept; default ``$ADAPTKIT_HOME``.
+
+    Raises:
+        ValueError: when the folder is no classifier, or its backbone is not the one that was adapted.
+    """
+    folder = Path(folder)
+    try:
+        config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
+        if config["format"] != FORMAT or config["sha256"] != digest(data):
+            raise ValueError(f"format {config['format']}, or tensors of another classifier")
+        tensors, towers, protocol = read_tensors(data), config["towers"], config["protocol"]
+        name, classnames, node = config["backbone"], tuple(config["classnames"]), config["method"]
+        alone = None if name else NoTowers(**towers[name])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
+        raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
+    where = pick_device(device)
+    if alone is not None:
+        return Classifier(state.build(node, tensors, alone).to(where), alone, classnames, config, None)
+    backbone = pick_backbone(name).to(where)
+    arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
+    cache = open_cache(backbone, Setting(dataset="", backbone=name, **arithmetic), home=home)
+    for tower, want in towers.items():
+        for what, got in identity(backbone if tower == name else cache.tower(tower)).items():
+            if got != want.get(what):
+                raise ValueError(f"{what} of backbone {tower!r} must be {want.get(what)!r}, as adapted; got {got!r}")
+    return Classifier(state.build(node, tensors, backbone).to(where), backbone, classnames, config, cache)
+
+
+def identity(backbone: Backbone) -> dict[str, Any]:
+    """What a backbone must have in common with the one that was adapted."""
+    if isinstance(backbone, NoTowers):
+        return {"dim": backbone.dim, "logit_scale": backbone.logit_scale, "logit_bias": backbone.logit_bias}
+    preprocess = json.loads(json.dumps(backbone.preprocess.describe()))
+    return {"fingerprint": backbone.fingerprint, "vocabulary": backbone.vocabulary, "preprocess": preprocess}
+
+
+def _tested(method: Method, test: Images | None) -> dict[str, float]:
+    """Accuracy, between 0 and 1, and the number of test images."""
+    if test is None or method.output == "score":
+        return {}
+    return {"accuracy": accuracy(method, test), "images": len(test)}
