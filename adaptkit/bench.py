@@ -31,16 +31,7 @@ class Bench:
         self.backbone = pick_backbone(setting.backbone).to(self.device)
         self.sentences = self.write(self.splits)
         self.choose, self.support_options = arguments("supports", setting.support)
-        self.cache = FeatureCache(
-            self.backbone,
-            Store((home or default_home()) / "features"),
-            hook=plugins.manager().hook,
-            load=pick_backbone,
-            dtype=setting.dtype,
-            precision=setting.precision,
-            batch_size=setting.batch_size,
-            progress=progress,
-        )
+        self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         count = len(self.splits.classnames)
         first = count if setting.classes == "all" else (count + 1) // 2
         self.learned, self.new = range(first), range(first, count)
@@ -140,6 +131,22 @@ class Bench:
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""
         return streams.order(self.setting.stream, images.labels.tolist(), parts)  # type: ignore[union-attr]
+
+
+def open_cache(
+    backbone: Backbone, setting: Setting, *, home: Path | None = None, progress: bool = False
+) -> FeatureCache:
+    """The features that a backbone makes, stored as a setting asks."""
+    return FeatureCache(
+        backbone,
+        Store((home or default_home()) / "features"),
+        hook=plugins.manager().hook,
+        load=pick_backbone,
+        dtype=setting.dtype,
+        precision=setting.precision,
+        batch_size=setting.batch_size,
+        progress=progress,
+    )
 
 
 def pick_dataset(name: str) -> Splits:

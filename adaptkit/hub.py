@@ -13,6 +13,9 @@ from urllib import error, request
 
 from PIL import Image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""Of files that are taken for images."""
+
 
 def answers(url: str, seconds: float = 3) -> bool:
     """Whether a host answers in time. In a thread, because looking up its address has no time limit of its own."""

@@ -173,6 +173,11 @@ class Arrays:
             rows = rows[:, None]
         if not need.views and with_views:
             rows = rows[:, 0]
+        if rows.dim() != row_dims + 1 + bool(need.views):
+            shape = "(N, 3, H, W)" if isinstance(need, Pixels) else "(N, D)" if row_dims == 1 else "(N, T, D)"
+            raise ValueError(
+                f"arrays must be {shape} for {name!r}, {need}; got {tuple(self.arrays.get(name, rows).shape)}"
+            )
         return need.read(rows)
 
 

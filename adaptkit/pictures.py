@@ -9,18 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from adaptkit import plugins
-from adaptkit.backbone import Backbone
-from adaptkit.bench import pick_backbone
 from adaptkit.cache import CachedRows, FeatureCache
 from adaptkit.files import digest
-from adaptkit.home import home as default_home
-from adaptkit.hub import decode
+from adaptkit.hub import SUFFIXES, decode
 from adaptkit.images import Images
-from adaptkit.setting import Setting
-from adaptkit.store import Store
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 Picture = str | os.PathLike | Image.Image
 
@@ -70,22 +62,6 @@ def find(paths: Iterable[Path]) -> list[Path]:
             raise ValueError(f"a folder must hold images, {', '.join(SUFFIXES)}; got none in {str(path)!r}")
         found |= dict.fromkeys(inside if path.is_dir() else [existing(path)])
     return [*found]
-
-
-def open_cache(
-    backbone: Backbone, setting: Setting, *, home: Path | None = None, progress: bool = False
-) -> FeatureCache:
-    """The features that a backbone makes, stored as a setting asks."""
-    return FeatureCache(
-        backbone,
-        Store((home or default_home()) / "features"),
-        hook=plugins.manager().hook,
-        load=pick_backbone,
-        dtype=setting.dtype,
-        precision=setting.precision,
-        batch_size=setting.batch_size,
-        progress=progress,
-    )
 
 
 def read(pictures: Sequence[Picture], cache: FeatureCache) -> Images:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from adaptkit import state
 from adaptkit.backbone import Backbone, unit
-from adaptkit.bench import pick_backbone, pick_device
+from adaptkit.bench import open_cache, pick_backbone, pick_device
 from adaptkit.cache import FeatureCache
 from adaptkit.images import Array, Images
 from adaptkit.ops import class_sums
 from adaptkit.options import Spec, method
-from adaptkit.pictures import Picture, open_cache, read
+from adaptkit.pictures import Picture, read
 from adaptkit.run import adapt, predict
 from adaptkit.setting import Setting
 from adaptkit.task import Task

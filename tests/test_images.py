@@ -192,3 +192,9 @@ def test_a_need_may_name_a_second_backbone_and_shares_its_rows(tmp_path):
         "they must be the rows that it computes as a task's own"
     )
     assert own.computed == {}, "and be shared with it"
+
+
+def test_arrays_of_another_shape_than_a_need_wants_are_refused_by_name():
+    images = Images.from_arrays({"patches": torch.zeros(4, 16)}).bind({"patches": Patches()})
+    with pytest.raises(ValueError, match=r"arrays must be \(N, T, D\) for 'patches', Patches.*; got rows of shape"):
+        images.patches

@@ -18,10 +18,9 @@ from pathlib import Path
 from adaptkit import Splits, hookimpl
 from adaptkit.files import FileDigests
 from adaptkit.home import home
-from adaptkit.hub import decode, nearest
+from adaptkit.hub import SUFFIXES, decode, nearest
 from adaptkit.plugins import must_be
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 COLUMNS = ("path", "label", "split")
 

@@ -30,10 +30,10 @@ class CoCoOp(Method):
         return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
 
     def fit(self, task):
-        self.backbone, width = task.backbone, task.backbone.width["text"]
+        self.backbone = task.backbone
         self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
-        hidden = max(1, task.backbone.dim // self.bottleneck)
+        hidden, width = max(1, task.backbone.dim // self.bottleneck), task.backbone.width["text"]
         self.meta_net = nn.Sequential(nn.Linear(task.backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
     def retarget(self, task):
