@@ -175,9 +175,8 @@ class Arrays:
             rows = rows[:, 0]
         if rows.dim() != row_dims + 1 + bool(need.views):
             shape = "(N, 3, H, W)" if isinstance(need, Pixels) else "(N, D)" if row_dims == 1 else "(N, T, D)"
-            raise ValueError(
-                f"arrays must be {shape} for {name!r}, {need}; got {tuple(self.arrays.get(name, rows).shape)}"
-            )
+            got = tuple(rows.shape)
+            raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
         return need.read(rows)
 
 
