@@ -85,9 +85,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--metric", default="accuracy", help="as in the results, or 'harmonic' (default: accuracy)")
     command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
-    command.add_argument(
-        "--out", action="append", default=[], type=Path, metavar="FILE", help=".html, .md, .tex or .csv; may be repeated"
-    )
+    kinds = "write .html, .md, .tex or .csv; may be given again"
+    command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)
     command = commands.add_parser("list", help="what is installed, and which plugin brings it")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")

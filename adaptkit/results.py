@@ -80,5 +80,7 @@ class Result:
             if stated not in (None, result.protocol_hash):
                 raise ValueError(f"protocol_hash {stated!r} for a protocol with {result.protocol_hash!r}")
         except (ValueError, TypeError) as error:
-            raise ValueError(f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}") from error
+            raise ValueError(
+                f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}"
+            ) from error
         return result

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 from adaptkit.results import Result
+from adaptkit.scores import heading, score, unit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class Table(Sequence[Result]):
@@ -36,15 +41,25 @@ class Table(Sequence[Result]):
         """All numbers of shots."""
         return sorted({r.shots for r in self.results})
 
-    def one_protocol(self) -> None:
+    def by_dataset(self) -> dict[str, Table]:
+        """A table for each dataset, in the order they came."""
+        out: dict[str, list[Result]] = {}
+        for r in self.results:
+            out.setdefault(str(r.protocol.get("dataset", "")), []).append(r)
+        return {name: Table(results, self.metric) for name, results in out.items()}
+
+    def one_protocol(self, apart: frozenset[str] = frozenset()) -> None:
         """Everything here may be averaged.
+
+        Args:
+            apart: fields of the protocol that may differ.
 
         Raises:
             ValueError: when two results come from different protocols, naming the first field that differs.
         """
         for r in self.results[1:]:
             ours, theirs = self.results[0].protocol, r.protocol
-            for name in sorted({*ours, *theirs}):
+            for name in sorted({*ours, *theirs} - apart):
                 if ours.get(name) != theirs.get(name):
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
@@ -55,43 +70,71 @@ class Table(Sequence[Result]):
         """Head and rows, as text."""
         self.one_protocol()
         shots = self.shots()
-        head = [
-            "method",
-            *(f"{k} shot{'s' * (k != 1)}" if k else "accuracy" for k in shots),
-            "trained",
-            "extract s",
-            "fit s",
-            "predict s",
-        ]
+        head = ["method", *(heading(k) or self.metric for k in shots), "trained", "extract s", "fit s", "predict s"]
         rows = []
         for name, by_shots in self.groups().items():
             all_ = [r for results in by_shots.values() for r in results]
             marked = name + (" (oracle)" if any(r.oracle for r in all_) else "")
-            times = [mean(r.seconds.get(k, 0.0) for r in all_) for k in ("extract", "fit", "predict")]
+            times = [f"{mean(r.seconds.get(k, 0.0) for r in all_):.2f}" for k in ("extract", "fit", "predict")]
             trained = sorted({r.parameters for r in all_})
             span = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
-            rows.append(
-                [
-                    marked,
-                    *(interval(by_shots.get(k, []), self.metric) for k in shots),
-                    span,
-                    *(f"{t:.2f}" for t in times),
-                ]
-            )
+            rows.append([marked, *(interval(by_shots.get(k, []), self.metric) for k in shots), span, *times])
         return [head, *rows]
 
     def text(self) -> str:
-        """The table for a terminal."""
-        return columns(self.cells())
+        """The table for a terminal; one for each dataset, where there are several."""
+        tables = self.by_dataset()
+        if len(tables) < 2:
+            return columns(self.cells())
+        return "\n\n".join(f"{name}: {unit(self.metric)}\n\n{columns(t.cells())}" for name, t in tables.items())
+
+    def frame(self) -> DataFrame:
+        """A pandas table with a row for each cell and metric."""
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError("frame() needs pandas; pip install pandas") from error
+        return DataFrame(
+            {
+                "dataset": r.protocol.get("dataset"),
+                "backbone": r.protocol.get("backbone"),
+                "method": r.method,
+                "shots": r.shots,
+                "seed": r.seed,
+                "metric": metric,
+                "value": value,
+                "oracle": r.oracle,
+                "parameters": r.parameters,
+                **{name: r.seconds.get(name) for name in ("extract", "fit", "predict")},
+                "memory": r.memory,
+                "protocol": r.protocol_hash,
+            }
+            for r in self.results
+            for metric, value in r.metrics.items()
+        )
+
+    def plot(self, title: str = "") -> Figure:
+        """The metric against shots, with a 95 % band for each method."""
+        from adaptkit.plot import figure
+
+        self.one_protocol()
+        return figure(self, title)
 
     def _repr_html_(self) -> str:
-        head, *rows = self.cells()
-        first = "".join(f"<th>{escape(c)}</th>" for c in head)
-        body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
+        return "".join(
+            (f"<p>{escape(name)}</p>" if name else "") + html(table.cells())
+            for name, table in self.by_dataset().items()
+        )
 
     def __repr__(self) -> str:
         return self.text()
+
+
+def html(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, the first the head, as an HTML table."""
+    first = "".join(f"<th>{escape(c)}</th>" for c in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows[1:])
+    return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -108,15 +151,6 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def interval(results: Sequence[Result], metric: str = "accuracy") -> str:
-    """Mean of a metric, percent, and the half-width of its 95 % interval over seeds (Student's t)."""
-    values = [100 * r.metrics[metric] for r in results if metric in r.metrics]
-    if not values:
-        return "-"
-    return f"{mean(values):.1f}" + (f" ± {half_width(values):.1f}" if len(values) > 1 else "")
-
-
-def half_width(values: Sequence[float]) -> float:
-    """Half-width of the 95 % interval of a mean over few values."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    """Mean of a metric and the half-width of its 95 % interval over seeds, as tables show it."""
+    found = score([results], metric)
+    return found.text(metric) if found else "-"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SHIPPED = (".py", ".pyi", ".yaml", ".json", ".typed", ".html", ".css", ".js")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_every_plugin_and_recipe_is_in_the_wheel(wheel):
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder, package in (("plugins", "adaptkit_plugins"), ("recipes", "adaptkit_recipes"), ("adaptkit", "adaptkit")):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".yaml", ".json", ".typed") and "__pycache__" not in path.parts:
+            if path.suffix in SHIPPED and "__pycache__" not in path.parts:
                 name = f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
                 assert name in inside, f"{name} is missing from the wheel"
 

@@ -1,0 +1,29 @@
+"""``adaptkit compare``: runs side by side."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from adaptkit.commands.asked import home
+from adaptkit.plugins import must_be
+
+
+def command(options: Namespace) -> int:
+    """Print a comparison, or write it in the formats that are asked for."""
+    from adaptkit import formats, page, runs
+    from adaptkit.comparison import Comparison
+
+    writers = {**formats.FORMATS, ".html": page.html}
+    for path in options.out:
+        if path.suffix not in writers:
+            raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))
+    kept = home(options) / "results"
+    folders = [folder if folder.exists() else kept / folder for folder in options.runs]
+    comparison = Comparison(runs.read(folders), options.metric, options.against)
+    for path in options.out:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(writers[path.suffix](comparison), encoding="utf-8")
+        print(path)
+    if not options.out:
+        print(formats.markdown(comparison), end="")
+    return 0

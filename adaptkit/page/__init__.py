@@ -1,0 +1,121 @@
+"""A comparison as one HTML file that needs nothing else: no network, no library, no server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from adaptkit import formats
+from adaptkit.comparison import Column, Comparison, quoted
+from adaptkit.recipe import label
+from adaptkit.results import Result
+from adaptkit.scores import falling, percent, short_names, unit
+
+FILES = ("page.html", "page.css", "page.js", "charts.js")
+COSTS = ("extract", "fit", "predict")
+
+
+def html(comparison: Comparison) -> str:
+    """The page, opened on the comparison's metric; it holds every other metric too."""
+    files = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in FILES}
+    parts = {
+        "title": escape(formats.titled(comparison)),
+        "style": files["page.css"],
+        "data": embedded(content(comparison)),
+        "script": files["page.js"] + files["charts.js"],
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], files["page.html"])
+
+
+def embedded(data: object) -> str:
+    """JSON that cannot end the script element that it stands in, whatever its texts are."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def content(comparison: Comparison) -> dict[str, Any]:
+    """Everything that the page shows."""
+    each = [Comparison(comparison.runs, name, comparison.against) for name in comparison.metrics]
+    short, columns = short_names(comparison.methods), list(dict.fromkeys(c for one in each for c in one.columns))
+    return {
+        "metric": comparison.metric,
+        "against": comparison.against,
+        "metrics": {one.metric: metric(one) for one in each},
+        "datasets": {c.dataset: formats.named(comparison, c.dataset) for c in columns},
+        "methods": [{"label": m, "name": short[m]} for m in comparison.methods],
+        "protocol": protocol(comparison),
+        "costs": [cost(comparison, column, m) for column in columns for m in comparison.methods],
+        "classes": {name: classes(table.results) for name, table in comparison.tables.items()},
+    }
+
+
+def metric(comparison: Comparison) -> dict[str, Any]:
+    """One metric's numbers."""
+    quotes, name = formats.footnotes(comparison), comparison.metric
+    return {
+        "unit": unit(name),
+        "percent": percent(name),
+        "falling": falling(name),
+        "legend": formats.legend(comparison),
+        "sources": quotes,
+        "cells": [
+            {
+                "dataset": column.dataset,
+                "shots": column.shots,
+                "method": method,
+                "mean": round(cell.score.mean, 6),
+                "half": cell.score.half,
+                "mark": formats.mark(comparison, column, method).strip(),
+                "oracle": cell.oracle,
+                "difference": formats.difference(comparison, column, method) if cell.verdict else "",
+                "reference": cell.verdict.reference if cell.verdict else "",
+                "published": quoted(cell.published) if cell.published else None,
+                "source": quotes.index(cell.published.source) + 1 if cell.published else None,
+            }
+            for column, cells in comparison.columns.items()
+            for method, cell in cells.items()
+        ],
+    }
+
+
+def protocol(comparison: Comparison) -> list[str]:
+    """What all numbers have in common, in words."""
+    results = [result for table in comparison.tables.values() for result in table]
+    seeds, fixed = len({result.seed for result in results}), results[0].protocol
+    said = [f"{name} {text(fixed[name])}" for name in ("backbone", "support", "select", "classes") if fixed.get(name)]
+    several = [", ".join(comparison.tables)] if len(comparison.tables) > 1 else []
+    return [*several, *said, f"{seeds} seed{'s' * (seeds != 1)}"]
+
+
+def text(value: object) -> str:
+    """A part of a protocol, as its recipe has it."""
+    return ", ".join(map(label, ({k: v} for k, v in value.items()))) if isinstance(value, Mapping) else str(value)
+
+
+def cost(comparison: Comparison, column: Column, method: str) -> dict[str, Any]:
+    """What a method's cells cost on average, in seconds and in numbers trained."""
+    results = [result for group in comparison.rows(column, method) for result in group]
+    seconds = {name: round(mean(r.seconds.get(name, 0.0) for r in results), 4) if results else None for name in COSTS}
+    trained = mean(r.parameters for r in results) if results else None
+    return {"dataset": column.dataset, "shots": column.shots, "method": method, **seconds, "trained": trained}
+
+
+def classes(results: Sequence[Result]) -> dict[str, Any]:
+    """By test set: the names of its classes and, by method and shots, each one's share of right answers over seeds."""
+    out: dict[str, Any] = {}
+    for result in results:
+        for test, pairs in result.classes.items():
+            found = out.setdefault(test, {"names": [name for name, _ in pairs], "shares": {}})
+            found["shares"].setdefault(result.method, {}).setdefault(result.shots, []).append([s for _, s in pairs])
+    for found in out.values():
+        for by_shots in found["shares"].values():
+            for k, seeds in by_shots.items():
+                by_shots[k] = [
+                    None if None in shares else round(mean(shares), 4) for shares in zip(*seeds, strict=True)
+                ]
+    return out

@@ -1,0 +1,113 @@
+"""Runs: folders of results, as ``adaptkit run`` leaves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adaptkit.published import Published
+from adaptkit.recipe import label
+from adaptkit.results import Result
+from adaptkit.table import Table
+from adaptkit.values import convert
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of results.
+
+    Attributes:
+        folder: where it is.
+        dataset: that the recipe names; "" where there is no recipe.
+        results: one for each cell.
+        published: what the recipe quotes, each with its backbone.
+        notes: what a reader of its numbers must know.
+    """
+
+    folder: Path
+    dataset: str
+    results: Sequence[Result]
+    published: Sequence[Published] = ()
+    notes: Sequence[str] = ()
+
+
+def read_results(*runs: Path | str) -> Table:
+    """Results of one or more runs, from the folders that they lie in: ``read_results("results/toy").frame()``."""
+    return Table([result for run in read(runs) for result in run.results])
+
+
+def read(folders: Sequence[Path | str]) -> list[Run]:
+    """Runs from their folders.
+
+    Raises:
+        ValueError: when a folder has no results, or two answer one cell differently.
+    """
+    runs = [read_run(Path(folder)) for folder in dict.fromkeys(Path(f).resolve() for f in folders)]
+    seen: dict[Any, tuple[Result, Path]] = {}
+    kept = []
+    for run in runs:
+        fresh = []
+        for result in run.results:
+            before, where = seen.setdefault(cell(result), (result, run.folder))
+            if where == run.folder:
+                fresh.append(result)
+            elif answers(before) != answers(result):
+                raise ValueError(
+                    f"runs must not answer one cell differently; got {result.method} at {result.shots} shots, seed "
+                    f"{result.seed}, in {str(where)!r} and {str(run.folder)!r}; compare these one by one"
+                )
+        kept.append(replace(run, results=fresh))
+    return kept
+
+
+def read_run(folder: Path) -> Run:
+    """One run. Of several answers to one cell, as a method leaves whose code was changed, the one written last counts.
+
+    Raises:
+        ValueError: when the folder has no results, or one that cannot be read.
+    """
+    paths = [path for path in folder.glob("*.json") if path.name != RECIPE]
+    if not paths:
+        there = "has none" if folder.is_dir() else "does not exist"
+        raise ValueError(f"a run must be a folder of results; got {str(folder)!r}, which {there}")
+    cells: dict[Any, Result] = {}
+    stale = dict[str, None]()
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
+        result = Result.read(path)
+        before = cells.get(cell(result))
+        if before and answers(before) != answers(result):
+            stale[result.method] = None
+        cells[cell(result)] = result
+    notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
+    dataset, order, published = read_recipe(folder / RECIPE)
+    place = {name: i for i, name in enumerate(order)}
+    results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed))
+    return Run(folder, dataset, results, published, notes)
+
+
+def read_recipe(path: Path) -> tuple[str, list[str], list[Published]]:
+    """A recipe's dataset, its methods' names, and what it quotes, each with its backbone; nothing without a recipe."""
+    if not path.exists():
+        return "", [], []
+    try:
+        recipe = json.loads(path.read_text())
+        quotes = convert(recipe.get("published", []), list[Published], "published")
+        named = [replace(quote, backbone=quote.backbone or recipe["backbone"]) for quote in quotes]
+        return recipe["dataset"], [label(spec) for spec in recipe.get("methods", [])], named
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
+
+
+def cell(result: Result) -> tuple[str, int, int, str]:
+    """What makes two results answers to one question."""
+    return result.method, result.shots, result.seed, result.protocol_hash
+
+
+def answers(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)
+    """What a method answered, without what it cost."""
+    return result.metrics, result.right

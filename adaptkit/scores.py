@@ -1,0 +1,104 @@
+"""What tables show: metrics in their units, means over seeds and datasets, methods by short names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import harmonic_mean, mean, stdev
+
+from adaptkit.results import Result
+
+HARMONIC = ("accuracy", "new/accuracy")  # what "harmonic" is the mean of: base and new classes
+PLAIN = {"nll", "ece", "brier"}  # shown as they are; every other metric as a percentage
+FALLING = {"nll", "ece", "brier", "fpr95"}  # better where smaller
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's mean over seeds.
+
+    Attributes:
+        mean: in the metric's own unit, as records have it.
+        values: one for each seed; none where only the mean has a meaning.
+    """
+
+    mean: float
+    values: tuple[float, ...] = ()
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation over seeds, if there are several."""
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def half(self) -> float | None:
+        """Half-width of the 95 % interval of the mean, if there are several seeds."""
+        return half_width(self.values) if len(self.values) > 1 else None
+
+    def text(self, metric: str) -> str:
+        """Mean and half-width, e.g. ``"70.0 ± 2.1"``."""
+        return show(self.mean, metric) + ("" if self.half is None else f" ± {show(self.half, metric)}")
+
+
+def parts(metric: str) -> tuple[str, ...]:
+    """The metrics that one is made of: itself, but for the harmonic mean of base-to-new."""
+    return HARMONIC if metric == "harmonic" else (metric,)
+
+
+def percent(metric: str) -> bool:
+    """Whether a metric is shown as a percentage."""
+    return metric.rpartition("/")[2] not in PLAIN
+
+
+def falling(metric: str) -> bool:
+    """Whether smaller is better."""
+    return metric.rpartition("/")[2] in FALLING
+
+
+def unit(metric: str) -> str:
+    """A metric's name with what it is counted in."""
+    return f"{metric}, %" if percent(metric) else metric
+
+
+def show(value: float, metric: str, sign: str = "") -> str:
+    """A value as tables have it: percentages with one decimal, others with three."""
+    return f"{100 * value:{sign}.1f}" if percent(metric) else f"{value:{sign}.3f}"
+
+
+def score(groups: Sequence[Sequence[Result]], metric: str) -> Score | None:
+    """Mean over datasets of the mean over seeds; ``None`` when a dataset lacks the metric.
+
+    A harmonic mean is taken last, of averaged base and averaged new, and has no spread over seeds.
+
+    Args:
+        groups: one method's results at one number of shots, dataset by dataset.
+        metric: its name.
+    """
+    means: list[float] = []
+    values: tuple[float, ...] = ()
+    for part in parts(metric):
+        rows = [{r.seed: r.metrics[part] for r in group if part in r.metrics} for group in groups]
+        if not rows or not all(rows):
+            return None
+        means.append(mean(mean(row.values()) for row in rows))
+        if all(row.keys() == rows[0].keys() for row in rows):
+            values = tuple(mean(row[seed] for row in rows) for seed in rows[0])
+    return Score(means[0], values) if len(means) == 1 else Score(harmonic_mean(means))
+
+
+def heading(shots: int) -> str:
+    """A column's heading; "" where nobody counted."""
+    return f"{shots} shot{'s' * (shots != 1)}" if shots else ""
+
+
+def short_names(labels: Sequence[str]) -> dict[str, str]:
+    """Labels without their options, but for those that would be alike."""
+    short = [label.partition("(")[0] for label in labels]
+    return {label: s if short.count(s) == 1 else label for label, s in zip(labels, short, strict=True)}
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half-width of the 95 % interval of a mean over few values (Student's t)."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
