@@ -4,8 +4,9 @@ Source: Zhu et al., Generalized Logit Adjustment: Calibrating Fine-tuned Models 
 Models, arXiv:2310.08106.
 Deviations: the bias of pre-training is the minimum of a convex risk and is solved for, by Newton's method; the release
 takes 1000 small gradient steps under constraints. It is estimated on support and validation images, as in the release's
-few-shot code. `base` is brought to a temperature at which its confidence on validation images is its accuracy there;
-without them it stays as it is. The support's own bias comes from its counts.
+few-shot code, where all classes have as many. Here they weigh as much, as in the balanced target distribution of the
+theory; else the support's own bias would come back. `base` is brought to a temperature at which its confidence on
+validation images is its accuracy there; without them it stays as it is. The support's own bias comes from its counts.
 Interactions: `base` is the adapted model; over the default, zero-shot itself, what remains is zero-shot debiased.
 """
 
@@ -49,20 +50,22 @@ class GLA(ZeroShot):
 
 
 def pretraining_bias(logits, labels, steps):
-    """``(C,)``, mean 0: what subtracted from the logits makes their mean cross-entropy least.
+    """``(C,)``, mean 0: what subtracted from the logits makes the classes' mean cross-entropy least.
 
     A class without images is left at the mean of the others, as nothing bounds it.
     """
     logits = logits.double()
     counts = labels.bincount(minlength=logits.shape[1]).double()
     seen = counts > 0
-    logits, share, bias = logits[:, seen], (counts / counts.sum())[seen], logits.new_zeros(int(seen.sum()))
+    weight = 1 / (counts[labels] * seen.sum())  # (N,)
+    logits, bias = logits[:, seen], logits.new_zeros(int(seen.sum()))
     for _ in range(steps):
         p = (logits - bias).softmax(-1)
-        gradient, hessian = share - p.mean(0), torch.diag(p.mean(0)) - p.T @ p / len(p)
+        said = weight @ p  # (C,)
+        gradient, hessian = 1 / len(bias) - said, torch.diag(said) - (weight[:, None] * p).T @ p
         step = torch.linalg.solve(hessian + 1 / len(bias), gradient)  # the constant direction is free; it is held
         size = 1.0
-        while size > 1e-6 and risk(logits, bias - size * step, share) > risk(logits, bias, share):
+        while size > 1e-6 and risk(logits, bias - size * step, weight) > risk(logits, bias, weight):
             size /= 2
         bias = bias - size * step
         if float(gradient.abs().max()) < 1e-9:
@@ -72,9 +75,9 @@ def pretraining_bias(logits, labels, steps):
     return out.float()
 
 
-def risk(logits, bias, share):
-    """Mean cross-entropy, up to a constant."""
-    return float((logits - bias).logsumexp(-1).mean() + share @ bias)
+def risk(logits, bias, weight):
+    """The classes' mean cross-entropy, up to a constant."""
+    return float(weight @ (logits - bias).logsumexp(-1) + bias.mean())
 
 
 def temperature(logits, labels):

@@ -2,10 +2,11 @@
 
 Source: Han et al., DOTA: Distributional Test-Time Adaptation of Vision-Language Models, arXiv:2409.19375.
 Deviations: means start at the class embeddings, as the paper has it; a copy of its code that is found on the web
-starts them all at 0.001. Its hyperparameters were chosen for each test set; our defaults are those of later papers'
-comparisons. Classes with less than a millionth of an image's probability are not updated by it. The Gaussian term is
-sized for logits of scale 100, so it is multiplied by a hundredth of the checkpoint's scale. The questions that it can
-put to a human are not here. Memory: one ``(D, D)`` matrix a class, 1 GB for 1000 classes of CLIP ViT-B.
+starts them all at 0.001, and leaves `eps` out for the first image. Its hyperparameters were chosen for each test set;
+our defaults are those of later papers' comparisons. Classes with less than a millionth of an image's probability are
+not updated by it. The Gaussian term is sized for logits of scale 100, so it is multiplied by a hundredth of the
+checkpoint's scale. The questions that it can put to a human are not here. Memory: one ``(D, D)`` matrix a class, 1 GB
+for 1000 classes of CLIP ViT-B.
 """
 
 import torch

@@ -2,7 +2,8 @@
 
 Source: Qian and Hu, Online Zero-Shot Classification with CLIP, arXiv:2408.13320. Names as in the paper.
 Deviations: none known. The weight of the proxies grows with the share of the stream that is past, so its length must
-be given; beyond it the weight stays. The logits are the logarithm of the mixed probabilities.
+be given; beyond it the weight stays. The proxies' temperature must be above the zero-shot one's, so it is rescaled with
+the backbone's. The logits are the logarithm of the mixed probabilities.
 """
 
 import torch
@@ -21,7 +22,7 @@ class OnZeta(ZeroShot):
     c_w: float = 0.5  # step of the proxies
     alpha: float = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
     beta: float = 0.8  # weight of the proxies' answer at the stream's end
-    tau: float = 0.04  # temperature of the proxies' cosines
+    tau: float = 0.04  # temperature of the proxies' cosines, for a logit scale of 100
 
     def fit(self, task):
         super().fit(task)
@@ -35,8 +36,9 @@ class OnZeta(ZeroShot):
         log_q = (self.zero_shot(batch.x)[0] + self.rho).log_softmax(-1)
         q = log_q.exp()
         self.rho = (self.rho - self.c_rho / self.seen.sqrt() * (q - self.alpha / len(q))).clamp_min(0)
-        log_p = (self.proxies @ x / self.tau).log_softmax(-1)
-        grad = torch.outer(log_p.exp() - q, x) / self.tau  # (C, D)
+        tau = self.tau * 100 / self.backbone.logit_scale
+        log_p = (self.proxies @ x / tau).log_softmax(-1)
+        grad = torch.outer(log_p.exp() - q, x) / tau  # (C, D)
         self.proxies = unit(self.proxies - self.c_w / self.seen.sqrt() * grad)
         beta = self.beta * (self.seen / self.n).clamp_max(1).sqrt()
         return torch.logaddexp(beta.log() + log_p, (1 - beta).log() + log_q)[None]

@@ -5,8 +5,9 @@ arXiv:2410.19294.
 Deviations: the covariance is that of the released code, diagonal and drawn towards the identity, where the paper
 subtracts the prompts' second moment from the images'. The release adds logits of InMaP; here they are the `base`'s. As
 in the paper, and not as released, the bias is that of the fused logits, and what is subtracted is the latest estimate
-and not the sum of all. A class that no image is assigned to has the mean probabilities of all images. The release's
-ten rounds are at most made.
+and not the sum of all. A class that no image is assigned to has the mean probabilities of all images. As released,
+images whose two best logits are within 1/C do not count, and the eigenvector is a power iteration from equal shares,
+stopped once a step moves it by less than 0.001: short of it, where classes are seldom confused. At most ten rounds.
 """
 
 from dataclasses import field

@@ -3,7 +3,8 @@
 Source: Zanella et al., Realistic Test-Time Adaptation of Vision-Language Models, arXiv:2501.03729. Names as in the
 paper.
 Deviations: the released code divides the first variance by the number of queries once in every 2500 of them; ours once.
-As in the release, the likelihood has no determinant, and the temperature of both its terms is TransCLIP's, 50.
+Before its correction of April 2025 it left the determinants out of the likelihood. As in the release, the temperature
+of both terms of the likelihood is TransCLIP's, 50.
 """
 
 import torch
@@ -56,7 +57,8 @@ class StatA(ZeroShot):
     def assign(self, x, y_hat, log_z, mu, var, edges):
         """``z ~ y_hat^lambda exp((log-likelihood + pull of the neighbours) / tau)``, for all queries at once."""
         scale = 1 / var  # (C, D)
-        likelihood = x @ (mu * scale).T - 0.5 * (x.square() @ scale.T + (mu.square() * scale).sum(1))
+        constants = (mu.square() * scale + var.log()).sum(1)  # the determinants differ, as the variances do
+        likelihood = x @ (mu * scale).T - 0.5 * (x.square() @ scale.T + constants)
         for _ in range(self.sweeps):
             near = edges @ log_z.clamp_min(NIL).exp()
             log_z = (self.lam * y_hat + likelihood / self.tau + self.pull * near / (2 * self.neighbours)).log_softmax(

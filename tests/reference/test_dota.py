@@ -1,51 +1,52 @@
-"""DOTA's running sums as weighted averages over all images so far, each about the mean of its moment."""
+"""DOTA once more, image by image in numpy, from the paper (arXiv:2409.19375)."""
 
 import numpy as np
 import pytest
 
 from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import close, softmax, texts_and_images
+
+OPTIONS = {"sigma": 0.3, "eps": 0.1, "rho": 0.2, "eta": 0.9}
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def softmax(a):
-    e = np.exp(a - a.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def reference(stream, text, sigma, eps, rho, eta, keep, scale):
+def dota(text, stream, scale, sigma, eps, rho, eta, keep=1.0):
+    """Logits of a stream of images, ``(N, V, D)``: each is answered first and then counted, view by view."""
     classes, dim = text.shape
-    mean_sum, count, answers = text.copy(), np.ones(classes), []
-    scatter = [sigma * np.eye(dim) for _ in text]
+    mu, cov, c = text.copy(), np.array([sigma * np.eye(dim)] * classes), np.ones(classes)
+    answers = []
     for views in stream:
         p = softmax(scale * views @ text.T)
-        kept = np.argsort(-(p * np.log(p + 1e-300)).sum(1), kind="stable")[: max(1, int(keep * len(views)))]
+        entropy = -(p * np.log(p)).sum(-1)
+        kept = np.argsort(entropy)[: max(1, int(len(views) * keep))]
         x, p = views[kept], p[kept]
-        means = mean_sum / count[:, None]
-        shared = np.mean([s / n for s, n in zip(scatter, count, strict=True)], axis=0)
-        precision = np.linalg.inv((1 - eps) * shared + eps * np.eye(dim))
-        q = x.mean(0)
-        gaussian = np.array([q @ precision @ m - 0.5 * m @ precision @ m for m in means])
-        weight = min(rho * count.mean() / len(kept), eta)
-        answers.append((scale * x @ text.T).mean(0) + weight * scale / 100 * gaussian)
-        for c in range(classes):
-            for row, share in zip(x, p[:, c], strict=True):
-                scatter[c] = scatter[c] + share * np.outer(row - means[c], row - means[c])
-                mean_sum[c] = mean_sum[c] + share * row
-                count[c] += share
-    return np.stack(answers)
+        precision = np.linalg.inv((1 - eps) * cov.mean(0) + eps * np.eye(dim))
+        f = np.array([x.mean(0) @ precision @ m - m @ precision @ m / 2 for m in mu])
+        weight = min(rho * c.mean() / len(x), eta)
+        answers.append(scale * x.mean(0) @ text.T + weight * scale / 100 * f)
+        for k in range(classes):
+            new_mu, new_cov = c[k] * mu[k], c[k] * cov[k]
+            for view, q in zip(x, p[:, k], strict=True):
+                new_mu = new_mu + q * view
+                new_cov = new_cov + q * np.outer(view - mu[k], view - mu[k])
+            total = c[k] + p[:, k].sum()
+            mu[k], cov[k], c[k] = new_mu / total, new_cov / total, total
+    return np.array(answers)
 
 
-@pytest.mark.parametrize(("views", "keep"), [(1, 0.1), (6, 0.5)])
-def test_answers_are_those_of_weighted_averages(views, keep):
-    rng = np.random.default_rng(0)
-    text = unit(rng.standard_normal((5, 8)))
-    stream = unit(text[rng.integers(0, 5, 50), None] + 0.4 * rng.standard_normal((50, views, 8)))
-    task = Task.from_arrays((np.zeros((0, 8)), np.zeros(0, int)), text, logit_scale=20.0)
-    options = {"sigma": 0.05, "eps": 0.01, "rho": 0.1, "eta": 0.6, "keep": keep}
-    got = predict(adapt(method("dota", views=views, **options), task), stream).numpy()
-    want = reference(stream, text, scale=20.0, **options)
-    off = np.abs(got - want).max() / np.abs(want).max()
-    assert off < 1e-4, f"logits are off by {off:.2g} of the largest"
+def ask(text, stream, scale=6.0, **options):
+    task = Task.from_arrays((stream[:0], []), text, logit_scale=scale)
+    return predict(adapt(method("dota", **OPTIONS, **options), task), stream)
+
+
+def test_dota_is_the_papers():
+    text, stream, _ = texts_and_images()
+    want = dota(text, stream[:, None], 6.0, **OPTIONS)
+    close(ask(text, stream), want, "dota's logits")
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.1])  # two of five; one, though a tenth is none
+def test_of_many_views_the_surest_stand_for_the_image(keep):
+    text, _, _ = texts_and_images()
+    stream = np.stack([texts_and_images(spread=s)[1] for s in (0.6, 0.3, 0.9, 0.7, 0.8)], axis=1)
+    want = dota(text, stream, 6.0, **OPTIONS, keep=keep)
+    close(ask(text, stream, views=5, keep=keep), want, "dota's logits")

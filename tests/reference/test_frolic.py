@@ -1,60 +1,67 @@
-"""Frolic in double precision: the temperature by a root finder, the bias by an eigenvector."""
+"""Frolic once more, in numpy, from the paper (arXiv:2410.19294)."""
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
 
 from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import close, softmax, unit
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def softmax(a):
-    e = np.exp(a - a.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+def confidence(logits):
+    return softmax(logits).max(-1).mean()
 
 
 def stationary(means):
+    """The prior that the mean predictions of each class leave as it is, by power iteration, stopped as released."""
     prior = np.full(len(means), 1 / len(means))
     for _ in range(100):
-        before, prior = prior, means.T @ prior
+        before, prior = prior, prior @ means
         if np.abs(prior - before).sum() < 1e-3:
             break
     return prior / prior.sum()
 
 
-def reference(x, prompts, shrink, rounds, scale):
-    text = unit(np.stack([unit(rows).mean(0) for rows in prompts]))
-    logits, classes = scale * x @ text.T, len(text)
-    rows = np.concatenate([x, *map(unit, prompts)])
-    inverse = np.linalg.inv((1 - shrink) * np.diag(np.diag(np.cov(rows.T))) + shrink * np.eye(x.shape[1]))
-    gaussian = np.stack([x @ inverse @ z - 0.5 * z @ inverse @ z for z in text], 1)
-    aim = softmax(logits).max(1).mean()
-    fused = logits + gaussian / np.exp(brentq(lambda t: softmax(gaussian / np.exp(t)).max(1).mean() - aim, -14, 14))
-    p, prior = softmax(fused), np.full(classes, 1 / classes)
+def frolic(x, sentences, f_c, shrink=0.9, rounds=10):
+    """Fused logits less the log of the label bias, which is estimated on them."""
+    z = np.array([unit(unit(rows).mean(0)) for rows in sentences])
+    seen = np.concatenate([x, *(unit(rows) for rows in sentences)])
+    var = (1 - shrink) * seen.var(0, ddof=1) + shrink
+    f_g = np.array([[xi / var @ zk - zk / var @ zk / 2 for zk in z] for xi in x])
+    low, high = 1e-6, 1e3
+    for _ in range(200):  # tau_f: both are as confident
+        tau = np.sqrt(low * high)
+        low, high = (tau, high) if confidence(f_g / tau) > confidence(f_c) else (low, tau)
+    fused = f_c + f_g / tau
+    p, classes, beta = softmax(fused), len(z), np.full(len(z), 1 / len(z))
     for _ in range(rounds):
-        corrected = fused - np.log(prior)
-        top = np.sort(corrected, 1)
-        sure, labels = top[:, -1] - top[:, -2] > 1 / classes, corrected.argmax(1)
-        chosen = [p[sure & (labels == c)] for c in range(classes)]
-        before, prior = prior, stationary(np.stack([(rows if len(rows) else p).mean(0) for rows in chosen]))
-        if np.abs(prior - before).sum() < 1e-3:
+        f_d = fused - np.log(beta)
+        best = np.sort(f_d)[:, ::-1]
+        sure, label = best[:, 0] - best[:, 1] > 1 / classes, f_d.argmax(-1)
+        of = [sure & (label == k) for k in range(classes)]
+        before, beta = beta, stationary(np.array([p[rows].mean(0) if rows.any() else p.mean(0) for rows in of]))
+        if np.abs(beta - before).sum() < 1e-3:
             break
-    return fused - np.log(prior), prior
+    return fused - np.log(beta)
 
 
-@pytest.mark.parametrize(("shrink", "rounds", "per_class"), [(0.9, 10, 3), (0.5, 2, 1)])
-def test_logits_are_those_of_the_formulas(shrink, rounds, per_class):
-    rng = np.random.default_rng(0)
-    names = unit(rng.standard_normal((6, 12)))
-    prompts = [unit(name + 0.2 * rng.standard_normal((per_class, 12))) for name in names]
-    frequent = rng.choice(6, 60, p=[0.4, 0.3, 0.1, 0.1, 0.1, 0.0])
-    x = unit(names[frequent] + 0.3 * rng.standard_normal((60, 12)))
-    task = Task.from_arrays((np.zeros((0, 12)), np.zeros(0, int)), prompts, logit_scale=15.0)
-    got = predict(adapt(method("frolic", shrink=shrink, rounds=rounds), task), x).numpy()
-    want, prior = reference(x, prompts, shrink, rounds, 15.0)
-    assert prior.max() > 1.5 / 6, "the case must have a bias to correct"
-    off = np.abs(got - want).max() / np.abs(want).max()
-    assert off < 1e-4, f"logits are off by {off:.2g} of the largest"
+def draw(seed=0):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((5, 8))
+    sentences = [c + 0.5 * rng.standard_normal((t, 8)) for c, t in zip(centre, (4, 2, 3, 4, 1), strict=True)]
+    return sentences, unit(centre[rng.choice(5, 40, p=[0.5, 0.2, 0.2, 0.1, 0])] + rng.standard_normal((40, 8)))
+
+
+@pytest.mark.parametrize("options", [{}, {"shrink": 0.3, "rounds": 2}])
+def test_frolic_is_the_papers(options):
+    sentences, x = draw()
+    text = np.array([unit(unit(rows).mean(0)) for rows in sentences])
+    got = adapt(method("frolic", **options), Task.from_arrays((x[:0], []), sentences, logit_scale=6.0))
+    close(predict(got, x), frolic(x, sentences, 6 * x @ text.T, **options), "frolic's logits")
+
+
+def test_frolic_fuses_with_the_logits_of_its_base():
+    sentences, x = draw(1)
+    task = Task.from_arrays((x[:0], []), sentences, logit_scale=6.0)
+    base = predict(adapt(method("in-map", iterations=20), task), x).double().numpy()
+    got = predict(adapt(method("frolic", base={"in-map": {"iterations": 20}}), task), x)
+    close(got, frolic(x, sentences, base), "frolic's logits")

@@ -63,6 +63,14 @@ def test_gda_is_the_papers_formula_with_unequal_shots_and_stacked_views():
     close(predict(fit("gda", text, x, labels, scale, alpha=alpha), queries), want, "gda's logits")
 
 
+def test_gda_may_take_its_priors_from_the_support():
+    text, x, labels, queries = draw((2, 5, 1, 3))
+    equal, own = (fit("gda", text, x, labels, alpha=0.7, priors=priors) for priors in ("equal", "support"))
+    shares = np.array([2, 5, 1, 3]) / 11
+    want = 0.7 * 50.0 / 100 * (np.log(shares) - np.log(1 / 4))
+    close(predict(own, queries) - predict(equal, queries), np.tile(want, (25, 1)), "what priors add")
+
+
 def test_gda_from_one_plain_image_a_class_falls_back_on_the_text():
     text, x, labels, queries = draw((1, 1, 1), views=1)
     got = predict(fit("gda", text, x, labels), queries).argmax(-1)

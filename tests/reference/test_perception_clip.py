@@ -1,50 +1,61 @@
-"""PerceptionCLIP's two steps, one image, class and circumstance at a time."""
+"""PerceptionCLIP once more, in numpy loops, from the paper (arXiv:2308.01313)."""
 
-import dataclasses
+import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import close, softmax, unit
 
-FACTORS = [["", "in snow|on ice"], ["", "dark"]]
-ENDS = [[""], [", dark"], [", in snow", ", on ice"], [", in snow, dark", ", on ice, dark"]]  # synonyms, by circumstance
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+FACTORS = (("", "in a city | downtown", "indoors"), ("", "dark"))
+CLASSES = ("cat", "dog", "cow")
+SCALE = 8.0
 
 
-def world(rng, classes=3, dim=6):
-    names = [f"thing {c}" for c in range(classes)]
-    plain = [[f"a photo of a {n}.", f"art of a {n}"] for n in names]
-    every = [[p.rstrip(".") + e + "." * p.endswith(".") for ends in ENDS for e in ends for p in own] for own in plain]
-    every[0] += [f"a photo of an object{e}." for ends in ENDS for e in ends]
-    vectors = {s: rng.standard_normal(dim).astype(np.float32) for own in every for s in own}
-    text = [np.stack([vectors[s] for s in own]) for own in every]
-    nothing = (np.zeros((0, dim)), np.zeros(0, int))
-    task = Task.from_arrays(nothing, text, classnames=names, prompts=every, logit_scale=7.0)
-    return dataclasses.replace(task, prompts=tuple(map(tuple, plain))), vectors, plain
+def embed(sentence):
+    """A raw embedding that knows which words there are, and not in which order."""
+    words = re.findall(r"[a-z]+", sentence.lower())
+    return sum(np.random.default_rng(sum(map(ord, w)) * 31 + len(w)).standard_normal(12) for w in words)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize("without_class", ["", "a photo of an object."])
-def test_it_is_the_sum_over_circumstances(temperature, without_class):
-    rng = np.random.default_rng(0)
-    task, vectors, plain = world(rng)
-    x = unit(rng.standard_normal((9, 6))).astype(np.float32)
+def perception(x, prompts, temperature, without_class=""):
+    """``log sum_z p(y|x, z) p(z|x)``. Synonyms are averaged, and so are the prompts of a class."""
+    circumstances = [[value.split("|") for value in values] for values in FACTORS]
 
-    def embed(sentences, ends):
-        rows = [unit(vectors[s.rstrip(".") + e + "." * s.endswith(".")]) for e in ends for s in sentences]
-        return unit(np.mean(rows, 0))
+    def mean(bases, z):
+        said = [f"{base} {' '.join(words)}" for base in bases for words in itertools.product(*z)]
+        return unit(np.mean([unit(embed(s)) for s in said], axis=0))
 
-    options = {"factors": FACTORS, "temperature": temperature, "without_class": without_class}
-    got = predict(adapt(method("perception-clip", **options), task), x).exp().numpy()
-    for image, row in zip(x, got, strict=True):
-        f = np.array([[7 * image @ embed(own, ends) for ends in ENDS] for own in plain])  # (C, Z)
-        if without_class:
-            p_z = np.exp(np.array([7 * image @ embed([without_class], ends) for ends in ENDS]) / temperature)
-        else:
-            p_z = np.exp(f / temperature).sum(0)
-        want = (np.exp(f) / np.exp(f).sum(0) * (p_z / p_z.sum())).sum(1)
-        assert np.abs(row - want).max() < 1e-5, f"probabilities must be {want}; got {row}"
+    zs = list(itertools.product(*circumstances))
+    logits = np.array([[[SCALE * xi @ mean(bases, z) for z in zs] for bases in prompts] for xi in x])  # (N, C, Z)
+    if without_class:
+        p_z = softmax(np.array([[SCALE * xi @ mean([without_class], z) for z in zs] for xi in x]) / temperature)
+    else:
+        p_z = np.exp(logits / temperature).sum(1)
+        p_z /= p_z.sum(1, keepdims=True)
+    return np.log((softmax(logits, axis=1) * p_z[:, None]).sum(-1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"temperature": 1.0}, {"temperature": 3.0}, {"temperature": 2.0, "without_class": "a photo of an object"}],
+)
+def test_perception_clip_is_the_papers(options):
+    prompts = tuple((f"a photo of a {c}.", f"art of the {c}.") for c in CLASSES)
+    x = unit(np.random.default_rng(0).standard_normal((9, 12)))
+    text = [[embed(s) for s in sentences] for sentences in prompts]
+    task = Task.from_arrays((x[:0], []), text, classnames=CLASSES, prompts=prompts, logit_scale=SCALE)
+    said = []
+
+    def encode(sentences):
+        said.extend(sentences)
+        return torch.tensor(np.array([embed(s) for s in sentences])).float()
+
+    task = replace(task, encode=encode)
+    got = adapt(method("perception-clip", factors=FACTORS, **options), task)
+    assert "a photo of a cat, downtown, dark." in said, f"circumstances must follow the sentence; got {said}"
+    close(predict(got, x), perception(x, prompts, **options), "perception-clip's logits")

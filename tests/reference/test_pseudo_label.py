@@ -1,9 +1,13 @@
-"""The pseudo-labelled support: what it takes, and that it never looks at a label."""
+"""Pseudo-labelled supports: what they take, and that they never look at a label."""
+
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pytest
 import torch
 
-from adaptkit import Task, plugins
+from adaptkit import Task, adapt, method, plugins, predict
 from adaptkit.images import Images
 
 
@@ -27,9 +31,69 @@ def test_each_class_has_its_surest_images_and_no_more_than_shots():
     assert val is None, "pseudo-labels must come without labelled validation images"
 
 
-def test_true_labels_change_nothing():
+@pytest.mark.parametrize("rule", ["pseudo-label", "fpl", "grip"])
+def test_true_labels_change_nothing(rule):
     task, x = task_and_images()
-    choose = plugins.pick("supports", "pseudo-label")
+    choose = partial(plugins.pick("supports", rule), **({"by": "tip-adapter"} if rule == "grip" else {}))
     supports = [choose(task, Images.from_arrays(x, np.full(len(x), c)), None, shots=2, seed=1)[0] for c in (0, 4)]
     assert torch.equal(supports[0].index, supports[1].index), "the images depend on labels that must not be read"
     assert torch.equal(supports[0].labels, supports[1].labels), "the pseudo-labels depend on the true ones"
+
+
+def deferred(p, shots):
+    """Gale and Shapley's algorithm: images propose, the likeliest class first; classes keep the surest."""
+    wishes = {i: list(np.argsort(-p[i], kind="stable")) for i in range(len(p))}
+    held = {c: [] for c in range(p.shape[1])}
+    free = list(wishes)
+    while free:
+        i = free.pop()
+        if wishes[i]:
+            c = wishes[i].pop(0)
+            held[c] = sorted([*held[c], i], key=lambda j: -p[j, c])
+            free += held[c][shots:]
+            held[c] = held[c][:shots]
+    return [(i, c) for c in held for i in held[c]]
+
+
+@pytest.mark.parametrize("shots", [1, 3, 8, 20])
+def test_fpl_gives_an_image_to_the_likeliest_class_without_enough_surer_ones(shots):
+    task, x = task_and_images()
+    p = task.backbone.logits(torch.nn.functional.normalize(torch.tensor(x), dim=-1), task.text).softmax(-1).numpy()
+    support, val = plugins.pick("supports", "fpl")(task, Images.from_arrays(x), None, shots=shots, seed=1)
+    got = list(zip(support.index.tolist(), support.labels.tolist(), strict=True))
+    assert got == deferred(p, shots), f"rows and labels must be {deferred(p, shots)}; got {got}"
+    assert len(got) == min(40, 5 * shots), "every class has as many, as long as there are images"
+    assert val is None, "pseudo-labels must come without labelled validation images"
+
+
+def test_grip_grows_by_the_answers_of_the_method_it_is_given():
+    task, x = task_and_images()
+    train, options = Images.from_arrays(x, np.zeros(len(x), int)), {"by": {"gda": {"alpha": 10.0}}, "rounds": 3}
+    support, val = plugins.pick("supports", "grip")(task, train, None, shots=6, seed=1, **options)
+    want = plugins.pick("supports", "fpl")(task, train, None, shots=2, seed=1)[0]
+    for shots in (4, 6):
+        gda = adapt(method("gda", alpha=10.0), replace(task, support=want))
+        pairs = deferred(predict(gda, x).softmax(-1).numpy(), shots)
+        rows, labels = map(torch.tensor, zip(*pairs, strict=True))
+        want = train[rows].label(labels)
+    assert torch.equal(support.index, want.index), "each round labels all images by what the last one learned"
+    assert torch.equal(support.labels, want.labels), "and relabels them"
+    assert val is None
+    once = plugins.pick("supports", "grip")(task, train, None, shots=6, seed=1, by="gda", rounds=1)[0]
+    zero_shot = plugins.pick("supports", "fpl")(task, train, None, shots=6, seed=1)[0]
+    assert torch.equal(once.index, zero_shot.index), "a single round is FPL's"
+    assert not torch.equal(support.index, once.index), "the rounds must change something, or this test is too easy"
+
+
+def test_grip_draws_from_the_seed_alone():
+    task, x = task_and_images()
+    rows = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        by = {"proker": {"features": 4}}  # drawn at random
+        chosen = plugins.pick("supports", "grip")(task, Images.from_arrays(x), None, shots=4, seed=1, by=by, rounds=2)
+        rows.append(chosen[0].index)
+        assert torch.initial_seed() == noise, "the generator of the run must be as before"
+    assert torch.equal(*rows), "one seed, one support"
+    with pytest.raises(ValueError, match="rounds must be 1 or more; got 0"):
+        plugins.pick("supports", "grip")(task, Images.from_arrays(x), None, shots=4, seed=1, rounds=0)

@@ -1,116 +1,100 @@
-"""TIMO once more, in numpy loops and double precision, from the paper's formulas."""
-
-import itertools
+"""TIMO and TIMO-S once more, in numpy loops, from the paper (arXiv:2412.11375)."""
 
 import numpy as np
 import pytest
-import torch
 
 from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import close, softmax, unit
+
+SCALE, ALPHAS, GAMMAS = 60.0, [10.0**i for i in range(-4, 5)], range(5, 101, 5)
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def draw(counts=(3, 1, 4), prompts=5, views=3, dim=8, queries=30, seed=0):
-    """Sentences of every class, raw support views, labels in no order, queries and their labels."""
+def draw(seed=0, classes=4, sentences=(7, 5, 6, 5), shots=(3, 1, 2, 4), views=3, dim=9, wobble=0.9):
+    """Raw embeddings, whose norms differ: sentences per class, support views, labels, validation images."""
     rng = np.random.default_rng(seed)
-    centres = unit(rng.standard_normal((len(counts), dim)))
-    sentences = [unit(c + 0.6 * rng.standard_normal((prompts, dim))) for c in centres]
-    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    x = centres[labels][:, None] + 0.6 * rng.standard_normal((len(labels), views, dim))
-    x *= rng.uniform(1, 9, (len(labels), views, 1))
-    truth = rng.integers(len(counts), size=queries)
-    return sentences, x, labels, unit(centres[truth] + 0.7 * rng.standard_normal((queries, dim))), truth
+    centre = rng.standard_normal((classes, dim))
+    text = [c + wobble * rng.standard_normal((t, dim)) for c, t in zip(centre, sentences, strict=True)]
+    y = rng.permutation(np.repeat(np.arange(classes), shots))
+    x = centre[y][:, None] + 0.7 * rng.standard_normal((len(y), views, dim))
+    x *= rng.uniform(0.5, 2, x.shape[:2])[..., None]
+    val_y = rng.integers(classes, size=40)
+    return text, x, y, unit(centre[val_y] + 1.5 * rng.standard_normal((40, dim))), val_y
 
 
-def guided_text(sentences, x, labels, gamma):
-    """Each class's text, its sentences weighted by softmax of gamma times their normalised match; and the matches."""
-    text, matches = [], []
-    for c, rows in enumerate(sentences):
-        images = [unit(views.mean(0)) for views, label in zip(x, labels, strict=True) if label == c]
-        match = np.array([row @ unit(np.mean(images, 0)) for row in rows])
-        weights = np.exp(gamma * match / np.linalg.norm(match))
-        text.append(unit(sum(w * row for w, row in zip(weights / weights.sum(), rows, strict=True))))
-        matches.append(match)
-    return np.array(text), matches
+def image_guided_text(text, x, y, gamma):
+    """Class weights, and the sentences of each class by their match to its images, with that match."""
+    p = min(len(t) for t in text)
+    weights, ranked = [], []
+    for c, raw in enumerate(text):
+        t = unit(raw[:p])
+        prototype = unit(np.mean([unit(image.mean(0)) for image in x[y == c]], axis=0))
+        match = np.array([sentence @ prototype for sentence in t])
+        share = softmax(gamma * match / np.linalg.norm(match))
+        weights.append(unit(sum(s * sentence for s, sentence in zip(share, t, strict=True))))
+        ranked.append([(match[i], t[i]) for i in np.argsort(-match)])
+    return np.array(weights), ranked
 
 
-def discriminant(sentences, matches, x, labels, count, queries):
-    """Log-posterior under the Gaussians of GDA, the `count` best-matching sentences of a class among its samples."""
-    samples, owners = [], []
-    for views, label in zip(x, labels, strict=True):
-        for view in views:
-            samples.append(unit(view))
-            owners.append(label)
-    for c, (rows, match) in enumerate(zip(sentences, matches, strict=True)):
-        order = list(np.argsort(-match))
-        for p in (order + order)[:count]:
-            samples.append(match[p] * rows[p])
-            owners.append(c)
-    samples, owners = np.array(samples), np.array(owners)
-    means = np.array([samples[owners == c].mean(0) for c in range(len(sentences))])
-    centred, d = samples - means[owners], samples.shape[1]
-    s = centred.T @ centred / (len(samples) - 1)
-    precision = d * np.linalg.pinv((len(samples) - 1) * s + np.trace(s) * np.eye(d))
-    return np.array([[q @ precision @ m - 0.5 * m @ precision @ m for m in means] for q in queries])
+def text_guided_gaussians(ranked, x, y, count, queries):
+    """Discriminants of Gaussians with one covariance, on all views and the `count` best sentences a class."""
+    classes, dim = len(ranked), x.shape[-1]
+    rows = [[unit(view) for image in x[y == c] for view in image] for c in range(classes)]
+    for c in range(classes):
+        rows[c] += [match * t for match, t in (ranked[c] * 2)[:count]]
+    means = [np.mean(r, axis=0) for r in rows]
+    n = sum(len(r) for r in rows)
+    s = sum(np.outer(row - means[c], row - means[c]) for c in range(classes) for row in rows[c]) / (n - 1)
+    precision = dim * np.linalg.inv((n - 1) * s + np.trace(s) * np.eye(dim))
+    return np.array([[q @ precision @ m - m @ precision @ m / 2 for m in means] for q in queries])  # equal priors
 
 
-def shifted(logits):
-    """What every class has in common does not matter."""
-    return logits - logits.mean(1, keepdims=True)
+def timo(text, x, y, queries, alphas, count, gamma):
+    """Logits of the paper, alpha cosine + log-posterior, for a logit scale of 100; others by proportion."""
+    weights, ranked = image_guided_text(text, x, y, gamma)
+    gaussians = text_guided_gaussians(ranked, x, y, count, queries)
+    return [SCALE / 100 * (alpha * queries @ weights.T + gaussians) for alpha in alphas]
 
 
-@pytest.mark.parametrize(("beta", "count"), [(0.0, 1), (0.5, 5), (1.0, 10), (0.8, 8)])
-def test_timo_is_the_papers_formula(beta, count):
-    sentences, x, labels, queries, _ = draw()
-    text, matches = guided_text(sentences, x, labels, 30.0)
-    want = 7.0 * queries @ text.T + discriminant(sentences, matches, x, labels, count, queries)
-    task = Task.from_arrays((x, labels), sentences, logit_scale=50.0)
-    got = predict(adapt(method("timo", alpha=7.0, beta=beta, gamma=30.0), task), queries).numpy()
-    off = np.abs(shifted(got) - 0.5 * shifted(want)).max()
-    assert off < 1e-3 * np.abs(want).max(), f"logits are off by {off:.2g}"
+def adapted(name, text, x, y, val=None, **options):
+    return adapt(method(name, **options), Task.from_arrays((x, y), text, val=val, logit_scale=SCALE))
 
 
-def test_timo_chooses_alpha_and_timo_s_also_gamma_and_the_number_of_sentences():
-    sentences, x, labels, queries, truth = draw(seed=3)
-
-    def right(logits):
-        return int((logits.argmax(1) == truth).sum())
-
-    def search(gamma, counts):
-        text, matches = guided_text(sentences, x, labels, gamma)
-        best = (-1,)
-        for count, i in itertools.product(counts, range(-4, 5)):
-            logits = 10.0**i * queries @ text.T + discriminant(sentences, matches, x, labels, count, queries)
-            if right(logits) > best[0]:
-                best = right(logits), count, 10.0**i
-        return best
-
-    task = Task.from_arrays((x, labels), sentences, val=(queries, truth))
-    timo = adapt(method("timo"), task)
-    assert timo.alpha == pytest.approx(search(50.0, [5])[2]), "alpha must be the first that does best"
-
-    gamma = max(range(5, 101, 5), key=lambda g: right(queries @ guided_text(sentences, x, labels, g)[0].T))
-    _, count, alpha = search(gamma, [int(1 + 9 * i / 9) for i in range(10)])
-    timo = adapt(method("timo-s"), task)
-    got = timo.gamma, int(1 + timo.beta * 9 + 1e-6), timo.alpha
-    assert got == (gamma, count, pytest.approx(alpha)), f"timo-s must choose {(gamma, count, alpha)}; got {got}"
-    again = adapt(
-        method("timo", gamma=timo.gamma, beta=timo.beta, alpha=timo.alpha), Task.from_arrays((x, labels), sentences)
-    )
-    assert torch.allclose(predict(again, queries), predict(timo, queries)), "the search must leave its choice in place"
+@pytest.mark.parametrize(("beta", "count"), [(0.5, 5), (0.0, 1), (1.0, 10), (1 / 3, 4)])
+def test_timo_is_the_papers(beta, count):
+    text, x, y, queries, _ = draw()
+    got = predict(adapted("timo", text, x, y, alpha=30.0, beta=beta, gamma=12.0), queries)
+    close(got, timo(text, x, y, queries, [30.0], count, 12.0)[0], "timo's logits")
 
 
-def test_sentences_that_not_every_class_has_are_left_out():
-    sentences, x, labels, queries, _ = draw()
-    more = [np.concatenate([rows, -rows[:1]]) if c else rows for c, rows in enumerate(sentences)]
-    one, two = (predict(adapt(method("timo"), Task.from_arrays((x, labels), s)), queries) for s in (sentences, more))
-    assert torch.allclose(one, two, atol=1e-3), "the sixth sentence of two classes must not matter"
+def right(logits, y):
+    return int((logits.argmax(-1) == y).sum())
+
+
+def test_timo_chooses_alpha_on_validation_images():
+    text, x, y, val, val_y = draw(1, wobble=1.5)
+    scores = [right(logits, val_y) for logits in timo(text, x, y, val, ALPHAS, 5, 50.0)]
+    assert len(set(scores)) > 2, f"the draw must tell the alphas apart; got {scores}"
+    got = adapted("timo", text, x, y, (val, val_y))
+    assert [*got.grid()["alpha"]] == pytest.approx(ALPHAS), "the released grid"
+    assert got.alpha == pytest.approx(ALPHAS[int(np.argmax(scores))]), f"alpha is {got.alpha}; scores {scores}"
+
+
+def test_timo_s_chooses_gamma_by_the_text_alone_and_then_sentences_with_alpha():
+    text, x, y, val, val_y = draw(3, wobble=1.5)
+    by_gamma = [right(val @ image_guided_text(text, x, y, g)[0].T, val_y) for g in GAMMAS]
+    gamma = GAMMAS[int(np.argmax(by_gamma))]
+    cells = [(b, alpha) for b in range(10) for alpha in ALPHAS]  # b + 1 of five sentences, each twice
+    logits = [answer for b in range(10) for answer in timo(text, x, y, val, ALPHAS, b + 1, gamma)]
+    best = int(np.argmax([right(answer, val_y) for answer in logits]))
+    b, alpha = cells[best]
+    assert len(set(by_gamma)) > 1 and b, f"the draw must tell cells apart; got gammas {by_gamma}, cell {b, alpha}"
+    got = adapted("timo-s", text, x, y, (val, val_y))
+    found = got.gamma, got.beta, got.alpha
+    assert found == pytest.approx((gamma, b / 9, alpha)), f"gamma, beta, alpha are {found}; {gamma, b / 9, alpha}"
+    close(predict(got, val), logits[best], "timo-s's logits")
 
 
 def test_a_class_without_images_is_named():
-    sentences, x, labels, _, _ = draw((3, 0, 4))
+    text, x, y, _, _ = draw(shots=(3, 0, 2, 4))
     with pytest.raises(ValueError, match="got none of class 1"):
-        adapt(method("timo"), Task.from_arrays((x, labels), sentences))
+        adapted("timo", text, x, y)

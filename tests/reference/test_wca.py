@@ -1,34 +1,37 @@
-"""WCA's double sum over crops and sentences."""
+"""WCA once more, in numpy loops, from the paper (arXiv:2406.02915)."""
 
 import numpy as np
 import pytest
 
 from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import close, softmax, unit
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def softmax(x):
-    return np.exp(x) / np.exp(x).sum()
+def wca(images, crops, sentences, labels, scale, image_sharpness, text_sharpness, as_released):
+    answers = []
+    for whole, parts in zip(images, crops, strict=True):
+        w = softmax(image_sharpness * parts @ whole)
+        row = []
+        for rows, label in zip(sentences, labels, strict=True):
+            v = softmax(text_sharpness * rows @ label)
+            score = sum(w[i] * v[j] * parts[i] @ rows[j] for i in range(len(w)) for j in range(len(v)))
+            if as_released:
+                score /= np.linalg.norm(w @ parts) * np.linalg.norm(v @ rows)
+            row.append(scale * score)
+        answers.append(row)
+    return np.array(answers)
 
 
 @pytest.mark.parametrize("as_released", [False, True])
-def test_it_is_a_weighted_sum_over_crops_and_sentences(as_released):
+def test_wca_is_the_papers(as_released):
     rng = np.random.default_rng(0)
-    text = [rng.standard_normal((m, 5)) for m in (2, 4, 1)]
-    views, x = unit(rng.standard_normal((8, 6, 5))), unit(rng.standard_normal((8, 5)))
-    nothing = (np.zeros((0, 5)), np.zeros(0, int))
-    options = {"image_sharpness": 5.0, "text_sharpness": 3.0, "as_released": as_released}
-    wca = adapt(method("wca", **options), Task.from_arrays(nothing, text, logit_scale=10.0))
-    got = predict(wca, {"x": x.astype(np.float32), "views": views.astype(np.float32)}).numpy()
-    for n in range(8):
-        w = softmax(np.array([5 * x[n] @ view for view in views[n]]))
-        for c, rows in enumerate(map(unit, text)):
-            name = unit(rows.mean(0))
-            v = softmax(np.array([3 * name @ row for row in rows]))
-            want = sum(w[i] * v[j] * views[n, i] @ rows[j] for i in range(6) for j in range(len(rows)))
-            if as_released:
-                want /= np.linalg.norm(w @ views[n]) * np.linalg.norm(v @ rows)
-            assert abs(got[n, c] - 10 * want) < 1e-4, f"image {n}, class {c} must be {10 * want}; got {got[n, c]}"
+    sentences = [unit(rng.standard_normal((t, 8))) for t in (5, 3, 4)]
+    labels = np.array([unit(rows.mean(0)) for rows in sentences])
+    images, crops = unit(rng.standard_normal((6, 8))), unit(rng.standard_normal((6, 7, 8)))
+    options = {"image_sharpness": 3.0, "text_sharpness": 2.0, "as_released": as_released}
+    got = adapt(method("wca", views=7, **options), Task.from_arrays((images[:0], []), sentences, logit_scale=30.0))
+    close(
+        predict(got, {"x": images, "views": crops}),
+        wca(images, crops, sentences, labels, 30.0, **options),
+        "wca's logits",
+    )
