@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from adaptkit import Backbone, Preprocess, hookimpl
-from adaptkit.clip import CLIPBackbone, SiglipBackbone, blocks, no_tokenizer
+from adaptkit.clip import LINEARS, CLIPBackbone, SiglipBackbone, blocks, no_tokenizer
 from adaptkit.files import digest
 from adaptkit.hub import answers, is_id, nearest
 from adaptkit.plugins import must_be
@@ -36,7 +36,7 @@ class SecondEye(Backbone):
     def __init__(self, model, preprocess):
         self.model, self.preprocess, self.dim = model, preprocess, model.config.hidden_size
         layers = next(m for m in model.modules() if isinstance(m, nn.ModuleList))
-        self.points = {"image.tokens": model.embeddings, **blocks("image", layers, {})}
+        self.points = {"image.tokens": model.embeddings, **blocks("image", layers, LINEARS)}
         self.width, self.depth = {"image": self.dim}, {"image": len(layers)}
         self.freeze()
 

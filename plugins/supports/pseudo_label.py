@@ -1,22 +1,59 @@
-"""Training images by the label that zero-shot gives them, the surest of each class: no label is read.
+"""Training images by the labels that a model gives them: no true label is read. Three rules say which images.
 
-Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649: the top K per class.
-Deviations: none known. An image has one label, its likeliest, so a class that is no image's likeliest gets no image;
-methods that need every class then say so. There are no labelled validation images to draw: ask for ``select: none``,
-and methods keep their default hyperparameters.
+``pseudo-label``, UPL's: the surest `shots` of those whose likeliest class it is; one that is no image's likeliest gets
+none. ``fpl``: an image goes to the likeliest class that does not hold `shots` surer ones, so that every class has as
+many, if there are enough. ``grip``: as ``fpl``, but a few of each class at first, on which the method `by` is adapted
+to label all images anew, and so on in `rounds` equal steps to `shots`.
+
+There are no labelled validation images to draw: ask for ``select: none``, and methods keep their default
+hyperparameters; so does `by`.
+
+Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649 (``pseudo-label``);
+Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
+(``fpl`` and ``grip``, of unlabelled images alone).
+Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
+surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. GRIP's
+last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
+trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
 """
+
+from dataclasses import replace
 
 import torch
 
-from adaptkit import Pooled, hookimpl
+from adaptkit import Pooled, adapt, hookimpl, method, predict
 
 
 def pseudo_label(task, train, val, *, shots, seed, threshold: float = 0.0):
     """`threshold` is the probability that an image must exceed; `seed` draws nothing."""
     train = train.blind()
-    logits = task.backbone.logits(train.bind({"x": Pooled()}).x, task.text)
-    rows, labels, _ = surest(logits.softmax(-1), shots, threshold)
+    rows, labels, _ = surest(zero_shot(task, train), shots, threshold)
     return train[rows].label(labels), None
+
+
+def fpl(task, train, val, *, shots, seed):
+    """`seed` draws nothing."""
+    train = train.blind()
+    return share(train, zero_shot(task, train), shots), None
+
+
+def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: int = 10):
+    """`by` is a method as recipes write it; `seed` is that of its training."""
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more; got {rounds}")
+    train = train.blind()
+    support = share(train, zero_shot(task, train), -(-shots // rounds))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for i in range(2, rounds + 1):
+            labeller = adapt(method(by), replace(task, support=support))
+            support = share(train, predict(labeller, train).softmax(-1), -(-i * shots // rounds))
+    return support, None
+
+
+def zero_shot(task, images):
+    """Probabilities, ``(N, C)``."""
+    return task.backbone.logits(images.bind({"x": Pooled()}).x, task.text).softmax(-1)
 
 
 def surest(confidence, shots, threshold=-torch.inf):
@@ -40,6 +77,21 @@ def surest(confidence, shots, threshold=-torch.inf):
     return rows, labels[rows], best[rows]
 
 
+def share(images, confidence, shots):
+    """Those images that get a class: each the likeliest that does not hold `shots` surer ones."""
+    wish = confidence.clone()  # minus infinity where an image cannot go
+    while True:
+        rows, labels, sure = surest(wish, shots)
+        refused = wish.amax(1) > -torch.inf
+        refused[rows] = False
+        if not refused.any():
+            return images[rows].label(labels)
+        wish[refused, wish[refused].argmax(1)] = -torch.inf
+        full = labels.bincount(minlength=wish.shape[1]) >= shots
+        least = torch.where(full, torch.inf, -torch.inf).to(wish).scatter_reduce(0, labels, sure, "amin")
+        wish[wish < least] = -torch.inf
+
+
 @hookimpl
 def supports():
-    return {"pseudo-label": pseudo_label}
+    return {"pseudo-label": pseudo_label, "fpl": fpl, "grip": grip}
