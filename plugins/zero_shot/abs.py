@@ -2,9 +2,8 @@
 
 Source: Cai et al., From Local Details to Global Context: Advancing Vision-Language Models with Attention-Based
 Selection, arXiv:2505.13233, and its released code, which all numbers are from.
-Deviations: boxes are cut out of the preprocessed image, which the guide sees, too; the release cuts them out of the
-original. Centres and sides are one draw, the same for every image; the release averages the accuracy over ten,
-and takes at most fifty sentences a class.
+Deviations: boxes are cut out of the preprocessed image, which the guide sees, too, not out of the original. Centres and
+sides are one draw, the same for every image; the release averages ten. It takes at most fifty sentences a class.
 """
 
 import math
