@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from adaptkit.images import Images
 from adaptkit.needs import Need, Pooled
 from adaptkit.schedule import Schedule as Schedule
+from adaptkit.search import Linear
 from adaptkit.task import Task
 
 if TYPE_CHECKING:
@@ -101,10 +102,11 @@ class Method(nn.Module):
         """
         return {}
 
-    def sweep(self, val: Images) -> Iterator[Tensor] | None:
+    def sweep(self, val: Images) -> Iterator[Tensor | Linear] | None:
         """The logits of `val` at every cell of the grid, in order, where cells share work: the same numbers, sooner.
 
-        ``None`` leaves it to the kit, which sets each cell and answers.
+        Logits that are linear in some of the hyperparameters may stay so, and some rows may come before others; see
+        `Linear`. ``None`` leaves it to the kit, which sets each cell and answers.
         """
         return None
 

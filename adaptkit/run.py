@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaptkit.contract import Method
 from adaptkit.images import Array, Images
+from adaptkit.search import count
 from adaptkit.task import Task
 
 
@@ -100,9 +101,7 @@ def tune(method: Method, val: Images) -> Search:
     val = val.bind(method.needs()).load()
     if val.labels is None or not len(val):
         raise ValueError(f"validation images must be labelled and at least one; got {val}")
-    answers = method.sweep(val.blind()) or cell_by_cell(method, val.blind())
-    counts = [int(logits.argmax(-1).eq(val.labels).sum()) for logits in answers]
-    correct = torch.tensor(counts).view([len(values) for values in grid.values()])
+    correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.labels)
     cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
     best = dict(zip(grid, cell, strict=True))
     method.set(best)

@@ -66,11 +66,13 @@ class Table(Sequence[Result]):
                         f"and {theirs.get(name)!r}"
                     )
 
-    def cells(self) -> list[list[str]]:
-        """Head and rows, as text."""
+    def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
+        """Head and rows, as text: a column for each number of shots or, where there is one, for each of some metrics."""
         self.one_protocol()
-        shots = self.shots()
-        head = ["method", *(heading(k) or self.metric for k in shots), "trained", "extract s", "fit s", "predict s"]
+        shown = [(k, self.metric, heading(k) or self.metric) for k in self.shots()]
+        if metrics and len(shown) == 1:
+            shown = [(shown[0][0], metric, metric) for metric in metrics]
+        head = ["method", *(title for *_, title in shown), "trained", "extract s", "fit s", "predict s"]
         rows = []
         for name, by_shots in self.groups().items():
             all_ = [r for results in by_shots.values() for r in results]
@@ -78,7 +80,7 @@ class Table(Sequence[Result]):
             times = [f"{mean(r.seconds.get(k, 0.0) for r in all_):.2f}" for k in ("extract", "fit", "predict")]
             trained = sorted({r.parameters for r in all_})
             span = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
-            rows.append([marked, *(interval(by_shots.get(k, []), self.metric) for k in shots), span, *times])
+            rows.append([marked, *(interval(by_shots.get(k, []), metric) for k, metric, _ in shown), span, *times])
         return [head, *rows]
 
     def text(self) -> str:

@@ -6,30 +6,41 @@ from argparse import Namespace
 
 from adaptkit.commands.asked import home, out, recipes
 from adaptkit.metrics import KINDS
-from adaptkit.table import Table
+from adaptkit.scores import heading
+from adaptkit.table import Table, columns
 
 
 def command(options: Namespace) -> int:
-    """Run recipes and print their tables."""
-    from adaptkit import runner
+    """Run recipes and print their tables, and what papers report beside ours."""
+    from adaptkit import runner, verify
     from adaptkit.plot import plot
 
+    code = 0
     for asked in recipes(options):
         folder = out(options, asked)
         table = runner.run(asked, home=home(options), out=folder, progress=not options.quiet)
-        for metric in headlines(table):
-            print(f"\n{asked.dataset}: {metric}, %, mean ± 95 % interval over seeds\n")
-            print(Table(table.results, metric).text())
+        metrics, shots = headlines(table), table.shots()
+        for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
+            what = heading(shots[0]) if len(shots) == 1 else some[0]
+            print(f"\n{asked.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
+            print(columns(Table(table.results, some[0]).cells(some)))
         print(
             "\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
         )
+        if found := verify.beside(asked, table):
+            print(f"\n{asked.dataset}: beside published numbers, %\n\n{verify.text(found)}\n")
+        if options.verify and (wrong := verify.verdict(found)):
+            print(f"{asked.name}: {wrong}")
+            code = 1
         print(f"results: {folder}")
         picture = folder / "accuracy.svg"
+        if len(shots) == 1:
+            continue  # a curve has two points
         if plot(table, picture, f"{asked.dataset}, {asked.backbone}"):
             print(f"plot: {picture}")
         else:
             print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
-    return 0
+    return code
 
 
 def headlines(table: Table) -> list[str]:

@@ -22,6 +22,7 @@ from adaptkit.contract import Method
 from adaptkit.images import Images
 from adaptkit.options import answers_elsewhere
 from adaptkit.run import accuracy, adapt, predict, retarget, trainable
+from adaptkit.search import unfold
 from adaptkit.task import Task
 
 Make = Callable[[], Method]
@@ -207,8 +208,11 @@ def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
         swept = method.sweep(rows) if grid else None
         if swept is None:
             return
-        cells, fast, slow = list(itertools.product(*grid.values())), list(swept), copy.deepcopy(method)
-        _ensure(len(fast) == len(cells), f"{name}'s sweep must have {len(cells)} cells; got {len(fast)}")
+        cells, fast, slow = (
+            list(itertools.product(*grid.values())),
+            unfold(swept, grid, len(rows)),
+            copy.deepcopy(method),
+        )
         for i in range(0, len(cells), 1 + len(cells) // 50):  # a grid may have hundreds
             slow.set(dict(zip(grid, cells[i], strict=True)))
             same(fast[i], predict(slow, rows), f"cell {i} of {name}'s sweep", 1e-5)

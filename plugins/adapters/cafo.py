@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_hot
+from adaptkit.ops import class_sums
+from adaptkit.search import Linear, blocks, kernel_sums
 
 
 class CaFo(ZeroShot):
@@ -49,7 +50,7 @@ class CaFo(ZeroShot):
         super().fit(task)
         self.keys = nn.Parameter(unit(task.support.x.mean(1)))  # (S, D)
         self.second_keys = nn.Parameter(unit(task.support.z.mean(1)))  # (S, D')
-        self.values = nn.Buffer(one_hot(task.support.labels, len(self.text)))  # (S, C)
+        self.labels = nn.Buffer(task.support.labels)  # (S,)
 
     def forward(self, batch):
         return self.logits(batch.x, batch.z)
@@ -57,17 +58,18 @@ class CaFo(ZeroShot):
     def logits(self, x, z):
         """Unit-norm embeddings by both towers to ``(B, C)``."""
         zero_shot = self.zero_shot(x)
-        return zero_shot + self.alpha * self.fused(zero_shot, (x @ self.keys.T, z @ self.second_keys.T), self.beta)
+        votes = [self.votes(affinity, self.beta) for affinity in (x @ self.keys.T, z @ self.second_keys.T)]
+        return zero_shot + self.alpha * self.fused(zero_shot, torch.stack(votes))
 
-    def fused(self, zero_shot, affinities, beta):
-        """Caches added up by a softmax over their agreement with zero-shot, ``(B, C)``."""
-        caches = torch.stack([self.normalized(self.votes(affinity, beta)) for affinity in affinities])  # (2, B, C)
-        agreement = (caches * self.normalized(zero_shot)).sum(-1, keepdim=True)  # (2, B, 1)
+    def fused(self, zero_shot, votes):
+        """Both caches' votes, ``(2, ..., B, C)``, added up by a softmax over their agreement with zero-shot."""
+        caches = self.normalized(votes)
+        agreement = (caches * self.normalized(zero_shot)).sum(-1, keepdim=True)  # (2, ..., B, 1)
         return self.backbone.logit_scale / 100 * (agreement.softmax(0) * caches).sum(0)
 
     def votes(self, affinity, beta):
         """Similarity to a cache, ``(B, S)``, summed over each class, ``(B, C)``."""
-        return (beta * (affinity - 1)).exp() @ self.values
+        return class_sums((beta * (affinity - 1)).exp().T, self.labels, len(self.text)).T
 
     def normalized(self, logits):
         """Rows of mean 0 and deviation 1, or probabilities, or of unit norm."""
@@ -83,12 +85,11 @@ class CaFo(ZeroShot):
         return F.cross_entropy(self.logits(unit(x[rows, view]), unit(z[rows, view])), batch.labels)
 
     def sweep(self, val):
-        zero_shot, affinities = self.zero_shot(val.x), (val.x @ self.keys.T, val.z @ self.second_keys.T)
-        betas, alphas = self.grid().values()
-        for beta in betas:
-            fused = self.fused(zero_shot, affinities, beta)
-            for alpha in alphas:
-                yield zero_shot + alpha * fused
+        classes, betas = len(self.text), self.grid()["beta"]
+        for x, z in zip(blocks(val.x, classes), blocks(val.z, classes), strict=True):
+            affinities, zero_shot = (self.keys @ x.T, self.second_keys @ z.T), self.zero_shot(x)
+            for votes in zip(*(kernel_sums(a, self.labels, classes, betas) for a in affinities), strict=True):
+                yield Linear(zero_shot, {"alpha": self.fused(zero_shot, torch.stack(votes))})
 
 
 @hookimpl

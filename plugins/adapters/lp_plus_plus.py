@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import class_sums, one_hot
+from adaptkit.ops import class_sums
 
 
 class LPPlusPlus(ZeroShot):
@@ -64,16 +64,19 @@ class LPPlusPlus(ZeroShot):
 
     def descend(self, x, labels):
         """Take a step, and yield the logits before it ``(N, C)`` and the gradient that alpha's next step will take."""
-        cosines, targets = x @ self.text.T, one_hot(labels, len(self.text))
+        cosines, rows = x @ self.text.T, torch.arange(len(x)).to(labels)
         speed = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
         gradient = torch.zeros_like(self.alpha)
         for i in range(1, self.iterations + 1):
             logits = self.logits(x, cosines)
-            error = (logits.softmax(-1) - targets) / len(x)  # of the mean cross-entropy, by the logits
+            error = logits.softmax(-1)
+            error[rows, labels] -= 1
+            error /= len(x)  # gradient of the mean cross-entropy, by the logits
             for value, v, g in zip((self.weight, self.bias), speed, (error.T @ x, error.sum(0)), strict=True):
                 value -= self.rate * v.mul_(self.momentum).add_(g)
-            now = (error * cosines).sum(0)
-            gradient = gradient + now if self.as_released else now
+            if self.as_released or i % self.every == 0:
+                now = error.mul_(cosines).sum(0)
+                gradient = gradient + now if self.as_released else now
             if i % self.every == 0:
                 self.alpha -= self.rate_alpha * gradient
             yield logits, gradient

@@ -16,6 +16,7 @@ from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
 from adaptkit.ops import class_sums, one_view, steps_from
+from adaptkit.search import Linear, blocks, kernel_sums
 
 
 class APE(ZeroShot):
@@ -61,31 +62,27 @@ class APE(ZeroShot):
     def logits(self, x):
         """``(B, D)`` unit-norm embeddings to ``(B, C)``."""
         zero_shot, affinity = self.read(x)
-        return zero_shot + self.alpha * self.votes(self.kernel(affinity, self.beta), self.gamma)
+        return zero_shot + self.alpha * self.votes(affinity)
 
     def read(self, x):
         """Logits by the text, ``(B, C)``, and similarity to the cache, ``(B, S)``."""
         return self.zero_shot(x), self.reduce(x) @ self.keys.T
 
-    def kernel(self, affinity, beta):
-        return (beta * (affinity - 1)).exp()
-
     def importance(self, gamma):
         return (gamma * self.divergence).exp()  # (S,)
 
-    def votes(self, kernel, gamma):
+    def votes(self, affinity):
         """Similarity to the cache, ``(B, S)``, weighted and summed over each class, in units of the logits."""
-        entries = self.backbone.logit_scale / 100 * kernel * self.importance(gamma)
+        entries = self.backbone.logit_scale / 100 * (self.beta * (affinity - 1)).exp() * self.importance(self.gamma)
         return class_sums(entries.T, self.labels, len(self.text)).T  # (B, C)
 
     def sweep(self, val):
-        (zero_shot, affinity), grid = self.read(val.x), self.grid()
-        for beta in grid["beta"]:
-            kernel = self.kernel(affinity, beta)
-            votes = [self.votes(kernel, gamma) for gamma in grid.get("gamma", [self.gamma])]
-            for alpha in grid["alpha"]:
-                for each in votes:
-                    yield zero_shot + alpha * each
+        grid, classes, scale = self.grid(), len(self.text), self.backbone.logit_scale / 100
+        weights = torch.stack([self.importance(gamma) for gamma in grid.get("gamma", [self.gamma])], 1)  # (S, G)
+        for x in blocks(val.x, classes):
+            zero_shot, affinity = self.read(x)
+            for votes in kernel_sums(affinity.T, self.labels, classes, grid["beta"], scale, weights):
+                yield Linear(zero_shot, {"alpha": votes})
 
 
 class APET(APE):

@@ -11,7 +11,6 @@ distributions over classes, and takes the divergences of the last, incomplete bl
 """
 
 import math
-from functools import cache
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.ops import class_sums, ends, steps_from
+from adaptkit.search import Linear, blocks, kernel_sums
 
 ROOM = 2**26  # similarities held at a time
 
@@ -58,14 +58,17 @@ class CapsAdapter(ZeroShot):
 
     def forward(self, batch):
         x = batch.x
-        votes = torch.cat([self.sums((self.beta * (a - 1)).exp()) for a in self.affinities(x)])
-        likeness = self.likeness(*self.divergence(x), ends(self.affinities(x)))
+        votes = torch.cat([self.sums((self.beta * (a - 1)).exp()) for a in self.affinities(x, self.delta)])
+        likeness = self.likeness(*self.divergence(x), ends(self.affinities(x, self.delta)))
         return self.zero_shot(x) + self.alpha * votes + self.gamma * likeness
 
-    def affinities(self, x):
-        """Cosines with images and with their captions, mixed by delta, ``(B, S)``, in blocks of rows."""
-        for part in x.split(max(1, ROOM // len(self.images))):
-            yield torch.lerp(part @ self.images.T, part @ self.sentences.T, self.delta)
+    def keys(self, delta):
+        """Images and their captions, mixed, ``(S, D)``."""
+        return torch.lerp(self.images, self.sentences, delta)
+
+    def affinities(self, x, delta):
+        """Products with the keys, ``(B, S)``, in blocks of rows."""
+        return (part @ self.keys(delta).T for part in x.split(max(1, ROOM // len(self.images))))
 
     def sums(self, similarity):
         """Similarities ``(B, S)`` summed over each class, in units of the logits, ``(B, C)``."""
@@ -96,23 +99,19 @@ class CapsAdapter(ZeroShot):
         return -(slope * sums + (to[0] - slope * span[0]) * counts)
 
     def sweep(self, val):
-        for block in self.blocks(val):
-            yield from block
-
-    def blocks(self, val):
-        """Logits ``(K, N, C)`` of K cells of the grid that differ in gamma alone, in order."""
-        zero_shot, divergence = self.zero_shot(val.x), self.divergence(val.x)
-        cosines = val.x @ self.images.T, val.x @ self.sentences.T
-        alphas, betas, deltas, gammas = self.grid().values()
-        likeness = [self.likeness(*divergence, ends([torch.lerp(*cosines, delta)])) for delta in deltas]
-        remember = cache if len(betas) * len(deltas) * zero_shot.numel() < 2**28 else lambda f: f
-        votes = remember(lambda beta, delta: self.sums((beta * (torch.lerp(*cosines, delta) - 1)).exp()))
-        for alpha in alphas:
-            for beta in betas:
-                for delta, like in zip(deltas, likeness, strict=True):
-                    start = zero_shot + alpha * votes(beta, delta)
-                    for part in torch.tensor(gammas).to(start).split(max(1, ROOM // start.numel())):
-                        yield start + part[:, None, None] * like
+        classes, betas, deltas, scale = (
+            len(self.text),
+            self.grid()["beta"],
+            self.grid()["delta"],
+            self.backbone.logit_scale / 100,
+        )
+        divergence = self.divergence(val.x)
+        likeness = [self.likeness(*divergence, ends(self.affinities(val.x, delta))) for delta in deltas]
+        for x, *likes in zip(*(blocks(rows, classes) for rows in (val.x, *likeness)), strict=True):
+            sums = [kernel_sums(self.keys(delta) @ x.T, self.labels, classes, betas, scale) for delta in deltas]
+            for votes in zip(*sums, strict=True):  # (k, n, C) of each delta
+                slopes = {"alpha": torch.stack(votes, 1).flatten(0, 1), "gamma": torch.stack(likes * len(votes[0]))}
+                yield Linear(self.zero_shot(x), slopes)
 
 
 @hookimpl

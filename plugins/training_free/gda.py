@@ -11,11 +11,13 @@ classes: give `val` to a task of base classes, and the alpha it finds to a task 
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.search import Linear
 
 
 class GDA(ZeroShot):
@@ -24,6 +26,7 @@ class GDA(ZeroShot):
     alpha: float = 0.1  # weight of the Gaussian logits, for a logit scale of 100
     views: int = 10  # random views per support image, each a sample of its own
     augment: str = "crop-flip"
+    priors: Literal["equal", "support"] = "equal"  # of classes; the support's are for queries as imbalanced as it is
 
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment=self.augment)}
@@ -37,7 +40,10 @@ class GDA(ZeroShot):
         x, labels = views.flatten(0, 1), task.support.labels.repeat_interleave(views.shape[1])  # (S * V, D), (S * V,)
         counts = labels.bincount(minlength=len(self.text))
         means = torch.zeros_like(self.text).index_add_(0, labels, x) / counts.clamp_min(1)[:, None]  # (C, D)
-        self.means, self.weight, self.bias = map(nn.Buffer, self.solve(x, labels, means, counts))
+        means, weight, bias = self.solve(x, labels, means, counts)
+        if self.priors == "support":
+            bias = bias + (len(counts) * counts.clamp_min(1) / counts.sum()).log()  # the others were 1 / C
+        self.means, self.weight, self.bias = map(nn.Buffer, (means, weight, bias))
 
     def solve(self, x, labels, means, counts):
         """Means and weight, ``(C, D)``, and bias, ``(C,)``."""
@@ -49,13 +55,12 @@ class GDA(ZeroShot):
         return self.zero_shot(batch.x) + self.alpha * self.gaussian(batch.x)
 
     def gaussian(self, x):
-        """Log-posterior under equal priors up to a term that all classes share, in units of the logits, ``(B, C)``."""
+        """Log-posterior up to a term that all classes share, in units of the logits, ``(B, C)``."""
         return self.backbone.logit_scale / 100 * (x @ self.weight.T + self.bias)
 
     def sweep(self, val):
-        zero_shot, gaussian = self.zero_shot(val.x), self.gaussian(val.x)
-        for alpha in self.grid()["alpha"]:
-            yield zero_shot + alpha * gaussian
+        x = val.x
+        yield Linear(self.zero_shot(x), {"alpha": self.gaussian(x)})
 
 
 class GDABaseToNew(GDA):

@@ -12,6 +12,7 @@ from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.ops import class_sums
+from adaptkit.search import Linear
 
 
 class TIMO(ZeroShot):
@@ -85,9 +86,8 @@ class TIMO(ZeroShot):
         cosines, grid = val.x @ self.guided.T, self.grid()
         for beta in grid.get("beta", [self.beta]):
             weight, bias = self.gaussian(beta)
-            gaussian = val.x @ weight.T + bias
-            for alpha in grid["alpha"]:
-                yield self.mix(cosines, gaussian, alpha)
+            scale = self.backbone.logit_scale / 100
+            yield Linear(scale * (val.x @ weight.T + bias), {"alpha": scale * cosines})
 
 
 class TIMOS(TIMO):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_hot, one_view
+from adaptkit.ops import class_sums, one_view
+from adaptkit.search import Linear, blocks, kernel_sums
 
 
 class TipAdapter(ZeroShot):
@@ -36,26 +37,26 @@ class TipAdapter(ZeroShot):
         super().fit(task)
         keys = unit(task.support.views.mean(1))  # raw views: those with a longer norm weigh more
         self.keys = nn.Parameter(keys, requires_grad=False)  # (S, D)
-        self.values = nn.Buffer(one_hot(task.support.labels, len(self.text)))  # (S, C)
+        self.labels = nn.Buffer(task.support.labels)  # (S,)
 
     def forward(self, batch):
         return self.logits(batch.x)
 
     def logits(self, x):
         """``(B, D)`` unit-norm embeddings to ``(B, C)``."""
-        return self.zero_shot(x) + self.alpha * self.votes(x @ self.keys.T, self.beta)
+        return self.zero_shot(x) + self.alpha * self.votes(x)
 
-    def votes(self, affinity, beta):
-        """Similarity to the cache, ``(B, S)``, summed over each class, in units of the logits, ``(B, C)``."""
-        return self.backbone.logit_scale / 100 * ((beta * (affinity - 1)).exp() @ self.values)
+    def votes(self, x):
+        """Similarities to the cache summed over each class, in units of the logits, ``(B, C)``."""
+        similarity = (self.beta * (self.keys @ x.T - 1)).exp()  # (S, B)
+        return self.backbone.logit_scale / 100 * class_sums(similarity, self.labels, len(self.text)).T
 
     def sweep(self, val):
-        zero_shot, affinity = self.zero_shot(val.x), val.x @ self.keys.T
-        betas, alphas = self.grid().values()
-        for beta in betas:
-            votes = self.votes(affinity, beta)
-            for alpha in alphas:
-                yield zero_shot + alpha * votes
+        classes, betas, scale = len(self.text), self.grid()["beta"], self.backbone.logit_scale / 100
+        for x in blocks(val.x, classes):
+            zero_shot = self.zero_shot(x)
+            for votes in kernel_sums(self.keys @ x.T, self.labels, classes, betas, scale):
+                yield Linear(zero_shot, {"alpha": votes})
 
 
 class TipAdapterF(TipAdapter):

@@ -10,15 +10,15 @@ those of its last, incomplete block of 100 rows for zero: ``as_released=True``. 
 """
 
 import math
-from functools import cache
 
 import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.ops import class_sums, ends, steps_from
+from adaptkit.search import Linear, blocks, kernel_sums
 
-ROOM = 2**26  # similarities held at a time
+ROOM = 2**24  # similarities held at a time
 
 
 class TipX(ZeroShot):
@@ -67,17 +67,20 @@ class TipX(ZeroShot):
         return self.backbone.logit_scale / 100 * class_sums(similarity.T, self.labels, len(self.text)).T
 
     def distribution(self, x):
-        """Log-probability of each class, ``(B, C)``, plus log C, so that little is lost in single precision."""
-        cosines = (x @ self.text.T).double()
-        return ((cosines / self.temperature).log_softmax(-1) + math.log(len(self.text))).to(x)
+        """Probabilities and, so that little is lost in single precision, their logarithms plus log C, ``(B, C)``."""
+        cosines = x @ self.text.T
+        if self.as_released:  # the release's are rounded before they are multiplied
+            p = (cosines / self.temperature).softmax(-1)
+            return p.double(), p.log().double()
+        log_p = (cosines.double() / self.temperature).log_softmax(-1)
+        return log_p.exp().to(x), (log_p + math.log(len(self.text))).to(x)
 
     def divergences(self, x):
         """Kullback-Leibler divergence of each key's class distribution from each row's, ``(B, S)``, blocks of rows."""
-        whole, keys = len(x) // 100 * 100 if self.as_released else len(x), self.distribution(self.keys)
+        whole, keys = len(x) // 100 * 100 if self.as_released else len(x), self.distribution(self.keys)[1]
         for rows in torch.arange(len(x), device=x.device).split(max(1, ROOM // len(self.keys))):
-            log_p = self.distribution(x[rows])
-            p = log_p.exp() / len(self.text)
-            yield ((p * log_p).sum(-1, keepdim=True) - p @ keys.T) * (rows < whole)[:, None]
+            p, log_p = self.distribution(x[rows])
+            yield ((p * log_p).sum(-1, keepdim=True) - p @ keys.T).to(x) * (rows < whole)[:, None]
 
     def likeness(self, x):
         """Minus the divergences, moved to the range of the affinities and summed over each class, ``(N, C)``."""
@@ -89,20 +92,11 @@ class TipX(ZeroShot):
         return -(slope * torch.cat(sums) + (to_low - slope * low) * counts)
 
     def sweep(self, val):
-        for block in self.blocks(val):
-            yield from block
-
-    def blocks(self, val):
-        """Logits ``(K, N, C)`` of K cells of the grid that differ in gamma alone, in order."""
-        zero_shot, likeness = self.zero_shot(val.x), self.likeness(val.x)
-        affinity, (alphas, betas, gammas) = val.x @ self.keys.T, self.grid().values()
-        remember = cache if len(betas) * zero_shot.numel() < 2**28 else lambda f: f
-        votes = remember(lambda beta: self.votes(affinity, beta))
-        for alpha in alphas:
-            for beta in betas:
-                start = zero_shot + alpha * votes(beta)
-                for part in torch.tensor(gammas).to(start).split(max(1, ROOM // start.numel())):
-                    yield start + part[:, None, None] * likeness
+        classes, betas, scale = len(self.text), self.grid()["beta"], self.backbone.logit_scale / 100
+        for x, likeness in zip(blocks(val.x, classes), blocks(self.likeness(val.x), classes), strict=True):
+            zero_shot = self.zero_shot(x)
+            for votes in kernel_sums(self.keys @ x.T, self.labels, classes, betas, scale):
+                yield Linear(zero_shot, {"alpha": votes, "gamma": likeness})
 
 
 @hookimpl

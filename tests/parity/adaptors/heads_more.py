@@ -114,11 +114,12 @@ def cafo_fusion(golden):
     zero_shot = model.zero_shot(queries["x"])
     affinities = queries["x"] @ model.keys.T, queries["z"] @ model.second_keys.T
     golden.close("out_zero_shot_logits", zero_shot, atol=1e-4)
-    for key, affinity in zip(("clip", "dino"), affinities, strict=True):
-        golden.close(f"out_{key}_cache_logits", model.votes(affinity, model.beta), atol=2e-5)
+    votes = torch.stack([model.votes(affinity, model.beta) for affinity in affinities])
+    for key, value in zip(("clip", "dino"), votes, strict=True):
+        golden.close(f"out_{key}_cache_logits", value, atol=2e-5)
     for normalize in ("mean", "softmax", "linear"):
         model.normalize = normalize
-        golden.close(f"out_fused_{normalize}", model.fused(zero_shot, affinities, model.beta), atol=2e-5)
+        golden.close(f"out_fused_{normalize}", model.fused(zero_shot, votes), atol=2e-5)
     model.normalize = "mean"
     search = tune(model, task.val)
     golden.equal("out_best_beta", model.beta)

@@ -40,7 +40,7 @@ def tda(golden):
     with torch.no_grad():
         for i in range(len(stream)):  # the caches after the last image, which predict fills in a copy
             fitted(stream[i : i + 1])
-            keys.append(fitted.summary(stream[i : i + 1].views[0])[0])
+            keys.append(fitted.summary(stream[i : i + 1].views)[0][0])
     for sign, short in (("positive", "pos"), ("negative", "neg")):
         cache = getattr(fitted, sign)
         held, h = cache.keys, cache.entropy
@@ -68,7 +68,8 @@ def zero(golden):
     golden.equal("out_votes", votes)
     golden.equal("out_pred", votes.argmax(-1))
     if "out_n_tied" in golden:
-        counts, rest, after = fitted.count(Images.from_arrays(arrays).bind(fitted.needs()))
+        images = Images.from_arrays(arrays).bind(fitted.needs())
+        counts, rest, after = fitted.count(images.views, *([images.judged] if judge else []))
         tied = counts == counts.amax(1, keepdim=True)
         golden.equal("out_n_tied", tied.sum(1))
         _, unbroken = fitted.tie_break(tied, rest, after)

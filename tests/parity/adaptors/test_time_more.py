@@ -122,7 +122,7 @@ def dmn(golden):
     x = views_of(fitted, views)
     log_p, slots, entropies = [], torch.full(golden["out_memory_ids"].shape, -1), torch.zeros(len(x))
     for i in range(len(x)):
-        log_p.append(fitted.log_probabilities(x[i]))
+        log_p.append(fitted.log_probabilities(x[i : i + 1])[0])
         ids = found_in(fitted.memory.keys, x[:, 0], fitted.memory.held)
         if (ids == i).any():  # it went where an image left, or to the first free place
             label = int((ids == i).any(1).int().argmax())

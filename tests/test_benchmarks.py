@@ -1,0 +1,33 @@
+"""Every benchmark runs, at a size that takes no time, and finds both ways equal."""
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.frame import SIZES, cases
+
+
+@pytest.mark.parametrize("name", cases())
+def test_both_ways_of_a_benchmark_agree_and_are_timed(name):
+    case = cases()[name]
+    row = case.run(SIZES["small"])
+    assert row.plain > 0 and row.ours > 0 and row.flops > 0, f"{name} must time both ways; got {row}"
+    assert set(case.targets) <= set(SIZES), f"{name}'s targets must be for sizes; got {case.targets}"
+
+
+def test_the_table_has_a_line_for_each_case_that_was_asked_for(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gda", "ape c", "--size", "small"])
+    main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[2:]] == ["ape criterion", "gda fit and search"], lines
+    monkeypatch.setattr("sys.argv", ["benchmarks", "gdaa"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "names must begin like one of" in capsys.readouterr().err
+
+
+def test_a_benchmark_whose_ways_differ_is_an_error(monkeypatch):
+    import adaptkit_plugins.training_free.gda as gda
+
+    monkeypatch.setattr(gda, "shrunk_precision", lambda deviations: 1.02 * deviations.T @ deviations)
+    with pytest.raises(ValueError, match="test logits must be the same both ways"):
+        cases()["gda fit and search"].run(SIZES["small"])
