@@ -8,6 +8,7 @@ import sys
 import textwrap
 import tokenize
 from dataclasses import fields
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -123,6 +124,7 @@ def _needs(needs: Any) -> str:  # noqa: ANN401 (a mapping of needs)
     return ", ".join(f"{name} = {need}" for name, need in needs.items()) or "nothing"
 
 
+@cache
 def _methods_of(name: str) -> list[str]:
     raw = yamls.read(recipe.find(name))
     return [spec if isinstance(spec, str) else next(iter(spec)) for spec in raw.get("methods", [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -32,3 +33,7 @@ class Published:
     def __post_init__(self) -> None:
         if not self.source:
             raise ValueError(f"a published number must have a source; got none for {self.method} at {self.shots} shots")
+
+    def names(self, label: str, labels: Collection[str]) -> bool:
+        """Whether a row is meant, by its label, or by the method's name where no row has that as its label."""
+        return self.method == label or (self.method == label.partition("(")[0] and self.method not in labels)

@@ -123,7 +123,8 @@ def find(where: str) -> Path:
 
 def names() -> list[str]:
     """The recipes that come with adaptkit."""
-    return sorted(name_of(path) for path in shelf().rglob("*.yaml"))
+    home = shelf()
+    return sorted(path.relative_to(home).with_suffix("").as_posix() for path in home.rglob("*.yaml"))
 
 
 def name_of(path: Path) -> str:
