@@ -166,7 +166,7 @@ class Comparison:
             for quote in run.published
             if column.dataset in (AVERAGE, run.dataset)
             and quote.datasets == (len(self.tables) if column.dataset == AVERAGE else 1)
-            and (quote.method == method or (quote.method == plain(method) and quote.method not in self.methods))
+            and quote.names(method, self.methods)
             and (quote.metric, quote.backbone) == (self.metric, backbone)
             and quote.shots in (0, column.shots)
         ]

@@ -39,7 +39,7 @@ def check(name: str) -> tuple[list[str], bool]:
         asked = recipe.read(name)
         for file in asked.plugins:
             plugins.add_file(file if file.is_absolute() else asked.folder / file)
-        name, domains = asked.dataset, asked.domains
+        name, domains = asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
     scheme, _, place = name.partition(":")
     load = plugins.pick("datasets", scheme)
     lines, found = [f"dataset {name}"], Counter[str]()
@@ -47,8 +47,9 @@ def check(name: str) -> tuple[list[str], bool]:
         found[status] += 1
         lines.append(f"{status:<9}  {text}")
     have = load(place).domains if domains and not found["missing"] else domains
+    others = [d for d in domains if d not in have and d.partition(":")[0] in plugins.table("datasets")]
     for domain in domains:
-        if domain not in have:
+        if domain not in (*have, *others):
             found["missing"] += 1
             lines.append(f"{'missing':<9}  domain {domain!r} of the recipe; {name} has {', '.join(have) or 'none'}")
     wrong = found["missing"] + found["different"] > 0
@@ -58,6 +59,8 @@ def check(name: str) -> tuple[list[str], bool]:
             lines.append(
                 f"to do      or hf-dataset:{entry['hub']}, with splits of its own: other images, other numbers"
             )
+    for more, good in map(check, others):
+        lines, wrong = [*lines, *more], wrong or not good
     return lines, not wrong
 
 

@@ -74,7 +74,8 @@ def read(where: str, changes: Mapping[str, Any] | None = None, only: Sequence[st
         parent = yamls.read(base)
         if "extends" in parent:
             raise ValueError(f"{path}: a recipe must extend one that extends nothing; got {base.name!r}")
-        raw = {**parent, **raw}
+        quoted = {"published": [*(parent.get("published") or []), *(raw.get("published") or [])]}
+        raw = {**parent, **raw, **quoted}  # what a protocol quotes, its recipes do
     for key, value in (changes or {}).items():
         change(raw, key, value)
     recipe = build(raw, path)

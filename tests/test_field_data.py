@@ -356,11 +356,14 @@ def test_check_lists_the_domains_of_imagenet(data):
 def test_check_of_a_recipe_looks_at_its_dataset_and_domains(data, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\n")
-    found = "5 classes", "train: 100 images", "val: 40 images", "test: 60 images"
+    found = "5 classes", "train: 100 images", "val: 40 images", "test: 60 images", "noisy: 45 images"
     assert check(str(recipe)) == (["dataset toy", *(f"present    {what}" for what in found)], True)
     recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\ndomains: [line]\n")
     lines, fine = check(str(recipe))
-    assert not fine and lines[-1] == "missing    domain 'line' of the recipe; toy has none"
+    assert not fine and lines[-1] == "missing    domain 'line' of the recipe; toy has noisy"
+    recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\ndomains: [noisy, digits]\nfar: [dtd]\n")
+    lines, fine = check(str(recipe))
+    assert not fine and "dataset digits" in lines and "dataset dtd" in lines, "other datasets must be looked at, too"
     recipe.write_text(f"dataset: folder:{tmp_path / 'none'}\nbackbone: toy:0\nmethods: [zero-shot]\n")
     assert not check(str(recipe))[1], "a folder that is not there"
     assert check("toy")[1], "a name will do"

@@ -63,7 +63,15 @@ def test_few_shot_takes_training_images_for_validation_where_the_release_does():
     support, val = plugins.pick("supports", "few-shot")(task, train, None, shots=4, seed=1, sampler="lp++")
     assert val.rows is train.rows and Counter(val.labels.tolist()) == {0: 4, 1: 4, 2: 4}
     assert not {*val.index.tolist()} & {*support.index.tolist()}, "others than those of the support"
-    assert choose("few-shot", val=None) == [choose("few-shot")[0], None], "Dassl takes none"
+    assert choose("few-shot", val=None)[0] == choose("few-shot")[0], "Dassl's own draws must stay as they are"
+
+
+def test_few_shot_holds_back_training_images_where_a_dataset_has_none_for_validation():
+    support, val = plugins.pick("supports", "few-shot")(TASK, images(TRAIN), None, shots=16, seed=1)
+    assert not {*val.index.tolist()} & {*support.index.tolist()}, "others than those of the support"
+    held = Counter(val.labels.tolist())
+    assert held == {0: 4, 1: 4, 2: 4}, "four of each class must be held back"
+    assert choose("few-shot", val=None, shots=20) == [choose("few-shot", shots=20)[0], None], "nothing may be left"
 
 
 @pytest.mark.parametrize("sampler", ["dassl", 1, None, ["coop"]])

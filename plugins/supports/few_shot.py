@@ -6,22 +6,32 @@
 
 Source: Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.01134, and the code released with the
 papers named.
-Deviations: none known. Where a code base takes the test images for validation, there are none here.
+Deviations: where a dataset has no validation images, code bases take the test images; here at most four of each class
+are held back, drawn from the training images that the support leaves.
 """
+
+import random
 
 import torch
 
 from adaptkit import hookimpl
-from adaptkit.samplers import sample
+from adaptkit.samplers import FEW, draw, sample
 
 
 def few_shot(task, train, val, *, shots, seed, sampler: str = "coop"):
     labels = None if val is None else val.labels.tolist()
     rows, val_rows = sample(sampler, train.labels.tolist(), labels, shots, seed)
-    support = train[torch.tensor(rows, dtype=torch.long)]
-    if val_rows is None:
-        return support, None
-    return support, (train if val is None else val)[torch.tensor(val_rows, dtype=torch.long)]
+    if val_rows is None and not (val_rows := held_back(train.labels.tolist(), rows, shots, seed)):
+        return train[torch.tensor(rows, dtype=torch.long)], None
+    support, few = (torch.tensor(some, dtype=torch.long) for some in (rows, val_rows))
+    return train[support], (train if val is None else val)[few]
+
+
+def held_back(labels, support, shots, seed):
+    """At most four rows a class that are not in the support."""
+    taken = {*support}
+    left = [row for row in range(len(labels)) if row not in taken]
+    return [left[i] for i in draw([labels[row] for row in left], min(shots, FEW), random.Random(seed))]
 
 
 @hookimpl
