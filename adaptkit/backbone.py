@@ -96,7 +96,8 @@ class Backbone:
     def logits(self, x: Tensor, text: Tensor) -> Tensor:
         """Image embeddings ``(B, D)`` and class embeddings ``(C, D)`` or ``(B, C, D)``, unit-norm, to ``(B, C)``."""
         x = self.logit_scale * x  # scaled before the product, as the papers' code does: the same rounding
-        return (x @ text.T if text.dim() == 2 else torch.einsum("bd,bcd->bc", x, text)) + self.logit_bias
+        out = x @ text.T if text.dim() == 2 else torch.einsum("bd,bcd->bc", x, text)
+        return out + self.logit_bias if self.logit_bias else out
 
     def words(self, tokens: Tokens) -> Tensor:
         """Word embeddings of tokenised sentences, ``(P, L, W)``, before positions are added."""
@@ -158,7 +159,7 @@ def unit(x: Tensor) -> Tensor:
     if x.requires_grad:
         return F.normalize(x, dim=-1)
     norm = x.norm(dim=-1, keepdim=True)
-    return torch.where((norm - 1).abs() < 1e-6, x, x / norm.clamp_min(1e-12))
+    return x / norm.clamp_min(1e-12).masked_fill((norm - 1).abs() < 1e-6, 1)  # what is divided by one does not change
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
