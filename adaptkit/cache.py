@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from adaptkit.backbone import Backbone, autocast
 from adaptkit.images import Source, pixels

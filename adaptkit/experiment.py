@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.bench import Bench
+from adaptkit.contract import Method
 from adaptkit.images import Images
 from adaptkit.measure import measure
 from adaptkit.options import Spec, method
+from adaptkit.recipe import label
 from adaptkit.setting import Setting
 from adaptkit.table import Table
 from adaptkit.task import Task
@@ -47,4 +49,5 @@ def compare(
     trainer: Mapping[str, object] | None = None,
 ) -> Table:
     """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images."""
-    return Table([measure(method(spec), task, test, seed=seed, trainer=trainer) for spec in methods])
+    rows = [(spec, {} if isinstance(spec, Method) else {"method": label(spec)}) for spec in methods]
+    return Table([measure(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows])

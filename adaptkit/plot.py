@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,15 @@ def figure(table: Table, title: str) -> Figure:
     except ImportError as error:
         raise ImportError("a plot needs matplotlib; pip install 'adaptkit[demo]'") from error
 
-    made = Figure(figsize=(9, 5), layout="constrained")
+    class Picture(Figure):
+        """A figure that shows itself in notebooks, whatever backend they have."""
+
+        def _repr_png_(self) -> bytes:
+            held = BytesIO()
+            self.savefig(held, format="png", dpi=100)
+            return held.getvalue()
+
+    made = Picture(figsize=(9, 5), layout="constrained")
     axes = made.subplots()
     axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
     scale, groups = 100 if percent(table.metric) else 1, table.groups()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
+GIVEN_HOME = os.environ.get("ADAPTKIT_HOME", HOME)  # where notebooks find the features of earlier runs
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "OMP_NUM_THREADS": "1",
