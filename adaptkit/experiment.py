@@ -12,8 +12,8 @@ from adaptkit.images import Images
 from adaptkit.measure import measure
 from adaptkit.options import Spec, method
 from adaptkit.recipe import label
+from adaptkit.report.table import Table
 from adaptkit.setting import Setting
-from adaptkit.table import Table
 from adaptkit.task import Task
 
 

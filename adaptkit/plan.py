@@ -15,8 +15,8 @@ from adaptkit.images import Source, pixels
 from adaptkit.needs import Pixels
 from adaptkit.options import method
 from adaptkit.recipe import Recipe
+from adaptkit.report.table import columns
 from adaptkit.runner import cells, file_name, protocol, wanted
-from adaptkit.table import columns
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from adaptkit.measure import measure
 from adaptkit.needs import Need
 from adaptkit.options import check_elsewhere, method
 from adaptkit.recipe import Recipe
+from adaptkit.report.table import Table
 from adaptkit.results import Result
-from adaptkit.table import Table
 from adaptkit.task import Splits
 from adaptkit.values import parse
 

@@ -17,15 +17,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from adaptkit import state
 from adaptkit.backbone import Backbone, unit
 from adaptkit.bench import open_cache, pick_backbone, pick_device
 from adaptkit.cache import FeatureCache
 from adaptkit.images import Array, Images
 from adaptkit.ops import class_sums
 from adaptkit.options import Spec, method
-from adaptkit.pictures import Picture, read
 from adaptkit.run import adapt, predict
+from adaptkit.saving import state
+from adaptkit.saving.pictures import Picture, read
 from adaptkit.setting import Setting
 from adaptkit.task import Task
 

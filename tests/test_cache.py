@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from adaptkit import Need, Patches, Pooled, adapt, hookimpl, method, plugins, predict
-from adaptkit.cache import FeatureCache
 from adaptkit.bench import Bench, pick_backbone
+from adaptkit.cache import FeatureCache
 from adaptkit.setting import Setting
 from adaptkit.store import DamagedShardWarning, Store
 from adaptkit.testing import ToyImages, toy_backbone

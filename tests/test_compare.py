@@ -7,10 +7,11 @@ import re
 
 import pytest
 
-from adaptkit import cli, formats, runs
-from adaptkit.comparison import AVERAGE, Column, Comparison
+from adaptkit import cli
+from adaptkit.report import formats, runs
+from adaptkit.report.comparison import AVERAGE, Column, Comparison
+from adaptkit.report.scores import half_width, score
 from adaptkit.results import Result
-from adaptkit.scores import half_width, score
 
 SAME = {"backbone": "toy:0", "select": "none"}
 QUOTE = {"method": "gda", "value": 71.0, "source": "Somebody et al., Table 1", "shots": 4}

@@ -79,6 +79,16 @@ def wrong_sweep(method, val):
         yield method.zero_shot(val.x) * tilt + (tilt == 1.0)
 
 
+def count_in(method, batch):
+    method.seen += 1
+    return honest(method, batch) / method.seen
+
+
+def count_all(method, stream):
+    return honest(method, stream) / (method.seen + 1 + torch.arange(len(stream)))[:, None]
+
+
+COUNTED = {"scope": "stream", "fit": lambda method, task: method.register_buffer("seen", torch.zeros(()))}
 TILTED = {
     "__annotations__": {"tilt": float},
     "tilt": 1.0,
@@ -106,7 +116,7 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     ),
     (
         culprit("Wide", lambda m, batch: F.pad(honest(m, batch), (0, 1))),
-        ("output_shape", r"Wide must return \(60, 5\); got \(60, 6\)", "class_order"),
+        ("output_shape", r"Wide must return \(60, 5\); got \(60, 6\)", "class_order", "other_classes"),
     ),
     (
         culprit("Infinite", lambda m, batch: honest(m, batch) / 0),
@@ -136,11 +146,19 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     ),
     (
         culprit("Biased", lambda m, batch: honest(m, batch) + 9 * F.one_hot(torch.tensor(0), 5)),
-        ("class_order", "Biased depends on how classes are numbered", "beats_chance"),
+        ("class_order", "Biased depends on how classes are numbered", "beats_chance", "other_classes"),
+    ),
+    (
+        culprit("Stays", retarget=lambda m, task: None),
+        ("other_classes", r"Stays must return \(60, 4\) for other classes; got \(60, 5\)"),
+    ),
+    (
+        culprit("Sorts", retarget=lambda m, task: setattr(m, "text", task.text.sort(0).values)),
+        ("other_classes", "Sorts depends on the order in which other classes are named"),
     ),
     (
         culprit("Forgets", lambda m, batch: m.zero_shot(batch.x) + 0.01 * batch.x @ m.kept.T, keep_unregistered),
-        ("state_round_trip", "Forgets loses something when saved", "class_order"),
+        ("state_round_trip", "Forgets loses something when saved", "class_order", "other_classes"),
     ),
     (
         culprit("Idle", lambda m, batch: m.gain * honest(m, batch), add_parameters, **TRAINED),
@@ -153,6 +171,18 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     (
         culprit("Sweeps", sweep=wrong_sweep, **TILTED),
         ("sweep_matches_forward", "cell 1 of Sweeps's sweep: outputs differ"),
+    ),
+    (
+        culprit("Hurries", replay=lambda m, stream: honest(m, stream) * 1.001, scope="stream"),
+        ("replay_matches_forward", "Hurries's replay of 20 images: outputs differ"),
+    ),
+    (
+        culprit("Foresees", replay=lambda m, stream: honest(m, stream) * len(stream) / 60, scope="stream"),
+        ("replay_matches_forward", "Foresees's replay of 20 images: outputs differ", "scope"),
+    ),
+    (
+        culprit("Restarts", count_in, replay=count_all, **COUNTED),
+        ("replay_matches_forward", "Restarts's replay of those behind them: outputs differ"),
     ),
     (
         culprit("Guesses", lambda m, batch: 0 * honest(m, batch)),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adaptkit import Pooled, hooks, load, method, options, plugins, recipe, runner
-from adaptkit.cache import FeatureCache
 from adaptkit.bench import Bench, pick_backbone, pick_dataset
+from adaptkit.cache import FeatureCache
 from adaptkit.setting import Setting
 from adaptkit.store import Store
 from adaptkit.testing import ToyImages, toy_backbone

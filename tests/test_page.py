@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from adaptkit import runs
-from adaptkit.comparison import AVERAGE, Comparison
-from adaptkit.page import html
+from adaptkit.report import runs
+from adaptkit.report.comparison import AVERAGE, Comparison
+from adaptkit.report.page import html
 from tests.test_compare import QUOTE, cell, run, three
 
 EVIL = "</script><script>alert(1)</script>{{script}}<!--"

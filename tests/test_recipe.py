@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from adaptkit import cli, options, plugins, recipe, runner
+from adaptkit.report.scores import half_width
+from adaptkit.report.table import Table, interval
 from adaptkit.results import Result
-from adaptkit.scores import half_width
-from adaptkit.table import Table, interval
 
 BASE = "dataset: toy\nbackbone: 'toy:0'\n"
 GOOD = BASE + "methods: [zero-shot]\n"

@@ -169,7 +169,7 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
         load_classifier(folder)
 
 
-@pytest.mark.parametrize("name", ["subprocess:Popen", "builtins:eval", "adaptkit.state:dump", "torch:load"])
+@pytest.mark.parametrize("name", ["subprocess:Popen", "builtins:eval", "adaptkit.saving.state:dump", "torch:load"])
 def test_a_class_from_elsewhere_is_not_made(gda, name):
     _, folder = gda
     node = change(folder)["method"]

@@ -63,9 +63,7 @@ def test_base_to_new_answers_for_new_classes_among_new_classes_alone(run, home):
 
 @pytest.mark.parametrize("spec", ["gda", {"trans-clip": {"base": "gda"}}], ids=str)
 def test_a_method_that_cannot_answer_for_other_classes_is_refused_at_once(spec, run):
-    with pytest.raises(
-        ValueError, match=r"answer for classes they did not adapt to; got '(gda|trans-clip)"
-    ):
+    with pytest.raises(ValueError, match=r"answer for classes they did not adapt to; got '(gda|trans-clip)"):
         run([spec], classes="base")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, wilcoxon
 
-from adaptkit.significance import OverDatasets, OverImages, decidable, holm, judge, sign_flip
+from adaptkit.report.significance import OverDatasets, OverImages, decidable, holm, judge, sign_flip
 
 
 def answers(share, images=200, seeds=3, *, rng, hard=None):

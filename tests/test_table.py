@@ -10,8 +10,8 @@ import pytest
 
 import adaptkit
 from adaptkit import cli
+from adaptkit.report.table import Table, interval
 from adaptkit.results import Result
-from adaptkit.table import Table, interval
 
 SCHEMA = json.loads(Path(adaptkit.__file__).with_name("result.schema.json").read_text())
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from adaptkit import cli, recipe, verify
+from adaptkit import cli, recipe
+from adaptkit.report import verify
+from adaptkit.report.table import Table
 from adaptkit.results import Result
-from adaptkit.table import Table
 
 TOY = "{dataset: toy, backbone: 'toy:0', shots: [1, 2], seeds: [1, 2], methods: [zero-shot, {gda: {views: 2}}]"
 

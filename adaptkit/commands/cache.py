@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 
 from adaptkit.commands.asked import home
-from adaptkit.table import columns
+from adaptkit.report.table import columns
 
 
 def command(options: Namespace) -> int:

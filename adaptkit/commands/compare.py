@@ -10,8 +10,8 @@ from adaptkit.plugins import must_be
 
 def command(options: Namespace) -> int:
     """Print a comparison, or write it in the formats that are asked for."""
-    from adaptkit import formats, page, runs
-    from adaptkit.comparison import Comparison
+    from adaptkit.report import formats, page, runs
+    from adaptkit.report.comparison import Comparison
 
     writers = {**formats.FORMATS, ".html": page.html}
     for path in options.out:

@@ -19,7 +19,7 @@ def command(options: Namespace) -> int:
     from adaptkit.bench import Bench
     from adaptkit.options import method
     from adaptkit.run import adapt
-    from adaptkit.saved import save_classifier, vacant
+    from adaptkit.saving.classifier import save_classifier, vacant
 
     asked, folder = recipes(options)[0], vacant(options.out)
     label, spec = chosen(asked, options.method)

@@ -9,7 +9,7 @@ from typing import Any
 
 from adaptkit import plugins, recipe
 from adaptkit.commands.asked import load_files
-from adaptkit.table import columns
+from adaptkit.report.table import columns
 
 
 def command(options: Namespace) -> int:

@@ -14,8 +14,8 @@ from adaptkit.commands.asked import home, load_files
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.hub import decode
-    from adaptkit.pictures import find
-    from adaptkit.saved import load_classifier
+    from adaptkit.saving.classifier import load_classifier
+    from adaptkit.saving.pictures import find
 
     load_files(options)
     paths = find(options.images)

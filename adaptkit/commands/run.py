@@ -6,14 +6,15 @@ from argparse import Namespace
 
 from adaptkit.commands.asked import home, out, recipes
 from adaptkit.metrics import KINDS
-from adaptkit.scores import heading
-from adaptkit.table import Table, columns
+from adaptkit.report.scores import heading
+from adaptkit.report.table import Table, columns
 
 
 def command(options: Namespace) -> int:
     """Run recipes and print their tables, and what papers report beside ours."""
-    from adaptkit import runner, verify
-    from adaptkit.plot import plot
+    from adaptkit import runner
+    from adaptkit.report import verify
+    from adaptkit.report.plot import plot
 
     code = 0
     for asked in recipes(options):

@@ -7,26 +7,19 @@ each with its reason, and must really fail: an exemption that is no longer neede
 
 from __future__ import annotations
 
-import copy
-import itertools
 import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 import torch
 from safetensors.torch import load as load_state
 from safetensors.torch import save as save_state
-from torch import Tensor
 
 from adaptkit.contract import Method
 from adaptkit.images import Images
-from adaptkit.options import answers_elsewhere
-from adaptkit.run import accuracy, adapt, predict, retarget, trainable
-from adaptkit.search import unfold
+from adaptkit.run import accuracy, adapt, predict, trainable
 from adaptkit.task import Task
-
-Make = Callable[[], Method]
-Check = Callable[[Make, Task, Images], None]
+from adaptkit.testing.harness import Check, Make, adapted, ensure, same
+from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward
 
 
 def check(name: str, make: Make, task: Task, queries: Images) -> None:
@@ -36,7 +29,7 @@ def check(name: str, make: Make, task: Task, queries: Images) -> None:
         AssertionError: when the check fails, or when it passes although the class is exempt from it.
     """
     exempt = type(make()).exempt
-    _ensure(set(exempt) <= set(CHECKS), f"exempt must name checks, {', '.join(CHECKS)}; got {', '.join(exempt)}")
+    ensure(set(exempt) <= set(CHECKS), f"exempt must name checks, {', '.join(CHECKS)}; got {', '.join(exempt)}")
     reason = exempt.get(name)
     torch.manual_seed(0)
     if reason is None:
@@ -48,25 +41,12 @@ def check(name: str, make: Make, task: Task, queries: Images) -> None:
     raise AssertionError(f"{type(make()).__name__} passes {name}; remove its exemption ({reason})")
 
 
-def adapted(make: Make, task: Task) -> Method:
-    """The method, adapted from a fixed seed."""
-    torch.manual_seed(0)
-    return adapt(make(), task)
-
-
-def same(got: Tensor, want: Tensor, what: str, tolerance: float = 1e-3) -> None:
-    """Assert that outputs are equal up to rounding, relative to the largest."""
-    _ensure(got.shape == want.shape, f"{what}: shape {tuple(got.shape)} became {tuple(want.shape)}")
-    worst, scale = float((got - want).abs().max()), float(want.abs().max())
-    _ensure(worst <= tolerance * max(scale, 1e-6), f"{what}: outputs differ by {worst:.2g} of at most {scale:.2g}")
-
-
 def docstring_names_source(make: Make, task: Task, queries: Images) -> None:
     """The module's docstring is a card: what it does, ``Source:``, ``Deviations:``."""
     cls = type(make())
     doc = sys.modules[cls.__module__].__doc__ or ""
     for heading in ("Source:", "Deviations:"):
-        _ensure(heading in doc, f"{cls.__module__} must have a {heading!r} line in its docstring")
+        ensure(heading in doc, f"{cls.__module__} must have a {heading!r} line in its docstring")
 
 
 def output_shape(make: Make, task: Task, queries: Images) -> None:
@@ -74,11 +54,11 @@ def output_shape(make: Make, task: Task, queries: Images) -> None:
     method = adapted(make, task)
     out = predict(method, queries)
     want = (len(queries), len(task.classnames)) if method.output == "logits" else (len(queries),)
-    _ensure(out.shape == want, f"{type(method).__name__} must return {want}; got {tuple(out.shape)}")
-    _ensure(
+    ensure(out.shape == want, f"{type(method).__name__} must return {want}; got {tuple(out.shape)}")
+    ensure(
         bool(out.isfinite().all()), f"{type(method).__name__} returned {int((~out.isfinite()).sum())} values not finite"
     )
-    _ensure(not out.requires_grad, f"{type(method).__name__} must answer without a gradient")
+    ensure(not out.requires_grad, f"{type(method).__name__} must answer without a gradient")
 
 
 def scope(make: Make, task: Task, queries: Images) -> None:
@@ -101,14 +81,14 @@ def predict_is_pure(make: Make, task: Task, queries: Images) -> None:
     first = predict(method, queries)
     same(predict(method, queries), first, f"{type(method).__name__} answers differently the second time", 1e-6)
     changed = [n for n, t in method.state_dict().items() if not torch.equal(t, before[n])]
-    _ensure(not changed, f"{type(method).__name__} changed {changed} while predicting")
+    ensure(not changed, f"{type(method).__name__} changed {changed} while predicting")
 
 
 def fit_is_repeatable(make: Make, task: Task, queries: Images) -> None:
     """From one seed, bit for bit the same method."""
     one, two = adapted(make, task).state_dict(), adapted(make, task).state_dict()
     unequal = [n for n in one if not torch.equal(one[n], two[n])]
-    _ensure(not unequal, f"{unequal} differ between two adaptations from one seed; draw from torch's generator only")
+    ensure(not unequal, f"{unequal} differ between two adaptations from one seed; draw from torch's generator only")
 
 
 def backbone_untouched(make: Make, task: Task, queries: Images) -> None:
@@ -117,13 +97,13 @@ def backbone_untouched(make: Make, task: Task, queries: Images) -> None:
     method = adapted(make, task)
     predict(method, queries[:12])
     name = type(method).__name__
-    _ensure(task.backbone.digest() == before, f"{name} changed the frozen backbone")
+    ensure(task.backbone.digest() == before, f"{name} changed the frozen backbone")
     grads = [n for n, p in model.named_parameters() if p.grad is not None or p.requires_grad]
-    _ensure(not grads, f"{name} left gradients on the frozen backbone: {grads[:3]}")
+    ensure(not grads, f"{name} left gradients on the frozen backbone: {grads[:3]}")
     tapped = [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
-    _ensure(not tapped, f"{name} left taps on {tapped[:3]}")
+    ensure(not tapped, f"{name} left taps on {tapped[:3]}")
     ours = {p.data_ptr() for p in method.parameters()} & {p.data_ptr() for p in model.parameters()}
-    _ensure(not ours, f"{name} holds weights of the backbone as its own parameters")
+    ensure(not ours, f"{name} holds weights of the backbone as its own parameters")
 
 
 def class_order(make: Make, task: Task, queries: Images) -> None:
@@ -141,24 +121,6 @@ def class_order(make: Make, task: Task, queries: Images) -> None:
     other = adapted(make, replace(task, classnames=names, prompts=prompts, **sets))  # type: ignore[arg-type]
     a, b = predict(method, queries), predict(other, queries)
     same(b, a[:, perm] if a.dim() == 2 else a, f"{type(method).__name__} depends on how classes are numbered")
-
-
-def other_classes(make: Make, task: Task, queries: Images) -> None:
-    """What answers for classes that it did not adapt to answers for any number, in whatever order they are named."""
-    method, name, answers = adapted(make, task), type(make()).__name__, []
-    if not answers_elsewhere(method):
-        return
-    some = torch.randperm(len(task.classnames) - 1, generator=torch.Generator().manual_seed(3))  # one class less
-    for order in (some, some.sort().values):
-        names, prompts = (tuple(all_[i] for i in order) for all_ in (task.classnames, task.prompts))
-        elsewhere = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
-        torch.manual_seed(0)
-        answers.append(predict(retarget(method, elsewhere), queries))
-    permuted, plain = answers
-    want = (len(queries), len(some)) if method.output == "logits" else (len(queries),)
-    _ensure(plain.shape == want, f"{name} must return {want} for other classes; got {tuple(plain.shape)}")
-    want_again = plain[:, some] if plain.dim() == 2 else plain
-    same(permuted, want_again, f"{name} depends on the order in which other classes are named")
 
 
 def state_round_trip(make: Make, task: Task, queries: Images) -> None:
@@ -189,7 +151,7 @@ def every_parameter_learns(make: Make, task: Task, queries: Images) -> None:
     if params:
         method.loss(bound.support[:10]).backward()
         idle = [n for n, p in params.items() if p.grad is None]
-        _ensure(not idle, f"no gradient reaches {idle} of {type(method).__name__}")
+        ensure(not idle, f"no gradient reaches {idle} of {type(method).__name__}")
 
 
 def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
@@ -197,38 +159,7 @@ def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
     labels = task.support.labels.tolist()  # type: ignore[union-attr]
     rows = torch.tensor([labels.index(c) for c in range(len(task.classnames))])
     out = predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])
-    _ensure(bool(out.isfinite().all()), f"{type(make()).__name__} is not finite with one shot")
-
-
-def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
-    """A shortcut through the grid gives what `forward` gives, cell by cell."""
-    method = adapted(make, task)
-    rows, grid, name = queries.bind(method.needs()).load().blind(), method.grid(), type(method).__name__
-    with torch.no_grad():
-        swept = method.sweep(rows) if grid else None
-        if swept is None:
-            return
-        cells, fast, slow = (
-            list(itertools.product(*grid.values())),
-            unfold(swept, grid, len(rows)),
-            copy.deepcopy(method),
-        )
-        for i in range(0, len(cells), 1 + len(cells) // 50):  # a grid may have hundreds
-            slow.set(dict(zip(grid, cells[i], strict=True)))
-            same(fast[i], predict(slow, rows), f"cell {i} of {name}'s sweep", 1e-5)
-
-
-def replay_matches_forward(make: Make, task: Task, queries: Images) -> None:
-    """Images of a stream that are answered at once are answered as one by one, whatever comes behind them."""
-    method, name = adapted(make, task), type(make()).__name__
-    if type(method).replay is Method.replay:
-        return
-    rows, early = queries.bind(method.needs()).load().blind(), len(queries) // 3
-    with torch.no_grad():
-        fast, slow = copy.deepcopy(method), Method.replay(copy.deepcopy(method), rows)
-        same(fast.replay(rows[:early]), slow[:early], f"{name}'s replay of {early} images", 1e-5)
-        same(fast.replay(rows[early:]), slow[early:], f"{name}'s replay of those behind them", 1e-5)
-        same(copy.deepcopy(method).replay(rows), slow, f"{name}'s replay of all", 1e-5)
+    ensure(bool(out.isfinite().all()), f"{type(make()).__name__} is not finite with one shot")
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:
@@ -236,12 +167,7 @@ def beats_chance(make: Make, task: Task, queries: Images) -> None:
     method = adapted(make, task)
     if method.output == "logits":
         got = accuracy(method, queries)
-        _ensure(got > 1.5 / len(task.classnames), f"{type(method).__name__} is right {got:.0%} of the time: guessing")
-
-
-def _ensure(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
+        ensure(got > 1.5 / len(task.classnames), f"{type(method).__name__} is right {got:.0%} of the time: guessing")
 
 
 CHECKS: dict[str, Check] = {

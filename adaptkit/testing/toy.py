@@ -54,9 +54,9 @@ def pattern(c: int) -> np.ndarray:
 
 def toy_splits() -> Splits:
     """The toy dataset: train, validation and test images, and a domain with more noise."""
-    sets = {"train": ToyImages("train"), "val": ToyImages("val", 40), "test": ToyImages("test", 60)}
+    train, val, test = ToyImages("train"), ToyImages("val", 40), ToyImages("test", 60)
     noisy = {"noisy": ToyImages("noisy", 45, noise=0.4)}
-    return Splits("toy", CLASSES, **sets, domains=noisy, source="drawn by a formula")
+    return Splits("toy", CLASSES, train, test, val, domains=noisy, source="drawn by a formula")
 
 
 def toy_tokenizer(sentences: Sequence[str], vocab: int = 96) -> dict[str, Tensor]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from adaptkit import formats
-from adaptkit.comparison import Column, Comparison, quoted
 from adaptkit.recipe import label
+from adaptkit.report import formats
+from adaptkit.report.comparison import Column, Comparison, quoted
+from adaptkit.report.scores import falling, percent, short_names, unit
 from adaptkit.results import Result
-from adaptkit.scores import falling, percent, short_names, unit
 
 FILES = ("page.html", "page.css", "page.js", "charts.js")
 COSTS = ("extract", "fit", "predict")

@@ -7,9 +7,9 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from adaptkit.comparison import AVERAGE, Column, Comparison, quoted
-from adaptkit.scores import falling, heading, short_names, show, unit
-from adaptkit.significance import LEVEL
+from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
+from adaptkit.report.scores import falling, heading, short_names, show, unit
+from adaptkit.report.significance import LEVEL
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
 TEX = {BEST: r"$^\bullet$", WORSE: r"$^\bigtriangledown$", BETTER: r"$^\bigtriangleup$", "±": r"$\pm$"}

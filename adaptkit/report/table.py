@@ -7,8 +7,8 @@ from html import escape
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from adaptkit.report.scores import heading, score, unit
 from adaptkit.results import Result
-from adaptkit.scores import heading, score, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ class Table(Sequence[Result]):
                     )
 
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
-        """Head and rows, as text: a column for each number of shots or, where there is one, for each of some metrics."""
+        """Head and rows, as text: a column for each number of shots or, where there is one, for each metric."""
         self.one_protocol()
         shown = [(k, self.metric, heading(k) or self.metric) for k in self.shots()]
         if metrics and len(shown) == 1:
@@ -117,7 +117,7 @@ class Table(Sequence[Result]):
 
     def plot(self, title: str = "") -> Figure:
         """The metric against shots, with a 95 % band for each method."""
-        from adaptkit.plot import figure
+        from adaptkit.report.plot import figure
 
         self.one_protocol()
         return figure(self, title)

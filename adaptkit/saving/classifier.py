@@ -15,16 +15,17 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor
 
-from adaptkit import __version__, state
+from adaptkit import __version__
 from adaptkit.backbone import Backbone
 from adaptkit.bench import open_cache, pick_backbone, pick_device
 from adaptkit.cache import FeatureCache
 from adaptkit.contract import Method
 from adaptkit.files import atomic_write, digest
 from adaptkit.images import Images
-from adaptkit.model_card import model_card
-from adaptkit.pictures import Picture, read
 from adaptkit.run import accuracy, predict
+from adaptkit.saving import state
+from adaptkit.saving.model_card import model_card
+from adaptkit.saving.pictures import Picture, read
 from adaptkit.setting import Setting
 from adaptkit.task import NoTowers, Task
 

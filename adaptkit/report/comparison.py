@@ -10,11 +10,11 @@ import numpy as np
 
 from adaptkit.plugins import must_be
 from adaptkit.published import Published
+from adaptkit.report.runs import Run
+from adaptkit.report.scores import HARMONIC, Score, falling, parts, percent, score
+from adaptkit.report.significance import OverDatasets, OverImages, Pair, Verdict, decidable, judge
+from adaptkit.report.table import Table
 from adaptkit.results import Result
-from adaptkit.runs import Run
-from adaptkit.scores import HARMONIC, Score, falling, parts, percent, score
-from adaptkit.significance import OverDatasets, OverImages, Pair, Verdict, decidable, judge
-from adaptkit.table import Table
 
 AVERAGE = "average"
 OF_DATASET = frozenset({"dataset", "images", "prompts", "tests"})  # what a protocol says about a dataset alone

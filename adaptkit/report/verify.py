@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from adaptkit.published import Published
 from adaptkit.recipe import Recipe
-from adaptkit.scores import percent, score
-from adaptkit.table import Table, columns
+from adaptkit.report.scores import percent, score
+from adaptkit.report.table import Table, columns
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptkit.scores import percent, score, short_names, unit
+from adaptkit.report.scores import percent, score, short_names, unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from adaptkit.table import Table
+    from adaptkit.report.table import Table
 
 
 def plot(table: Table, path: Path, title: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 from adaptkit.published import Published
 from adaptkit.recipe import label
+from adaptkit.report.table import Table
 from adaptkit.results import Result
-from adaptkit.table import Table
 from adaptkit.values import convert
 
 RECIPE = "recipe.json"

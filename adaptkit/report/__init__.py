@@ -1,0 +1,1 @@
+"""What is made of results: tables, comparisons with paired tests, plots, one page."""

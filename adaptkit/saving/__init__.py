@@ -1,0 +1,1 @@
+"""An adapted method as a folder that answers pictures."""
