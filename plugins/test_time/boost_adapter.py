@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import ClassCache, entropy
+from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
 
 
 class BoostAdapter(ZeroShot):
@@ -49,39 +49,59 @@ class BoostAdapter(ZeroShot):
         self.age = nn.Buffer(self.text.new_zeros(()))
 
     def forward(self, batch):
-        views = batch.views[0]  # (V, D)
-        x, logits, p, kept = self.stands_for(views)
-        label, h = logits.argmax(-1), -torch.xlogy(p, p).sum()
-        self.positive.admit(label, h, x)
-        share = h / math.log2(len(p))
-        self.age -= 1
+        x, logits, p, own = in_parts(self.stands_for, batch.views)
+        label, h = logits.argmax(-1), -torch.xlogy(p, p).sum(-1)
+        share = h / math.log2(p.shape[1])
+        age = self.age - 1 - torch.arange(len(x)).to(self.age)
+        self.age = self.age - len(x)
         unsure = (self.window[0] < share) & (share < self.window[1])
-        rank = torch.where(unsure, self.age if self.as_released else h, torch.inf)
-        self.negative.admit(label, rank, x, (self.mask[0] < p) & (p < self.mask[1]))
-        for_ = self.boosted(x, views[kept])  # (C,)
-        against = self.negative.affinity(x, self.negative_beta).flatten() @ self.negative.marks.flatten(0, 1)  # (C,)
+        rank = torch.where(unsure, age if self.as_released else h, torch.inf)
+        against = 0
+        for held in self.negative.admit(label, rank, x, (self.mask[0] < p) & (p < self.mask[1])):
+            against = against + held.affinity(x, self.negative_beta).T @ held.marks  # (B, C)
+        for_ = self.boosted(x, own, self.positive.admit(label, h, x))
         scale = self.backbone.logit_scale / 100
-        return (logits + scale * (self.alpha * for_ - self.negative_alpha * against))[None]
+        return logits + scale * (self.alpha * for_ - self.negative_alpha * against)
+
+    def replay(self, stream):
+        return self(stream)
 
     def stands_for(self, views):
-        """Embedding, logits and probabilities of an image, and its most confident views, the surest first."""
-        logits = self.zero_shot(views)  # (V, C)
-        kept = entropy(logits).argsort(stable=True)[: max(1, int(self.keep * len(views)))]
-        chosen = kept if self.average else kept.new_zeros(1)
-        return views[chosen].mean(0), logits[chosen].mean(0), logits[chosen].softmax(-1).mean(0), kept
+        """Embedding, logits and probabilities of images, and their most confident views, the surest first."""
+        logits = self.zero_shot(views)  # (..., V, C)
+        order = entropy(logits).argsort(dim=-1, stable=True)
+        kept = order[..., : max(1, int(self.keep * order.shape[-1])), None]  # (..., J, 1)
+        own = views.take_along_dim(kept, -2)
+        chosen = kept if self.average else torch.zeros_like(kept[..., :1, :])
+        logits = logits.take_along_dim(chosen, -2)
+        return views.take_along_dim(chosen, -2).mean(-2), logits.mean(-2), logits.softmax(-1).mean(-2), own
 
-    def boosted(self, x, views):
-        """Affinities to the positive cache, summed by class, ``(C,)``, as if the views ``(K, D)`` had entered it."""
+    def boosted(self, x, views, caches):
+        """Affinities to the positive cache, summed by class, ``(B, C)``, as if the views ``(B, J, D)`` had entered."""
         logits = self.zero_shot(views)
-        h, labels = entropy(logits), logits.argmax(-1)
-        held = self.positive.affinity(x, self.beta)  # (C, K)
-        total = held.sum(1)
-        own = (self.beta * (views @ x - 1)).exp()
-        for label in labels.unique() if self.capacity else ():
-            ranks = torch.cat([self.positive.entropy[label], h[labels == label]])
-            first = ranks.argsort(stable=True)[: self.capacity + self.delta]
-            total[label] = torch.cat([held[label], own[labels == label]])[first].sum()
-        return total
+        h, labels = entropy(logits), logits.argmax(-1)  # (B, J)
+        met = torch.cat([cache.met(len(x)) for cache in caches])  # (M, B)
+        held = torch.cat([cache.affinity(x, self.beta) for cache in caches])
+        label, surest = (torch.cat([getattr(cache, name) for cache in caches]) for name in ("label", "entropy"))
+        total = class_sums(held, label, len(self.text)).T.contiguous()  # (B, C)
+        if not self.capacity:
+            return total
+        of, i = table(label, len(self.text))[labels], torch.arange(len(x)).to(label)[:, None, None]
+        there, same = (of >= 0) & met[of, i], labels[:, :, None] == labels[:, None]  # (B, J, E), (B, J, J)
+        ranks = torch.cat([surest[of].where(there, torch.inf), h[:, None].where(same, torch.inf)], -1)
+        own = (self.beta * ((views @ x[..., None])[..., 0] - 1)).exp()
+        votes = torch.cat([held[of, i] * there, own[:, None] * same], -1)
+        first = ranks.argsort(dim=-1, stable=True)[..., : self.capacity + self.delta]
+        return total.scatter_(1, labels, votes.take_along_dim(first, -1).sum(-1))
+
+
+def table(labels, classes):
+    """Rows that have each label, ``(C, E)``, padded with -1."""
+    order, count = labels.argsort(stable=True), labels.bincount(minlength=classes)
+    place = torch.arange(len(order)).to(order) - (count.cumsum(0) - count)[labels[order]]
+    out = order.new_full((classes, int(count.max())), -1)
+    out[labels[order], place] = order
+    return out
 
 
 @hookimpl

@@ -13,8 +13,8 @@ import copy
 import torch
 from torch import nn
 
-from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import ClassCache, class_sums, entropy
+from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
 
 WEIGHTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
@@ -52,7 +52,10 @@ class DMN(ZeroShot):
         self.memory = ClassCache(self.text, self.capacity)
 
     def forward(self, batch):
-        return self.mixed(self.log_probabilities(batch.views[0]))[None]
+        return self.mixed(self.log_probabilities(batch.views))
+
+    def replay(self, stream):
+        return self(stream)
 
     def mixed(self, log_p):
         """Weighted sum of the probabilities, ``(..., 2 or 3, C)`` to ``(..., C)``, logarithms both."""
@@ -60,31 +63,51 @@ class DMN(ZeroShot):
         return (log_p + weights.log()[:, None]).logsumexp(-2)
 
     def log_probabilities(self, views):
-        """By text, by the dynamic and, with a support, by the static memory, ``(2 or 3, C)``, once the image is in."""
-        logits = self.zero_shot(views)  # (V, C)
-        kept = entropy(logits).argsort(stable=True)[: max(1, int(self.keep * len(views)))]
-        p = logits[kept].softmax(-1).mean(0)
-        x = views[0]
-        self.memory.admit(p.argmax(), -torch.xlogy(p, p).sum(), x)
-        seen = torch.einsum("ck,ckd->cd", self.memory.affinity(x, self.beta), self.memory.keys)
-        answers = [logits[0], self.answer(x, seen + self.recall(x, self.support[:, :1]))]
+        """By text, by the dynamic and, with a support, by the static memory, ``(B, 2 or 3, C)``, once images are in."""
+        return torch.cat([self.ask(part) for part in views.split(256)])  # so that their affinities fit in memory
+
+    def ask(self, views):
+        logits, p = in_parts(self.named_by, views)
+        x = views[:, 0]
+        seen = [(held, held.last > 0) for held in self.memory.admit(p.argmax(-1), -torch.xlogy(p, p).sum(-1), x)]
+        met = torch.cat([held.met(len(x))[taken] for held, taken in seen])  # (M, B)
+        keys = torch.cat([*(held.keys[taken] for held, taken in seen), self.support[:, 0]])
+        label = torch.cat([*(held.label[taken] for held, taken in seen), self.labels])
+        answers = [logits, self.answer(x, keys, label, met)]
         if len(self.support):
-            answers.append(self.answer(x, self.recall(x, self.support)))
-        return torch.stack(answers).log_softmax(-1)
+            labels = self.labels.repeat_interleave(self.support.shape[1])
+            answers.append(self.answer(x, self.support.flatten(0, 1), labels, met[:0]))
+        return torch.stack(answers, 1).log_softmax(-1)
 
-    def recall(self, x, support):
-        """Support views ``(S, V, D)`` weighted by their affinity to the query and summed by class, ``(C, D)``."""
-        weight = (self.beta * (support @ x - 1)).exp()  # (S, V)
-        return class_sums((weight[:, None] @ support)[:, 0], self.labels, len(self.text))
+    def named_by(self, views):
+        """Logits of the plain images, and mean probabilities of the confident views, ``(B, C)``."""
+        logits = self.zero_shot(views)  # (B, V, C)
+        kept = entropy(logits).argsort(dim=1, stable=True)[:, : max(1, int(self.keep * views.shape[1])), None]
+        return logits[:, 0], logits.take_along_dim(kept, 1).softmax(-1).mean(1)
 
-    def answer(self, x, sums):
-        """Logits of the query by a memory's prototypes; each class's text is always one of its entries."""
-        weight = (self.beta * (self.text @ x - 1)).exp()  # (C,)
-        return self.backbone.logits(x[None], unit(sums + weight[:, None] * self.text))[0]
+    def answer(self, x, keys, label, met):
+        """Logits of queries by the prototypes of a memory, ``(B, C)``.
+
+        A prototype is the sum of a class's entries, weighted by their affinity to the query. It is never formed: its
+        length follows from the products of the entries. `met` says of the first entries which queries met them.
+        """
+        classes = torch.arange(len(self.text)).to(label)
+        keys, label = torch.cat([keys, self.text]), torch.cat([label, classes])  # each class's text is an entry
+        cosine = keys @ x.T  # (M, B)
+        weight = (self.beta * (cosine - 1)).exp()
+        weight[: len(met)] *= met
+        dot = class_sums(weight * cosine, label, len(self.text))  # (C, B)
+        norm2, order, count = torch.empty_like(dot), label.argsort(), label.bincount()
+        for size in count.unique().tolist():  # classes with as many entries, at once
+            of = count == size
+            rows = order[(count.cumsum(0) - size)[of, None] + classes.new_tensor(range(size))]  # (N, size)
+            gram = keys[rows] @ keys[rows].mT
+            norm2[of] = (weight[rows] * (gram @ weight[rows])).sum(1)
+        return (self.backbone.logit_scale * dot / norm2.sqrt() + self.backbone.logit_bias).T
 
     def sweep(self, val):
         runner, grid = copy.deepcopy(self), self.grid()
-        log_p = torch.stack([runner.log_probabilities(row) for row in val.views])  # (N, 2 or 3, C)
+        log_p = runner.log_probabilities(val.views)  # (N, 2 or 3, C)
         for dynamic in grid["dynamic"]:
             for static in grid.get("static", (runner.static,)):
                 runner.set({"dynamic": dynamic, "static": static})

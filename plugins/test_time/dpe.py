@@ -49,7 +49,7 @@ class DPE(ZeroShot):
         views = batch.views[0]  # (V, D)
         text = unit(self.text)
         x, log_p = self.confident(views, text)
-        self.cache.admit(log_p.argmax(), entropy(log_p), x)
+        self.cache.admit(log_p.argmax()[None], entropy(log_p)[None], x[None])
         classes, prototypes = self.prototypes()  # (P,), (P, D)
         text_step, image_step = self.step(views, classes, prototypes)
         text, prototypes = unit(self.text + text_step), unit(prototypes + image_step)

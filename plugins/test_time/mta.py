@@ -11,6 +11,7 @@ not-a-number and here a kernel of one point. The views of an image are drawn onc
 import torch
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.ops import in_parts
 
 
 class MTA(ZeroShot):
@@ -33,68 +34,67 @@ class MTA(ZeroShot):
 
     def solve(self, views):
         """Modes, unit-norm, ``(B, D)``, and inlierness, ``(B, V)`` adding up to 1, of views ``(B, V, D)``."""
-        p, x = self.probabilities(views), views.double()  # (B, V, C)
-        gram, pull = x @ x.mT, p @ p.mT * (self.lambda_q / self.lambda_y)  # both (B, V, V)
-        h2 = self.bandwidth(gram)  # (B, V)
-        a = torch.zeros_like(h2)
-        a[:, 0] = 1  # the mode is a @ views; the plain image to start with
-        a = normalised(a, gram)
-        y = torch.full_like(h2, 1 / h2.shape[1])
+        gram, pull = in_parts(self.products, views)  # both (B, V, V)
+        norm2, h2 = gram.diagonal(dim1=1, dim2=2)[:, None], self.bandwidth(gram)  # (B, 1, V)
+        plain = torch.zeros_like(h2)
+        plain[..., 0] = 1  # the mode to start with
+        mode, y = along(plain, gram), torch.full_like(h2, 1 / h2.shape[-1])
         for _ in range(self.rounds):
-            density = kernel(a, gram, h2) / self.lambda_y
-            y = self.repeat(y, lambda y, density=density: (density + times(pull, y)).softmax(-1))
-            a = self.repeat(a, lambda a, y=y: normalised(kernel(a, gram, h2) * y, gram), gram)
-        return torch.einsum("bv,bvd->bd", a, x).to(views), y.to(views)
+            density = kernel(mode, norm2, h2) / self.lambda_y
+            y = self.repeat(y, lambda y, density=density: (density + y @ pull).softmax(-1))
+            mode = self.repeat(mode, lambda mode, y=y: along(kernel(mode, norm2, h2) * y, gram))
+        return (mode[:, :1] @ views.double())[:, 0].to(views), y[:, 0].to(views)
+
+    def products(self, views):
+        """Of the views with each other; and of their probabilities, weighted as the pull between them."""
+        p, x = self.probabilities(views), views.double()
+        return x @ x.mT, (p @ p.mT).double() * (self.lambda_q / self.lambda_y)
 
     def probabilities(self, views):
-        """Of the classes, ``(B, V, C)``, in double precision: the rounds magnify what rounding leaves.
+        """Of the classes, ``(B, V, C)``: what the views of an image share is added in double precision and near zero.
 
-        The large product runs in single precision on what tells the views of an image apart, the small one is exact.
+        Rounding must not grow with the logits, as the rounds magnify it.
         """
         mean = views.mean(1, keepdim=True)
         common = self.backbone.logits(mean.double(), self.text.double())  # (B, 1, C)
-        return (self.zero_shot(views - mean) + common).softmax(-1)
+        return (self.zero_shot(views - mean) + (common - common.amax(-1, keepdim=True)).to(views)).softmax(-1)
 
-    def repeat(self, state, step, gram=None):
-        """Apply a step to ``(B, V)``, each row until it moves less than the threshold."""
-        moving = torch.ones_like(state[:, :1], dtype=torch.bool)
+    def repeat(self, state, step):
+        """Apply a step to ``(B, 1 or 2, V)``, for each image until it moves less than the threshold."""
+        moving = torch.ones_like(state[:, :1, :1], dtype=torch.bool)
         for _ in range(self.steps):
             new = torch.where(moving, step(state), state)
             change = new - state
             state = new
-            moving = moving & (length(change, gram) >= self.threshold)
+            moving = moving & (length(change) >= self.threshold)
             if not moving.any():
                 break
         return state
 
     def bandwidth(self, gram):
-        """Half the mean squared distance of each view to its nearest, h^2, ``(B, V)``."""
+        """Half the mean squared distance of each view to its nearest, h^2, ``(B, 1, V)``."""
         norm2 = gram.diagonal(dim1=1, dim2=2)
         distance2 = (norm2[:, :, None] + norm2[:, None] - 2 * gram).clamp_min(0)
         others = gram.shape[1] - 1
         k = min(others, max(1, int(self.nearest * others)))
         near = distance2.topk(k + 1, largest=False).values[..., 1:]  # without the view itself
-        return (0.5 * near.sum(-1) / max(1, k)).clamp_min(1e-12)
+        return (0.5 * near.sum(-1) / max(1, k)).clamp_min(1e-12)[:, None]
 
 
-def times(matrix, vector):
-    """``(B, V, V)`` times ``(B, V)``."""
-    return (matrix @ vector[..., None])[..., 0]
+def along(a, gram):
+    """The unit vector along ``a @ views``: its coefficients and its products with the views, ``(B, 2, V)``."""
+    both = torch.cat([a, a @ gram], 1)
+    return both / length(both)
 
 
-def length(a, gram=None):
-    """Length of ``a`` itself, or of ``a @ views``, ``(B, 1)``."""
-    return (a * (a if gram is None else times(gram, a))).sum(-1, keepdim=True).clamp_min(0).sqrt()
+def length(state):
+    """Length of numbers ``(B, 1, V)``, or of the vector that `along` describes by two rows, ``(B, 1, 1)``."""
+    return (state[:, :1] * state[:, -1:]).sum(-1, keepdim=True).clamp_min(0).sqrt()
 
 
-def normalised(a, gram):
-    """Coefficients ``(B, V)`` of the unit vector along ``a @ views``."""
-    return a / length(a, gram)
-
-
-def kernel(a, gram, h2):
-    """Gaussian kernel between the unit vector ``a @ views`` and each view, with that view's bandwidth, ``(B, V)``."""
-    distance2 = gram.diagonal(dim1=1, dim2=2) + 1 - 2 * times(gram, a)
+def kernel(mode, norm2, h2):
+    """Gaussian kernel between the mode and each view, with that view's bandwidth, ``(B, 1, V)``."""
+    distance2 = norm2 + 1 - 2 * mode[:, 1:]
     return (-distance2.clamp_min(0) / (2 * h2)).exp()
 
 

@@ -31,16 +31,16 @@ class OGA(ZeroShot):
         self.precision = nn.Buffer(dim * torch.eye(dim).to(self.text))
 
     def forward(self, batch):
-        logits = self.zero_shot(batch.x)[0]
+        logits = self.zero_shot(batch.x)  # (1, C)
         label = logits.argmax()
         before, (_, old) = self.cache.entropy[label].clone(), self.moments(label)
-        self.cache.admit(label, entropy(logits), batch.x[0])
+        self.cache.admit(label[None], entropy(logits), batch.x)
         if not torch.equal(before, self.cache.entropy[label]):
             self.means[label], new = self.moments(label)
             self.scatter += new - old
             self.invert()
         deviations = batch.x - self.means
-        return (logits - 0.5 * self.tau * (deviations @ self.precision * deviations).sum(-1))[None]
+        return logits - 0.5 * self.tau * (deviations @ self.precision * deviations).sum(-1)
 
     def moments(self, label):
         """Mean ``(D,)`` of a class's images, and the scatter about it, ``(D, D)``."""

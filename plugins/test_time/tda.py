@@ -11,10 +11,9 @@ terms are sized for logits of scale 100, so they are multiplied by a hundredth o
 import math
 
 import torch
-from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import entropy
+from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
 
 
 class TDA(ZeroShot):
@@ -39,51 +38,36 @@ class TDA(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
-        classes, width = self.text.shape
-        self.positive = Cache(classes, self.capacity, width).to(self.text)
-        self.negative = Cache(classes, self.negative_capacity, width, marks=classes).to(self.text)
+        self.positive = ClassCache(self.text, self.capacity)
+        self.negative = ClassCache(self.text, self.negative_capacity, marks=len(self.text))  # it speaks against those
 
     def forward(self, batch):
-        x, logits, log_p = self.summary(batch.views[0])  # (D,), (C,), (C,)
+        x, logits, log_p = in_parts(self.summary, batch.views)  # (B, D), (B, C), (B, C)
         label, h, p = logits.argmax(-1), entropy(log_p), log_p.exp()
-        self.positive.admit(label, h, x)
-        share = h / math.log2(len(p))
+        share = h / math.log2(p.shape[1])
         unsure = (self.window[0] < share) & (share < self.window[1])
         marks = (self.mask[0] < p) & (p < self.mask[1])
-        self.negative.admit(label, torch.where(unsure, h, torch.inf), x, marks)
-        for_ = self.positive.affinity(x, self.beta).sum(1)  # P_pos, (C,)
-        against = self.negative.affinity(x, self.negative_beta).flatten() @ self.negative.marks.flatten(0, 1)  # P_neg
         scale = self.backbone.logit_scale / 100
-        return (logits + scale * (self.alpha * for_ - self.negative_alpha * against))[None]
+        for held in self.positive.admit(label, h, x):
+            votes = held.affinity(x, self.beta)  # (M, B)
+            logits = logits + scale * self.alpha * class_sums(votes, held.label, len(self.text)).T  # P_pos
+        for held in self.negative.admit(label, torch.where(unsure, h, torch.inf), x, marks):
+            votes = held.affinity(x, self.negative_beta)
+            logits = logits - scale * self.negative_alpha * votes.T @ held.marks  # P_neg
+        return logits
+
+    def replay(self, stream):
+        return self(stream)
 
     def summary(self, views):
-        """The image as its most confident views have it: mean embedding, mean logits, log of their mean probability."""
-        logits = self.zero_shot(views)  # (V, C)
-        kept = entropy(logits).argsort(stable=True)[: max(1, int(self.keep * len(views)))]
-        log_p = logits[kept].log_softmax(-1).logsumexp(0) - math.log(len(kept))
-        return views[kept].mean(0), logits[kept].mean(0), log_p
-
-
-class Cache(nn.Module):
-    """``(C, K)`` slots; in those of one class, the surest of its images so far, the surest first."""
-
-    def __init__(self, classes, slots, width, marks=0):
-        super().__init__()
-        self.register_buffer("keys", torch.zeros(classes, slots, width))
-        self.register_buffer("marks", torch.zeros(classes, slots, marks))  # classes that the image speaks against
-        self.register_buffer("entropy", torch.full((classes, slots), torch.inf))  # infinite where empty
-
-    def admit(self, label, h, x, marks=()):
-        """Enter an image of entropy `h`. Among equals the older stays; infinite entropy never enters."""
-        ranks = torch.cat([self.entropy[label], h[None]])  # (K + 1,)
-        order = ranks.argsort(stable=True)[:-1]
-        self.entropy[label] = ranks[order]
-        self.keys[label] = torch.cat([self.keys[label], x[None]])[order]
-        self.marks[label] = torch.cat([self.marks[label], torch.as_tensor(marks).to(x)[None]])[order]
-
-    def affinity(self, x, beta):
-        """``exp(-beta (1 - x k))`` of each slot, ``(C, K)``; 0 where empty."""
-        return (beta * (self.keys @ x - 1)).exp() * self.entropy.isfinite()
+        """Images as their most confident views have them: mean embedding and logits, log of the mean probability."""
+        logits = self.zero_shot(views)  # (B, V, C)
+        order = entropy(logits).argsort(dim=1, stable=True)
+        kept = order[:, : max(1, int(self.keep * order.shape[1]))]
+        views, logits = (rows[torch.arange(len(rows))[:, None], kept] for rows in (views, logits))
+        log_p = logits.log_softmax(-1)
+        log_p = log_p.logsumexp(1) - math.log(kept.shape[1]) if kept.shape[1] > 1 else log_p[:, 0]
+        return views.mean(1), logits.mean(1), log_p
 
 
 @hookimpl

@@ -52,9 +52,12 @@ class XMoRe(ZeroShot):
         log_p, weights = self.answers(batch.x, found)
         weights = weights.clamp_min(1e-6)  # what is below is rounding
         if self.as_released:
-            self.total += weights[0]
-            weights = weights / self.total
+            totals = self.total + weights.cumsum(0)
+            self.total, weights = totals[-1], weights / totals
         return (log_p + weights.log()[..., None]).logsumexp(1)
+
+    def replay(self, stream):
+        return self(stream)
 
     def answers(self, x, captions):
         """Of the images and of their captions ``(B, K, D)``, log-probabilities ``(B, 2, C)`` and weights ``(B, 2)``."""

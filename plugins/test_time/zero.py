@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import entropy
+from adaptkit.ops import entropy, in_parts
 
 
 class Zero(ZeroShot):
@@ -32,21 +32,23 @@ class Zero(ZeroShot):
             self.register_buffer("judge_text", task.text_by(self.judge))  # (C, D')
 
     def forward(self, batch):
-        votes, rest, after = self.count(batch)
+        judged = [batch.judged] if self.judge else []
+        votes, rest, after = in_parts(self.count, batch.views, *judged)
         tied = votes == votes.amax(1, keepdim=True)  # (B, C)
         winner, _ = self.tie_break(tied, rest, after)
         return votes + F.one_hot(winner, votes.shape[1]) * (tied.sum(1, keepdim=True) > 1)
 
-    def count(self, batch):
+    def count(self, views, judged=None):
         """Votes ``(B, C)``; what the other views would say, surest first, ``(B, R)``; logits of the first of them."""
-        logits = self.zero_shot(batch.views)  # (B, V, C)
+        logits = self.zero_shot(views)  # (B, V, C)
         order = entropy(logits).argsort(dim=1, stable=True)  # (B, V)
         kept = max(1, int(self.gamma * order.shape[1]))
         said = logits.argmax(-1)
-        votes = (batch.judged @ self.judge_text.T).argmax(-1) if self.judge else said
-        votes = F.one_hot(votes.gather(1, order[:, :kept]), logits.shape[-1]).sum(1)
+        votes = said if judged is None else (judged @ self.judge_text.T).argmax(-1)
+        votes = votes.gather(1, order[:, :kept])
         after = logits[torch.arange(len(order)), order[:, kept % order.shape[1]]]  # (B, C)
-        return votes.to(logits), said.gather(1, order[:, kept:]), after
+        count = torch.zeros_like(after).scatter_add_(1, votes, torch.ones_like(votes, dtype=after.dtype))
+        return count, said.gather(1, order[:, kept:]), after
 
     def tie_break(self, tied, rest, after):
         """The tied class that the next views name first, ``(B,)``, and where none does and `after` had to choose."""

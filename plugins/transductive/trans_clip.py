@@ -12,7 +12,7 @@ from dataclasses import field
 import torch
 
 from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict, unit
-from adaptkit.ops import knn, one_hot
+from adaptkit.ops import Graph, knn, one_hot
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 
@@ -59,37 +59,53 @@ class TransCLIP(Method):
         return self.assign(x, y_hat, mixture, edges), *mixture[1:]
 
     def affinity(self, x):
-        """Cosines of every query, then of every shot, to its nearest queries, sparse ``(N + S, N)``; and transposed."""
+        """Cosines of each query to its nearest queries and to those it is nearest to, and the pull of the shots."""
         k, skip = min(self.neighbours, len(x) - 1), int(self.as_released)
         own = [part[:, 1:] for part in knn(x, x, k + 1)]  # the nearest is the query itself
         shots = [part[:, skip:] for part in knn(self.shots, x, k + skip)]
         cosine, to = (torch.cat(pair[:: -1 if self.as_released else 1]) for pair in zip(own, shots, strict=True))
-        edges = torch.stack([torch.arange(len(to)).to(to)[:, None].expand_as(to).flatten(), to.flatten()])
-        w = torch.sparse_coo_tensor(edges, cosine.flatten(), (len(to), len(x)), check_invariants=False).coalesce()
-        return w, w.T.coalesce()
+        row = torch.arange(len(to)).to(to)[:, None].expand_as(to).flatten()
+        edge, weight, query = torch.stack([row, to.flatten()]), cosine.flatten() / (2 * self.neighbours), row < len(x)
+        both = torch.cat([edge[:, query], edge[:, query].flip(0)], 1), weight[query].repeat(2)
+        pulled = edge[:, ~query].flip(0) - torch.tensor([[0], [len(x)]]).to(row)  # by the row of a shot
+        return Graph(*both, len(x)), Graph(pulled, weight[~query], len(x)) @ self.labels
 
     def assign(self, x, y_hat, mixture, edges):
         """``z ~ y_hat^lambda exp(log-likelihood / tau + pull of the neighbours)``, for all queries at once."""
         log_z, mu, var = mixture
-        likelihood = (x @ (mu / var).T - 0.5 * (mu.square() / var).sum(1)) / self.tau  # less a term all classes share
+        graph, fixed = edges
+        own = x @ (mu / var).T
+        own.sub_(0.5 * (mu.square() / var).sum(1)).div_(self.tau).add_(fixed)  # less a term all classes share
+        overwritten = self.as_released and not len(self.shots)
+        if not overwritten:
+            own.add_(y_hat, alpha=self.lam)
+        z, new, step = torch.empty_like(own), torch.empty_like(own), max(1, 2**20 // own.shape[1])
         for _ in range(self.sweeps):
-            if self.as_released and not len(self.shots):
-                y_hat = log_z
-            z = log_z.clamp_min(NIL).exp()
-            pull = edges[1] @ torch.cat([z, self.labels]) + (edges[0] @ z)[: len(x)]
-            log_z = (self.lam * y_hat + likelihood + pull / (2 * self.neighbours)).log_softmax(-1)
+            torch.clamp_min(log_z, NIL, out=z).exp_()
+            for i in range(0, len(x), step):  # so many fit in caches
+                rows = slice(i, min(i + step, len(x)))
+                total = graph.times(z, rows).add_(own[rows])
+                if overwritten:
+                    total.add_(log_z[rows], alpha=self.lam)
+                new[rows] = total.log_softmax(-1)
+            log_z = new
         return log_z
 
     def estimate(self, x, log_z):
         """Means and variance under the assignments, by products: no tensor is ``(N, C, D)``."""
-        rows = torch.cat([x, self.shots])  # (N + S, D)
-        shots = self.gamma * self.tau / max(1, len(self.shots)) * self.labels
-        log_w = torch.cat([log_z - math.log(len(x)), shots.log()])  # (N + S, C)
-        w, share = log_w.clamp_min(NIL).exp(), (log_w - log_w.amax(0)).clamp_min(NIL).softmax(0)
-        mu, centre = unit(share.T @ rows), rows.mean(0)  # by shares: a class no query is likely in still has a mean
-        rows, means = rows - centre, mu - centre  # the same variance, without loss of digits
-        spread = w.sum(1) @ rows.square() - 2 * (means * (w.T @ rows)).sum(0) + w.sum(0) @ means.square()
-        return mu, (spread / w.sum()).clamp_min(1e-9)
+        rows, log_w = x, log_z - math.log(len(x))
+        if len(self.shots):
+            shots = self.gamma * self.tau / len(self.shots) * self.labels
+            rows, log_w = torch.cat([x, self.shots]), torch.cat([log_w, shots.log()])  # (N + S, D), (N + S, C)
+        top = log_w.amax(0)  # weights relative to a class's largest: one no query is likely in still has a mean
+        share = log_w.sub_(top).clamp_min_(NIL).exp_()
+        scale, count, centre = top.exp(), share.sum(0), rows.mean(0)
+        rows = rows - centre  # the same variance, without loss of digits
+        sums = share.T @ rows  # (C, D)
+        mu = unit(sums + count[:, None] * centre)
+        means, mass = mu - centre, scale * count
+        spread = (share @ scale) @ rows.square() - 2 * (means * sums).T @ scale + mass @ means.square()
+        return mu, (spread / mass.sum()).clamp_min(1e-9)
 
 
 class TransCLIPFewShot(TransCLIP):

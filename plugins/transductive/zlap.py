@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import ZeroShot, hookimpl
-from adaptkit.ops import knn
+from adaptkit.ops import Graph, knn
 
 
 class ZLaP(ZeroShot):
@@ -46,7 +46,7 @@ class ZLaP(ZeroShot):
         return torch.cat([weight[:, :classes] ** self.gamma, weight[:, classes:]], 1)
 
     def graph(self, x):
-        """Normalised adjacency ``S`` of classes and images, sparse ``(C + N, C + N)``, and the span of similarities."""
+        """Normalised adjacency ``S`` of classes and images, ``(C + N, C + N)``, and the span of similarities."""
         similarity, to = self.neighbours(x, x)
         span = torch.stack([similarity.min(), similarity.max()]) if self.scaled else torch.tensor([0.0, 1.0]).to(x)
         size = len(self.text) + len(x)
@@ -57,14 +57,17 @@ class ZLaP(ZeroShot):
         degree = torch.zeros(size).to(x).index_add_(0, edge.flatten(), weight.repeat(2))
         root = torch.where(degree > 0, degree, 1).rsqrt()
         weight = weight * root[edge[0]] * root[edge[1]]  # D^-1/2 (A + A^T) D^-1/2
-        both = torch.cat([edge, edge.flip(0)], 1), weight.repeat(2)
-        return torch.sparse_coo_tensor(*both, (size, size), check_invariants=False).coalesce(), span
+        return Graph(torch.cat([edge, edge.flip(0)], 1), weight.repeat(2), size), span
 
-    def solve(self, graph, room=2**24):
-        """Columns of ``(I - alpha S)^-1`` that belong to the classes, ``(C + N, C)``, some at a time."""
-        ones = torch.eye(len(graph), len(self.text)).to(graph.device)
-        parts = ones.split(max(1, room // len(graph)), 1)
-        return torch.cat([conjugate_gradients(lambda f: f - self.alpha * (graph @ f), y) for y in parts], 1)
+    def solve(self, graph, room=2**20):
+        """Columns of ``(I - alpha S)^-1`` that belong to the classes, ``(C + N, C)``, a few at a time, for caches."""
+        columns = torch.arange(len(self.text)).to(graph.to).split(max(16, room // len(graph)))
+        out = graph.weight.new_empty(len(graph), len(self.text))
+        for c in columns:
+            y = out.new_zeros(len(graph), len(c))
+            y[c, c - c[0]] = 1
+            out[:, c[0] : c[-1] + 1] = conjugate_gradients(lambda f: f - self.alpha * (graph @ f), y)
+        return out
 
 
 class ZLaPInductive(ZLaP):
@@ -82,7 +85,7 @@ class ZLaPInductive(ZLaP):
         graph, span = self.graph(self.bank)
         reach = self.solve(graph)  # (C + N, C)
         self.register_buffer("span", span)
-        best = reach.max(1, keepdim=True) if self.sparse else (reach, torch.arange(len(self.text)).to(graph.device))
+        best = reach.max(1, keepdim=True) if self.sparse else (reach, torch.arange(len(self.text)).to(reach.device))
         self.register_buffer("reach", best[0])
         self.register_buffer("label", best[1])
 
