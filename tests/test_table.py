@@ -95,6 +95,7 @@ def test_several_datasets_make_several_tables():
 
 
 def test_a_picture_has_a_line_for_each_method_also_without_shots():
+    pytest.importorskip("matplotlib")
     many = Table([result(m, s, shots=k, nll=k / 8) for m in ("gda", "tip") for k in (1, 4) for s in (1, 2)], "nll")
     axes = many.plot("title").axes[0]
     assert [line.get_label() for line in axes.lines] == ["gda", "tip"], "one line each"

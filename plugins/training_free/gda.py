@@ -52,7 +52,8 @@ class GDA(ZeroShot):
         return means, *linear(means, shrunk_precision(x - means[labels]))
 
     def forward(self, batch):
-        return self.zero_shot(batch.x) + self.alpha * self.gaussian(batch.x)
+        weight, bias = self.text + self.alpha / 100 * self.weight, self.alpha / 100 * self.bias  # one linear classifier
+        return self.backbone.logits(batch.x, weight) + self.backbone.logit_scale * bias
 
     def gaussian(self, x):
         """Log-posterior up to a term that all classes share, in units of the logits, ``(B, C)``."""
