@@ -28,8 +28,10 @@ def main() -> None:
     print(("{:28}{:>6}{:>11}  {:24}{:>11}{:>8}{:>8}{:>9}").format(*HEAD))
     for name, case in chosen.items():
         row, target = case.run(SIZES[asked.size]), case.targets.get(asked.size)
+        ratio = row.plain / row.ours
         print(
-            f"{name:28}{asked.size:>6}{row.plain:11.4g}  {row.timed:24}{row.ours:11.3g}{row.plain / row.ours:8.3g}"
+            f"{name:28}{asked.size:>6}{row.plain:11.4g}  {row.timed:24}{row.ours:11.3g}"
+            f"{f'{ratio:.3g}' if ratio < 1000 else f'{ratio:,.0f}':>8}"
             f"{f'{target:g}' if target else '-':>8}{row.flops / rate:9.2g}",
             flush=True,
         )
