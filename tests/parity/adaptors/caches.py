@@ -4,7 +4,7 @@ import copy
 import re
 
 import torch
-from adaptkit_plugins.training_free.ape import likeness
+from adaptkit_plugins.training_free.ape import likeness, pair_by_pair
 
 from adaptkit import Task, adapt, method, predict, tune, unit
 from tests.parity.adaptors.training_free import few_shot_task, percent
@@ -104,11 +104,15 @@ def ape_options(golden, weights, channels):
 def ape(golden):
     hyper, task, x = golden.hyper, few_shot_task(golden), golden["in_test_features"]
     options = ape_options(golden, hyper["w_training_free"], hyper["training_free_feat_num"])
-    model, _ = fitted(method("ape", **options), task)
+    model, _ = fitted(method("ape", **options, as_released=True), task)
     keys = task.bind(model).support.views.mean(1)
     labels = torch.cat([torch.arange(len(task.text)), model.labels])
-    similarity = likeness(torch.cat([task.text, unit(keys)]), labels)
-    golden.close("out_similarity", similarity, atol=1e-7)
+    members = torch.cat([task.text, unit(keys)])
+    golden.close("out_similarity", pair_by_pair(members, labels), atol=1e-7)
+    exact = pair_by_pair(members.double(), labels)
+    assert likeness(members.double(), labels).allclose(exact, rtol=1e-9, atol=1e-12), (
+        "the closed form must be the loop's"
+    )
     golden.equal("out_indices", model.chosen)
     golden.close("out_cache_div", model.divergence, atol=5e-6)
     golden.close("out_logits_before_search", predict(model.eval(), x), atol=2e-4)
