@@ -45,6 +45,11 @@ class Exam:
         return None if self.task is None else self.task.classnames
 
 
+def asked(exams: Sequence[Exam], output: str) -> list[Exam]:
+    """The exams of a method: the task's own, and of the others those from outside for scores, the rest for logits."""
+    return [exam for exam in exams if exam is exams[0] or bool(exam.outside) == (output == "score")]
+
+
 class Joined:
     """Several sources as one."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from adaptkit import __version__, metrics, streams, threads
 from adaptkit.cache import CachedRows
 from adaptkit.contract import Method
-from adaptkit.exams import Exam, columns
+from adaptkit.exams import Exam, asked, columns
 from adaptkit.files import digest
 from adaptkit.images import Images
 from adaptkit.results import Result
@@ -66,14 +66,14 @@ def _measure(
     keep: Callable[[str, Tensor], object] | None,
     where: dict[str, Any],
 ) -> Result:
-    clock, asked = Clock(exams[0].images), repr(adapted)
+    clock, named = Clock(exams[0].images), repr(adapted)
     adapt(adapted, task, trainer=trainer)
     seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
-    answers = {}
+    answers, exams = {}, asked(exams, adapted.output)
     for exam in exams:
         answers[exam.name] = answer(adapted if exam.task is None else retarget(adapted, exam.task), exam, seed)
         seconds.setdefault("predict", clock.lap())  # of the task's own test images
-    record: dict[str, Any] = {"method": asked, "seed": seed, "metrics": {}, "classes": {}, "right": {}}
+    record: dict[str, Any] = {"method": named, "seed": seed, "metrics": {}, "classes": {}, "right": {}}
     for exam in exams:
         if keep:
             keep(exam.name, answers[exam.name])
@@ -107,7 +107,7 @@ def judge(
         raise ValueError(
             f"{adapted} must answer with finite numbers; got {int((~answers.isfinite()).sum())} that are not"
         )
-    if adapted.output == "score" or exam.outside or exam.images.labels is None:
+    if adapted.output == "score" or exam.images.labels is None:
         return
     names, prefix = exam.classnames or task.classnames, f"{exam.name}/" if exam.name else ""
     logits, labels = columns(answers, exam.images.labels.cpu(), exam.among)

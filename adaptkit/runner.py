@@ -16,7 +16,7 @@ from adaptkit import __version__, plugins, streams
 from adaptkit.bench import Bench
 from adaptkit.cache import CachedRows
 from adaptkit.contract import Method
-from adaptkit.exams import Exam
+from adaptkit.exams import Exam, asked
 from adaptkit.files import atomic_write, canonical, digest
 from adaptkit.images import Images, Source
 from adaptkit.measure import measure
@@ -189,7 +189,7 @@ def wanted(bench: Bench, todo: list[Cell], exams: Sequence[Exam]) -> Iterator[tu
             want(task.support, m.all_needs(of_support=True))
             want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
     for m in built.values():
-        for exam in exams:
+        for exam in asked(exams, m.output):
             want(exam.images, m.all_needs())
     for (_, need), (source, index) in rows.items():
         yield source, need, list(index)

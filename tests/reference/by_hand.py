@@ -35,6 +35,17 @@ def texts_and_images(classes=4, n=24, dim=8, spread=0.6, seed=0):
     return text, unit(text[y] + spread * rng.standard_normal((n, dim))), y
 
 
+def draw(counts=(2, 4, 1), views=3, dim=8, queries=25, seed=0):
+    """Class texts, raw support views of unequal norms, labels in no order, queries and their labels."""
+    rng = np.random.default_rng(seed)
+    text = unit(rng.standard_normal((len(counts), dim)))
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    x = text[labels][:, None] + 0.4 * rng.standard_normal((len(labels), views, dim))
+    x *= rng.uniform(1, 9, (len(labels), views, 1))
+    truth = rng.integers(len(counts), size=queries)
+    return text, x, labels, unit(text[truth] + 0.6 * rng.standard_normal((queries, dim))), truth
+
+
 def close(got, want, what, room=1e-4):
     """Within `room` of the reference's largest number."""
     got = np.asarray(got.detach() if hasattr(got, "detach") else got, dtype=float)

@@ -5,26 +5,7 @@ import pytest
 import torch
 
 from adaptkit import Task, accuracy, adapt, method, predict
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def draw(counts=(2, 4, 1), views=3, dim=8, queries=25, seed=0):
-    """Class texts, raw support views of unequal norms, labels in no order, queries and their labels."""
-    rng = np.random.default_rng(seed)
-    text = unit(rng.standard_normal((len(counts), dim)))
-    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    x = text[labels][:, None] + 0.4 * rng.standard_normal((len(labels), views, dim))
-    x *= rng.uniform(1, 9, (len(labels), views, 1))
-    truth = rng.integers(len(counts), size=queries)
-    return text, x, labels, unit(text[truth] + 0.6 * rng.standard_normal((queries, dim))), truth
-
-
-def close(got, want, what, room=1e-4):
-    off = np.abs(np.asarray(got) - want).max()
-    assert off <= room * np.abs(want).max(), f"{what} is off by {off:.2g} of at most {np.abs(want).max():.2g}"
+from tests.reference.by_hand import close, draw, unit
 
 
 def mean_keys(x):

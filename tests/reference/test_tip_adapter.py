@@ -6,21 +6,7 @@ import torch
 from adaptkit import Schedule, Task, adapt, method, predict
 from adaptkit.run import cell_by_cell
 from adaptkit.search import unfold
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def draw(counts=(2, 4, 1), views=3, dim=8, queries=20, seed=0):
-    """Class texts, raw support views of unequal norms, labels in no order, queries and their labels."""
-    rng = np.random.default_rng(seed)
-    text = unit(rng.standard_normal((len(counts), dim)))
-    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-    x = text[labels][:, None] + 0.4 * rng.standard_normal((len(labels), views, dim))
-    x *= rng.uniform(1, 9, (len(labels), views, 1))
-    truth = rng.integers(len(counts), size=queries)
-    return text, x, labels, unit(text[truth] + 0.6 * rng.standard_normal((queries, dim))), truth
+from tests.reference.by_hand import draw, unit
 
 
 def reference(text, keys, labels, queries, alpha, beta, scale):
