@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("recipes", nargs=1, metavar="RECIPE", help="a YAML file, or a name in 'adaptkit list recipes'")
     command.add_argument("--method", required=True, help="of the recipe, by its name there")
-    command.add_argument("--shots", type=number, metavar="K", help="default: the recipe's most")
-    command.add_argument("--seed", type=number, dest="seeds", metavar="S", help="default: the recipe's first")
+    command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
+    command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def number(text: str) -> str:
+def whole_number(text: str) -> str:
     """A whole number, as text."""
     return str(int(text))
 

@@ -17,17 +17,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from adaptkit.backbone import Backbone, unit
-from adaptkit.bench import open_cache, pick_backbone, pick_device
-from adaptkit.cache import FeatureCache
-from adaptkit.images import Array, Images
-from adaptkit.ops import class_sums
-from adaptkit.options import Spec, method
-from adaptkit.run import adapt, predict
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.items import Array, Images
+from adaptkit.methods.adapt import adapt, predict
+from adaptkit.methods.ops import class_sums
+from adaptkit.methods.task import Task
+from adaptkit.runs.build import Spec, method
+from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
+from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
-from adaptkit.saving.pictures import Picture, read
-from adaptkit.setting import Setting
-from adaptkit.task import Task
+from adaptkit.saving.pictures import Picture, as_images
+from adaptkit.towers.backbone import Backbone, unit
 
 
 class AdaptedClassifier(ClassifierMixin, BaseEstimator):
@@ -144,7 +144,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         return rows
 
     def _read(self, pictures: list[Picture]) -> Images:
-        return read(pictures, opened(self.backbone, self.device))
+        return as_images(pictures, opened(self.backbone, self.device))
 
     def _task(self, rows: np.ndarray | list[Picture], labels: Tensor) -> Task:
         """What the method learns from."""
@@ -182,7 +182,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(kept.get("method_"), tuple):
             own = opened(kept["backbone"], kept["device"]).own
             node, tensors = kept["method_"]
-            kept = {**kept, "method_": state.build(node, tensors, own).to(own.device)}
+            kept = {**kept, "method_": state.rebuild(node, tensors, own).to(own.device)}
         super().__setstate__(kept)
 
 

@@ -8,8 +8,8 @@ from adaptkit_plugins.training_free.ape import likeness
 from torch import Tensor
 
 from adaptkit import adapt, method, predict, tune
-from adaptkit.contract import Method
-from adaptkit.task import Task
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
 from benchmarks.frame import Row, Size, case, ensure_close, ensure_count, features, timed
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit import Method, Task, adapt, method, predict, unit
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from benchmarks.frame import Row, Size, case, ensure_close, features, timed
 
 STREAM, IMAGES, VIEWS = 5000, 100, 64

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from adaptkit import Need, Patches, Pooled, adapt, hookimpl, method, plugins, predict
-from adaptkit.bench import Bench, pick_backbone
-from adaptkit.cache import FeatureCache
-from adaptkit.setting import Setting
-from adaptkit.store import DamagedShardWarning, Store
+from adaptkit import Need, Patches, Pooled, adapt, hookimpl, method, predict
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.store import DamagedShardWarning, Store
+from adaptkit.runs import plugins
+from adaptkit.runs.loading import pick_backbone
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 from adaptkit.testing import ToyImages, toy_backbone
 from adaptkit.testing.toy import toy_tokenizer
 
@@ -52,8 +54,8 @@ def open_cache(folder, backbone=None, **options):
 
 
 def test_rows_are_shared_by_methods_shots_and_seeds(tmp_path, spy):
-    bench = Bench(Setting(dataset="toy", backbone="toy:0", select="none"), home=tmp_path)
-    four, again, eight = bench.task(4, 1), bench.task(4, 2), bench.task(8, 1)
+    workspace = Workspace(Setting(dataset="toy", backbone="toy:0", select="none"), home=tmp_path)
+    four, again, eight = workspace.task(4, 1), workspace.task(4, 2), workspace.task(8, 1)
     adapt(method("gda", views=3), four)
     assert spy.new() == 20 * 3, "the first method must compute every view of its support"
     adapt(method("tip-adapter", views=3), four)
@@ -64,9 +66,9 @@ def test_rows_are_shared_by_methods_shots_and_seeds(tmp_path, spy):
         fresh = set(task.support.index.tolist()) - known
         assert spy.new() == 3 * len(fresh), f"{what} must compute the views of the images that are new, only"
         known |= fresh
-    predict(adapt(method("zero-shot"), four), bench.test())
+    predict(adapt(method("zero-shot"), four), workspace.test())
     assert spy.new() == 60, "test images must be computed when they are first read"
-    predict(adapt(method("gda", views=3), eight), bench.test()[20:])
+    predict(adapt(method("gda", views=3), eight), workspace.test()[20:])
     assert spy.new() == 0, "all methods must share the test images"
 
 
@@ -179,12 +181,12 @@ def test_a_damaged_shard_is_named_and_computed_again(tmp_path, spy):
 
 SLOW = """
 import time
-import adaptkit.cache
+import adaptkit.features.cache
 from adaptkit import hookimpl
-from adaptkit.task import Splits
+from adaptkit.features.datasets import Splits
 from adaptkit.testing import CLASSES, ToyImages
 
-adaptkit.cache.COMMIT = 0.05
+adaptkit.features.cache.COMMIT = 0.05
 
 class Slow(ToyImages):
     def image(self, i):

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from adaptkit import cli, plugins
+from adaptkit import cli
+from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS
 
 RECIPE = (

@@ -11,7 +11,7 @@ from adaptkit import cli
 from adaptkit.report import formats, runs
 from adaptkit.report.comparison import AVERAGE, Column, Comparison
 from adaptkit.report.scores import half_width, score
-from adaptkit.results import Result
+from adaptkit.runs.results import Result
 
 SAME = {"backbone": "toy:0", "select": "none"}
 QUOTE = {"method": "gda", "value": 71.0, "source": "Somebody et al., Table 1", "shots": 4}
@@ -48,7 +48,7 @@ def three(method, accuracy, **more):
 
 
 def compared(*folders, **options):
-    return Comparison(runs.read(folders), **options)
+    return Comparison(runs.read_runs(folders), **options)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_oracles_are_marked_everywhere_and_are_no_reference(tmp_path):
     assert comparison.references[Column("toy", 4)] == "tip", "who looked at the test images is not the best"
     for write in (formats.markdown, formats.latex):
         assert "gda (oracle)" in write(comparison) and "chosen on the test images" in write(comparison), "marked"
-    row = next(row for row in csv.DictReader(formats.table(comparison).splitlines()) if row["method"] == "gda")
+    row = next(row for row in csv.DictReader(formats.text_table(comparison).splitlines()) if row["method"] == "gda")
     assert row["oracle"] == "True", "in CSV too"
 
 
@@ -181,10 +181,10 @@ def test_of_two_answers_in_a_folder_the_later_counts_and_in_two_folders_they_are
     assert comparison.columns[Column("toy", 4)]["gda"].score.mean == 0.5, "the one written last"
     assert comparison.notes() == ["a has older answers of gda; those written last are shown"], "and it is said"
     same, other = run(tmp_path / "b", [cell("gda", 1, 0.5)]), run(tmp_path / "c", [cell("gda", 1, 0.6)])
-    assert len(runs.read([one, same])[1].results) == 0, "the same answer again is no second one"
+    assert len(runs.read_runs([one, same])[1].results) == 0, "the same answer again is no second one"
     with pytest.raises(ValueError, match="runs must not answer one cell differently; got gda at 4 shots, seed 1, in"):
-        runs.read([one, other])
-    assert len(runs.read([one, one])) == 1, "a folder given twice is one"
+        runs.read_runs([one, other])
+    assert len(runs.read_runs([one, one])) == 1, "a folder given twice is one"
 
 
 def test_missing_seeds_are_said(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaptkit import plugins
+from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS
 from adaptkit.testing.report import check_briefly
 

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Method, Schedule, ZeroShot, adapt, method, plugins, predict
-from adaptkit.cache import FeatureCache
+from adaptkit import Method, Schedule, ZeroShot, adapt, method, predict
+from adaptkit.features.cache import FeatureCache
+from adaptkit.io.values import default
+from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS, check, toy_backbone
-from adaptkit.values import default
 
 
 def honest(method, batch):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptkit import plugins
-from adaptkit.data import check
-from adaptkit.samplers import sample
+from adaptkit.features.samplers import sample
+from adaptkit.runs import plugins
+from adaptkit.runs.survey import check_dataset
 
 IDS = {"n01440764": "tench", "n03773504": "missile", "n04008634": "missile", "n04355933": "sunglasses"}
 CLASSNAMES = "".join(f"{folder} {name}\n" for folder, name in IDS.items())
@@ -292,7 +292,7 @@ def test_check_is_content_with_what_is_as_it_should_be(data, monkeypatch):
     monkeypatch.setitem(entry("dtd"), "classes", 2)
     monkeypatch.setitem(entry("dtd"), "counts", {"train": 6, "val": 4, "test": None})
     monkeypatch.setitem(entry("dtd"), "digests", {file.name: f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"})
-    lines, fine = check("dtd")
+    lines, fine = check_dataset("dtd")
     assert fine, lines
     assert lines == [
         "dataset dtd",
@@ -308,7 +308,7 @@ def test_check_is_content_with_what_is_as_it_should_be(data, monkeypatch):
 def test_check_names_what_differs_and_what_is_missing(data):
     textures(data)
     (data / "dtd/images/banded/banded_val1.jpg").unlink()
-    lines, fine = check(f"dtd:{data}")
+    lines, fine = check_dataset(f"dtd:{data}")
     text = "\n".join(lines)
     assert not fine
     assert "different  " in text and "must have sha256:f26ebeccd2b5" in text, "another split file"
@@ -320,15 +320,15 @@ def test_check_names_what_differs_and_what_is_missing(data):
 def test_check_knows_a_file_by_gits_digest(data, monkeypatch):
     write(data / "food-101", {"split_zhou_Food101.json": json.dumps({"train": [["a/1.jpg", 0, "a"]]})})
     images(data / "food-101/images", ["a/1.jpg"])
-    assert any("must have git:39557040" in line for line in check("food101")[0])
+    assert any("must have git:39557040" in line for line in check_dataset("food101")[0])
     size = (data / "food-101/split_zhou_Food101.json").stat().st_size
     blob = hashlib.sha1(b"blob %d\0" % size + (data / "food-101/split_zhou_Food101.json").read_bytes()).hexdigest()
     monkeypatch.setitem(entry("food101"), "digests", {"split_zhou_Food101.json": f"git:{blob}"})
-    assert f"present    {data / 'food-101/split_zhou_Food101.json'}" in check("food101")[0]
+    assert f"present    {data / 'food-101/split_zhou_Food101.json'}" in check_dataset("food101")[0]
 
 
 def test_check_of_what_is_not_there_says_where_to_get_it(data):
-    lines, fine = check("places-lt")
+    lines, fine = check_dataset("places-lt")
     assert (
         not fine
         and lines[1] == f"missing    dataset 'places-lt' must lie in '{data / 'places-lt'}'; got no such folder"
@@ -338,7 +338,7 @@ def test_check_of_what_is_not_there_says_where_to_get_it(data):
 
 def test_check_lists_each_missing_file(data):
     write(data / "fgvc_aircraft", {"variants.txt": "707-320\n"})
-    missing = [line for line in check("fgvc_aircraft")[0] if line.startswith("missing")]
+    missing = [line for line in check_dataset("fgvc_aircraft")[0] if line.startswith("missing")]
     assert missing[:3] == [
         f"missing    {data / 'fgvc_aircraft' / f'images_variant_{part}.txt'}" for part in ("train", "val", "test")
     ]
@@ -348,7 +348,7 @@ def test_check_lists_the_domains_of_imagenet(data):
     imagenet(data)
     variants(data)
     (data / "imagenet-sketch").rename(data / "gone")
-    lines = check("imagenet")[0]
+    lines = check_dataset("imagenet")[0]
     assert f"present    domain imagenet-a: {data / 'imagenet-adversarial'}" in lines
     assert "optional   domain imagenet-sketch: not there" in lines
 
@@ -357,21 +357,21 @@ def test_check_of_a_recipe_looks_at_its_dataset_and_domains(data, tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\n")
     found = "5 classes", "train: 100 images", "val: 40 images", "test: 60 images", "noisy: 45 images"
-    assert check(str(recipe)) == (["dataset toy", *(f"present    {what}" for what in found)], True)
+    assert check_dataset(str(recipe)) == (["dataset toy", *(f"present    {what}" for what in found)], True)
     recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\ndomains: [line]\n")
-    lines, fine = check(str(recipe))
+    lines, fine = check_dataset(str(recipe))
     assert not fine and lines[-1] == "missing    domain 'line' of the recipe; toy has noisy"
     recipe.write_text("dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\ndomains: [noisy, digits]\nfar: [dtd]\n")
-    lines, fine = check(str(recipe))
+    lines, fine = check_dataset(str(recipe))
     assert not fine and "dataset digits" in lines and "dataset dtd" in lines, "other datasets must be looked at, too"
     recipe.write_text(f"dataset: folder:{tmp_path / 'none'}\nbackbone: toy:0\nmethods: [zero-shot]\n")
-    assert not check(str(recipe))[1], "a folder that is not there"
-    assert check("toy")[1], "a name will do"
+    assert not check_dataset(str(recipe))[1], "a folder that is not there"
+    assert check_dataset("toy")[1], "a name will do"
 
 
 def test_check_of_an_unknown_name_is_one_line():
     with pytest.raises(ValueError, match=r"a dataset or a recipe must be one of .*; got 'dtdd'; did you mean 'dtd'"):
-        check("dtdd")
+        check_dataset("dtdd")
 
 
 def test_the_table_is_whole_and_states_nothing_unchecked():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from adaptkit import files
-from adaptkit.files import FileDigests, Log, Tensors, atomic_write, canonical, digest, open_tensors
+from adaptkit.io import files
+from adaptkit.io.files import FileDigests, Log, Tensors, atomic_write, canonical, digest, open_tensors
 
 
 @contextmanager

@@ -6,11 +6,14 @@ import inspect
 import pytest
 import torch
 
-from adaptkit import Pooled, hooks, load, method, options, plugins, recipe, runner
-from adaptkit.bench import Bench, pick_backbone, pick_dataset
-from adaptkit.cache import FeatureCache
-from adaptkit.setting import Setting
-from adaptkit.store import Store
+from adaptkit import Pooled, load, method
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.store import Store
+from adaptkit.runs import build as options
+from adaptkit.runs import hooks, job, plugins, recipe
+from adaptkit.runs.loading import pick_backbone, pick_dataset
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 from adaptkit.testing import ToyImages, toy_backbone
 
 HOOKS = [name for name, thing in vars(hooks).items() if hasattr(thing, "adaptkit_spec")]
@@ -91,8 +94,8 @@ def test_hook_supports(plug, tmp_path):
         "    return train[skip : skip + 5 * shots], val[:seed]\n"
         "@hookimpl\ndef supports(): return {'mine': mine}"
     )
-    bench = Bench(Setting(dataset="toy", backbone="toy:0", support={"mine": {"skip": 10}}), home=tmp_path)
-    task = bench.task(shots=2, seed=3)
+    workspace = Workspace(Setting(dataset="toy", backbone="toy:0", support={"mine": {"skip": 10}}), home=tmp_path)
+    task = workspace.task(shots=2, seed=3)
     assert task.support.index.tolist() == list(range(10, 20)), "the plugin must choose the support, with its options"
     assert len(task.val) == 3, "and the few validation images"
     assert task.pool.labels is None, "the pool must come without labels"
@@ -161,8 +164,8 @@ def test_a_wrong_answer_to_extract_is_an_error_and_is_not_stored(answer, words, 
 def test_hook_report(plug, tmp_path):
     plug("heard = []\n@hookimpl\ndef report(result): heard.append(result)")
     (tmp_path / "x.yaml").write_text("{dataset: toy, backbone: toy, shots: [1], seeds: [1, 2], methods: [zero-shot]}")
-    asked = options.check(recipe.read(str(tmp_path / "x.yaml")))
-    table = runner.run(asked, home=tmp_path, out=tmp_path / "out", say=lambda line: None, progress=False)
+    asked = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
+    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=lambda line: None, progress=False)
     heard = plugins.manager().get_plugin("mine").heard
     assert [(r.seed, r.metrics) for r in heard] == [(r.seed, r.metrics) for r in table], "each cell must be announced"
 

@@ -8,11 +8,12 @@ import sys
 import pytest
 import torch
 
-from adaptkit import Patches, Pixels, Pooled, plugins, unit
-from adaptkit.bench import pick_backbone
-from adaptkit.cache import FeatureCache, pixels
-from adaptkit.images import Images
-from adaptkit.store import Store
+from adaptkit import Patches, Pixels, Pooled, unit
+from adaptkit.features.cache import FeatureCache, pixels
+from adaptkit.features.items import Images
+from adaptkit.features.store import Store
+from adaptkit.runs import plugins
+from adaptkit.runs.loading import pick_backbone
 from adaptkit.testing import ToyImages, toy_backbone
 
 IMAGES = ToyImages("train", 12)
@@ -132,8 +133,8 @@ def test_a_view_is_the_same_in_any_batch_order_and_process(tmp_path):
     other = open_cache(tmp_path / "b", batch_size=5).images(IMAGES, need, order)
     torch.testing.assert_close(other, rows[order], atol=2e-3, rtol=0, msg="batches and order must not change a view")
     code = (
-        "import hashlib; from adaptkit.cache import pixels; from adaptkit.testing import ToyImages;"
-        "from adaptkit.preprocess import Preprocess; from types import SimpleNamespace as S;"
+        "import hashlib; from adaptkit.features.items import pixels; from adaptkit.testing import ToyImages;"
+        "from adaptkit.towers.preprocess import Preprocess; from types import SimpleNamespace as S;"
         "b = S(preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.25,) * 3)); source = ToyImages('train', 12);"
         "views = [pixels(source, b, a, 3, v) for a in ('crop-flip', 'augmix') for v in (-1, 0, 7)];"
         "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in views)).hexdigest())"

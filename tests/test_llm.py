@@ -5,7 +5,7 @@ import json
 import pytest
 from adaptkit_plugins.datasets.openmoji import CLASSES
 
-from adaptkit.plugins import pick
+from adaptkit.runs.plugins import pick
 
 DESCRIBED = {"Red_fox": ["a bushy tail", "antlers", "has ears", "candles", "used for fun"], "hen": []}
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from adaptkit.ops import Graph, in_parts, knn
+from adaptkit.methods.graph import Graph, knn
+from adaptkit.methods.ops import in_parts
 
 
 @pytest.mark.parametrize("bank", [0, 5, 300, 2048, 2111])  # none, few, and with whole groups and a rest behind them

@@ -11,8 +11,8 @@ import pytest
 from adaptkit_plugins.datasets import hub, own_images
 from PIL import Image
 
-from adaptkit.files import digest
-from adaptkit.preprocess import Preprocess
+from adaptkit.io.files import digest
+from adaptkit.towers.preprocess import Preprocess
 
 PREPROCESS = Preprocess(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

@@ -9,7 +9,7 @@ import pytest
 
 from adaptkit.report import runs
 from adaptkit.report.comparison import AVERAGE, Comparison
-from adaptkit.report.page import html
+from adaptkit.report.page import page as write_page
 from tests.test_compare import QUOTE, cell, run, three
 
 EVIL = "</script><script>alert(1)</script>{{script}}<!--"
@@ -43,7 +43,7 @@ def page(tmp_path):
     results = [replace(r, metrics={**r.metrics, "nll": 1.0}, parameters=7) for r in results]
     a = run(tmp_path / "a", results, published=[{**QUOTE, "source": EVIL}])
     b = run(tmp_path / "b", [cell(m, s, 0.4, dataset="b", metrics={"nll": 2.0}) for m in names for s in (1, 2)])
-    return html(Comparison(runs.read([a, b])))
+    return write_page(Comparison(runs.read_runs([a, b])))
 
 
 def test_it_needs_nothing_else(page):

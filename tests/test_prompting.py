@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from adaptkit import Backbone, Prompts, unit
-from adaptkit.clip import SiglipBackbone, torch_ids
-from adaptkit.prompting import Once, image_prompts
 from adaptkit.testing import toy_backbone
+from adaptkit.towers.clip import SiglipBackbone, torch_ids
+from adaptkit.towers.once import Once
+from adaptkit.towers.prompting import image_prompts
 
 NAMES = ("cat", "great_white_shark", "sea owl", "fox", "hen")
 

@@ -16,8 +16,8 @@ def block(name):
 
 def table():
     """The table of methods, in Markdown."""
-    from adaptkit.cards import entry, first_sentence, module_doc
-    from adaptkit.plugins import table as registered
+    from adaptkit.report.cards import entry, first_sentence, module_doc
+    from adaptkit.runs.plugins import table as registered
 
     lines = ["| method | what it does | scope | trained | source |", "|---|---|---|---|---|"]
     for name, cls in registered("methods").items():
@@ -32,9 +32,9 @@ def table():
 
 def count():
     """How many methods the quickstart compares, in words that a reader can check."""
-    from adaptkit import recipe
+    from adaptkit.runs import recipe
 
-    return f"{len(recipe.read('quickstart').methods)} methods"
+    return f"{len(recipe.read_recipe('quickstart').methods)} methods"
 
 
 def write():
@@ -51,7 +51,7 @@ def test_the_table_of_methods_is_current():
 
 
 def test_every_hook_has_a_heading_with_its_exact_arguments():
-    from adaptkit import hooks
+    from adaptkit.runs import hooks
 
     for name, spec in vars(hooks).items():
         if getattr(spec, "adaptkit_spec", None):
@@ -60,7 +60,8 @@ def test_every_hook_has_a_heading_with_its_exact_arguments():
 
 
 def test_the_method_in_the_readme_passes_the_contract(tmp_path):
-    from adaptkit import method, plugins
+    from adaptkit import method
+    from adaptkit.runs import plugins
     from adaptkit.testing import CHECKS, check, toy_task
 
     code = re.search(r"```python\n(.*?)```", block("my_method.py"), re.DOTALL)[1]

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from adaptkit import cli, options, plugins, recipe, runner
+from adaptkit import cli
 from adaptkit.report.scores import half_width
 from adaptkit.report.table import Table, interval
-from adaptkit.results import Result
+from adaptkit.runs import build as options
+from adaptkit.runs import job, plugins, recipe
+from adaptkit.runs.results import Result
 
 BASE = "dataset: toy\nbackbone: 'toy:0'\n"
 GOOD = BASE + "methods: [zero-shot]\n"
@@ -140,7 +142,7 @@ def test_a_recipe_that_cannot_be_found_or_read_is_refused_in_one_line(name, word
 def test_a_recipe_extends_another_and_is_changed_from_outside(tmp_path):
     (tmp_path / "base.yaml").write_text(GOOD + "shots: [2]\ntrainer: {max_epochs: 3, precision: bf16-mixed}")
     (tmp_path / "child.yml").write_text("extends: base.yaml\nmethods: [gda, {task-res: {alpha: 1e-3}}]\nseeds: [5]")
-    found = recipe.read(str(tmp_path / "child.yml"), {"trainer.max_epochs": 1, "select": "none"}, ["task-res"])
+    found = recipe.read_recipe(str(tmp_path / "child.yml"), {"trainer.max_epochs": 1, "select": "none"}, ["task-res"])
     assert (found.name, found.dataset, found.shots, found.seeds) == ("child", "toy", [2], [5]), (
         "what is not said is kept"
     )
@@ -158,8 +160,8 @@ def run(text, tmp_path):
     """Run a recipe, and return how many of its cells were done already, and the table."""
     (tmp_path / "x.yaml").write_text(text)
     said = []
-    asked = options.check(recipe.read(str(tmp_path / "x.yaml")))
-    table = runner.run(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
+    asked = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
+    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
     return int(said[0].split("cells, ")[1].split(" done")[0]), table
 
 

@@ -10,10 +10,13 @@ from statistics import harmonic_mean, mean
 import pytest
 from PIL import Image
 
-from adaptkit import cli, options, plugins, recipe, yamls
+from adaptkit import cli
+from adaptkit.io import yamls
+from adaptkit.runs import build as options
+from adaptkit.runs import plugins, recipe
 
-NAMES, read = recipe.names(), functools.cache(recipe.read)
-CHILDREN = [name for name in NAMES if "extends" in yamls.read(recipe.find(name))]
+NAMES, read = recipe.names(), functools.cache(recipe.read_recipe)
+CHILDREN = [name for name in NAMES if "extends" in yamls.read_yaml(recipe.find_recipe(name))]
 CLIP = [f"hf:openai/clip-vit-base-patch{size}" for size in (16, 32)]
 ELEVEN = [
     *("caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet"),
@@ -28,7 +31,7 @@ def test_every_recipe_file_is_found_by_a_name_of_its_own():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_right(name):
-    found = options.check(read(name))
+    found = options.check_recipe(read(name))
     assert len(found.labels()) == len(found.methods) > 0, "each method must have a row of its own"
     sets = {*found.domains, *found.near, *found.far} - ({"line"} if found.dataset == "openmoji" else set())
     known = {*plugins.table("datasets"), "new"}
@@ -41,7 +44,7 @@ def test_a_recipe_is_right(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_says_what_it_is_for_and_whose_its_numbers_are(name):
-    text, found = recipe.find(name).read_text(), read(name)
+    text, found = recipe.find_recipe(name).read_text(), read(name)
     assert text.startswith("# "), "it must begin with what it is for"
     for quote in own(name):
         assert quote.source.startswith(("github.com/", "arXiv:")), f"anyone must be able to look: {quote}"
@@ -58,12 +61,14 @@ def test_a_recipe_says_what_it_is_for_and_whose_its_numbers_are(name):
 
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_recipe_is_a_difference_from_its_protocol(name):
-    path = recipe.find(name)
-    raw = yamls.read(path)
+    path = recipe.find_recipe(name)
+    raw = yamls.read_yaml(path)
     parent = (path.parent / raw.pop("extends")).resolve()
-    assert parent.parent == recipe.shelf() and "extends" not in yamls.read(parent), "one step must lie between them"
+    assert parent.parent == recipe.shelf() and "extends" not in yamls.read_yaml(parent), (
+        "one step must lie between them"
+    )
     assert path.parent.name in (recipe.shelf().name, "quickstart", parent.stem), "a folder must have its name"
-    same = [key for key, value in raw.items() if yamls.read(parent).get(key) == value]
+    same = [key for key, value in raw.items() if yamls.read_yaml(parent).get(key) == value]
     assert not same, f"what it says must differ from {parent.name}; got the same {', '.join(same)}"
 
 
@@ -78,7 +83,7 @@ def test_a_setting_has_a_recipe_for_each_of_the_eleven_datasets(folder):
 def own(name):
     """What a recipe's own file quotes, each with its backbone."""
     found = read(name)
-    count = len(yamls.read(recipe.find(name)).get("published", ()))
+    count = len(yamls.read_yaml(recipe.find_recipe(name)).get("published", ()))
     return [replace(q, backbone=q.backbone or found.backbone) for q in found.published[len(found.published) - count :]]
 
 

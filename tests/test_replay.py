@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adaptkit import Method, Task, adapt, method, predict
-from adaptkit.images import Images
-from adaptkit.ops import ClassCache
+from adaptkit.features.items import Images
+from adaptkit.methods.class_cache import ClassCache
 
 CLASSES, DIM, SLOTS = 4, 6, 3
 TIES = torch.tensor([0.5, 0.25, 0.125, torch.inf])

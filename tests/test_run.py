@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Schedule, Task, ZeroShot, adapt, method, predict, tune
-from adaptkit.measure import measure
-from adaptkit.run import trainable
+from adaptkit.methods.adapt import trainable
+from adaptkit.runs.evaluate import evaluate
 
 GENERATOR = torch.Generator().manual_seed(0)
 TEXT = torch.randn(3, 8, generator=GENERATOR)
@@ -160,7 +160,7 @@ def test_training_from_one_seed_gives_the_same_bits(name, toy):
 def test_a_measured_cell_depends_on_its_seed_alone(toy):
     def cell(seed):
         torch.rand(seed * 7)  # whatever was drawn before
-        return measure(method("task-res", schedule={"steps": 3, "lr": 0.5}), *toy, seed=seed).metrics
+        return evaluate(method("task-res", schedule={"steps": 3, "lr": 0.5}), *toy, seed=seed).metrics
 
     one, two = cell(1), cell(1)
     torch.rand(5)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptkit.data import export, path_digest, read_split, supports
-from adaptkit.samplers import SAMPLERS, by_class, sample
+from adaptkit.features.samplers import SAMPLERS, by_class, sample
+from adaptkit.features.split_files import export, path_digest, read_split, support_paths
 
 SPLITS = Path(__file__).parents[2] / "shared/splits"  # other people's files, where they lie beside the repository
 FILES = {
@@ -189,18 +189,20 @@ def split(tmp_path):
 
 def test_supports_are_paths_in_the_order_drawn(split):
     train, val = ([f"{name}.jpg" for name in part.split()] for part in DRAWN[1])
-    assert supports(split, 2, 1) == train
-    assert supports(str(split), 2, 1, "coop", val=True) == val
-    assert len(supports(split, 2, 1, "tip", val=True)) == 15, "Tip-Adapter chooses on all validation images"
+    assert support_paths(split, 2, 1) == train
+    assert support_paths(str(split), 2, 1, "coop", val=True) == val
+    assert len(support_paths(split, 2, 1, "tip", val=True)) == 15, "Tip-Adapter chooses on all validation images"
 
 
 def test_supports_of_a_file_without_validation_images(tmp_path):
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train": synthetic()["train"]}))
-    assert len(supports(path, 2, 1)) == 6, "training images need no others"
-    assert set(supports(path, 2, 1, "val-first", val=True)).isdisjoint(supports(path, 2, 1, "val-first")), "held back"
+    assert len(support_paths(path, 2, 1)) == 6, "training images need no others"
+    assert set(support_paths(path, 2, 1, "val-first", val=True)).isdisjoint(support_paths(path, 2, 1, "val-first")), (
+        "held back"
+    )
     with pytest.raises(ValueError, match="must have images in val for sampler 'coop'"):
-        supports(path, 2, 1, val=True)
+        support_paths(path, 2, 1, val=True)
 
 
 def test_an_export_names_its_draws_and_their_digests(split, tmp_path):
@@ -213,7 +215,7 @@ def test_an_export_names_its_draws_and_their_digests(split, tmp_path):
         "shots": 2,
         "seed": 1,
     }
-    assert written["train"] == supports(split, 2, 1) and written["val"] == supports(split, 2, 1, val=True)
+    assert written["train"] == support_paths(split, 2, 1) and written["val"] == support_paths(split, 2, 1, val=True)
     assert sha256 == written["sha256"]["train"] == path_digest(written["train"]) == digest(written["train"])
     assert written["sha256"]["val"] == digest(written["val"])
 
@@ -246,16 +248,16 @@ def test_a_split_file_of_another_shape_is_one_line(tmp_path, content, message):
     path = tmp_path / "split.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
-        supports(path, 1, 1)
+        support_paths(path, 1, 1)
     assert "\n" not in str(caught.value)
     assert "split.json" in str(caught.value), "the line must name the file"
 
 
 def test_a_split_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"none\.json must be a readable JSON file .*No such file"):
-        supports(tmp_path / "none.json", 1, 1)
+        support_paths(tmp_path / "none.json", 1, 1)
 
 
 def test_drawing_needs_no_torch():
-    code = "import sys, adaptkit.data, adaptkit.samplers; sys.exit('torch' in sys.modules)"
+    code = "import sys, adaptkit.features.split_files, adaptkit.features.samplers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0, "'adaptkit data supports' must answer at once"

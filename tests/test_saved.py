@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptkit import ZeroShot, adapt, load_classifier, method, plugins, predict, save_classifier
-from adaptkit.task import Task
+from adaptkit import ZeroShot, adapt, load_classifier, method, predict, save_classifier
+from adaptkit.methods.task import Task
+from adaptkit.runs import plugins
 from adaptkit.testing import CLASSES, ToyImages
 from adaptkit.testing.checks import adapted
 from adaptkit.testing.report import brief
@@ -187,7 +188,7 @@ def test_an_unknown_method_and_a_torn_state_are_named(gda):
     change(folder, method={**node, "buffers": {"text": {"tensor": "nowhere"}}})
     with pytest.raises(ValueError, match=r"a saved method must be whole; got KeyError .*nowhere"):
         load_classifier(folder)
-    change(folder, method={"class": "adaptkit.prompting:Once", "keeps": {}})
+    change(folder, method={"class": "adaptkit.towers.once:Once", "keeps": {}})
     with pytest.raises(ValueError, match="a saved method must be one; got Once"):
         load_classifier(folder)
 

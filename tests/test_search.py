@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from adaptkit import Images, Task, ZeroShot, adapt, method, tune
-from adaptkit.run import cell_by_cell
-from adaptkit.search import Linear, count, kernel_sums, skeleton, unfold
+from adaptkit.methods.adapt import cell_by_cell
+from adaptkit.methods.kernels import kernel_sums, skeleton
+from adaptkit.methods.search import Linear, count, unfold
 
 GRID = {"a": (1.0, -2.0, 3.0), "b": (0.0, 2.0, 1.0, 2.0), "c": (1.0, 2.0, 4.0, 0.5, 3.0)}
 WHOLE = [(), ("c",), ("b",), ("a",), ("c", "a"), ("a", "b", "c")]

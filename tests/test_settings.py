@@ -6,11 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptkit import ZeroShot, adapt, method, plugins, predict, recipe, runner
-from adaptkit.bench import Bench
-from adaptkit.options import check
-from adaptkit.results import Result
-from adaptkit.setting import Setting
+from adaptkit import ZeroShot, adapt, method, predict
+from adaptkit.runs import job, plugins, recipe
+from adaptkit.runs.build import check_recipe
+from adaptkit.runs.results import Result
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 
 TOY = {"dataset": "toy", "backbone": "toy:0"}
 
@@ -28,22 +29,22 @@ def run(home, tmp_path):
     def go(methods, shots=4, seeds=(1,), folder="out", **keys):
         text = json.dumps({**TOY, "methods": methods, "shots": [shots], "seeds": list(seeds), **keys})
         (tmp_path / "asked.yaml").write_text(text)
-        asked = check(recipe.read(str(tmp_path / "asked.yaml")))
-        return list(runner.run(asked, home=home, out=tmp_path / folder, say=lambda _: None, progress=False))
+        asked = check_recipe(recipe.read_recipe(str(tmp_path / "asked.yaml")))
+        return list(job.run(asked, home=home, out=tmp_path / folder, say=lambda _: None, progress=False))
 
     return go
 
 
 def test_base_to_new_learns_the_first_half_of_the_classes_from_the_supports_of_all(home):
-    every = Bench(Setting(**TOY), home=home).task(4, 1)
-    bench = Bench(Setting(**TOY, classes="base"), home=home)
-    base = bench.task(4, 1)
+    every = Workspace(Setting(**TOY), home=home).task(4, 1)
+    workspace = Workspace(Setting(**TOY, classes="base"), home=home)
+    base = workspace.task(4, 1)
     assert base.classnames == ("cat", "dog", "owl"), "of five classes three are the base"
     rows = every.support.labels < 3
     assert (base.support.index == every.support.index[rows]).all(), "supports must be drawn before classes are left out"
     assert (base.support.labels == every.support.labels[rows]).all(), "base classes must keep their numbers"
     assert {*base.val.labels.tolist()} == {0, 1, 2}, "validation images must be of base classes"
-    own, new = bench.exams()
+    own, new = workspace.evaluation_sets()
     assert (own.name, new.name, new.task.classnames) == ("", "new", ("fox", "hen")), "the others are the test set new"
     assert {*own.images.labels.tolist()} == {0, 1, 2} and {*new.images.labels.tolist()} == {0, 1}, "each from 0 on"
     assert len(own.images) + len(new.images) == 60, "every test image must be in one of them"
@@ -52,8 +53,8 @@ def test_base_to_new_learns_the_first_half_of_the_classes_from_the_supports_of_a
 
 def test_base_to_new_answers_for_new_classes_among_new_classes_alone(run, home):
     (result,) = run(["zero-shot"], classes="base")
-    bench = Bench(Setting(**TOY, classes="base"), home=home)
-    new = bench.exams()[1]
+    workspace = Workspace(Setting(**TOY, classes="base"), home=home)
+    new = workspace.evaluation_sets()[1]
     logits = predict(adapt(method("zero-shot"), new.task), new.images)
     want = (logits.argmax(-1) == new.images.labels).double().mean()
     assert logits.shape == (24, 2), "two classes must be the choice"
@@ -97,8 +98,8 @@ def test_a_stream_is_met_in_its_order_and_recorded_in_that_of_the_images(run, ho
     run(["tells-time"], stream=spec, keep_answers=True)
     (record,) = (tmp_path / "out").glob("*.safetensors")
     times = load_file(record)["own"][:, 0]  # when each image was met
-    exam = Bench(Setting(**TOY, stream=spec), home=home).exams()[0]
-    assert (times[exam.order(1)] == torch.arange(1, 61)).all(), "image order(1)[t] must be met at time t"
+    tested = Workspace(Setting(**TOY, stream=spec), home=home).evaluation_sets()[0]
+    assert (times[tested.order(1)] == torch.arange(1, 61)).all(), "image order(1)[t] must be met at time t"
 
 
 def test_test_sets_can_flow_together_and_are_judged_each_by_itself_as_well(run):
@@ -175,9 +176,9 @@ def test_answers_are_kept_when_asked_for(run, tmp_path):
 def test_what_a_comparison_holds_fixed_changes_the_protocol(keys, home, tmp_path):
     def fixed(**keys):
         (tmp_path / "asked.yaml").write_text(json.dumps({**TOY, "methods": ["zero-shot"], **keys}))
-        asked = recipe.read(str(tmp_path / "asked.yaml"))
-        bench = Bench(asked.setting(), home=home)
-        return runner.protocol(asked, bench, bench.exams())
+        asked = recipe.read_recipe(str(tmp_path / "asked.yaml"))
+        workspace = Workspace(asked.setting(), home=home)
+        return job.protocol(asked, workspace, workspace.evaluation_sets())
 
     assert fixed() == fixed(seeds=[5]) == fixed(methods=["gda"]), "what is compared is no part of it"
     assert fixed(**keys) != fixed(), f"{keys} must be part of the protocol"

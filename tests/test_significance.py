@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, wilcoxon
 
-from adaptkit.report.significance import OverDatasets, OverImages, decidable, holm, judge, sign_flip
+from adaptkit.report.significance import OverDatasets, OverImages, decidable, holm, sign_flip, verdicts
 
 
 def answers(share, images=200, seeds=3, *, rng, hard=None):
@@ -109,11 +109,11 @@ def test_the_best_of_many_must_beat_a_correction_for_all_pairs():
     def pair(one, two):
         return OverImages([(right[one], right[two])])
 
-    named, best = (judge(pair, list(right), "d", chosen=chosen) for chosen in (False, True))
+    named, best = (verdicts(pair, list(right), "d", chosen=chosen) for chosen in (False, True))
     raw = {m: pair(m, "d").p() for m in "abc"}
     assert list(named) == list(best) == ["a", "b", "c"], "one verdict for each but the reference"
     assert named["a"].p == pytest.approx(3 * raw["a"], abs=0), "three comparisons, if the reference was named before"
     assert best["a"].p == pytest.approx(6 * raw["a"], abs=0), "six, if the data chose it"
     assert all(best[m].p >= named[m].p for m in named), "which is never less strict"
     assert all(v.difference < 0 and v.reference == "d" for v in best.values()), "differences are to the reference"
-    assert judge(lambda one, two: None, list(right), "d", chosen=True) == {}, "without evidence there is no verdict"
+    assert verdicts(lambda one, two: None, list(right), "d", chosen=True) == {}, "without evidence there is no verdict"

@@ -12,8 +12,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import adaptkit as ak
+from adaptkit.methods.task import Task
 from adaptkit.sklearn import AdaptedClassifier
-from adaptkit.task import Task
 from adaptkit.testing import CLASSES, ToyImages
 
 BRIEF = {"schedule": {"steps": 5, "warmup": 0}}

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from adaptkit import files
-from adaptkit.files import canonical, digest
-from adaptkit.store import FORMAT, DamagedShardWarning, Store
+from adaptkit.features.store import FORMAT, DamagedShardWarning, Store
+from adaptkit.io import files
+from adaptkit.io.files import canonical, digest
 
 SPEC = {
     "format": FORMAT,
@@ -499,9 +499,9 @@ CHILD = f"""
 import hashlib, os, random, sys, time, types, warnings
 import numpy as np
 warnings.simplefilter("error")
-package = types.ModuleType("adaptkit"); package.__path__ = [{str(Path(files.__file__).parent)!r}]
+package = types.ModuleType("adaptkit"); package.__path__ = [{str(Path(files.__file__).parents[1])!r}]
 sys.modules["adaptkit"] = package
-from adaptkit.store import Store
+from adaptkit.features.store import Store
 assert "torch" not in sys.modules
 SPEC = {SPEC!r}
 WIDTH = 2000
@@ -615,7 +615,7 @@ def test_a_reader_sees_only_whole_rows_while_another_process_writes(tmp_path):
 
 
 def test_a_writer_waits_for_the_other_and_says_so_once(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "adaptkit.store")
+    caplog.set_level(logging.INFO, "adaptkit.features.store")
     one, two = Store(tmp_path).table(SPEC), Store(tmp_path).table(SPEC)
     inside, done = threading.Event(), []
 
@@ -634,7 +634,7 @@ def test_a_writer_waits_for_the_other_and_says_so_once(tmp_path, caplog):
             one.append(ids_of(range(4)), rows_of(range(4)), 0.0)
     thread.join()
     assert done == [False], "and then finds what the first one stored"
-    said = [record.getMessage() for record in caplog.records if record.name == "adaptkit.store"]
+    said = [record.getMessage() for record in caplog.records if record.name == "adaptkit.features.store"]
     assert said == [f"waiting for the process that writes to {one.folder}"], "one line, naming the folder"
 
 

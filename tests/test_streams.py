@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adaptkit import streams
+from adaptkit.runs import streams
 
 LABELS = np.arange(300) % 10
 

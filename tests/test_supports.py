@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adaptkit import plugins
-from adaptkit.data import export
-from adaptkit.images import Images
-from adaptkit.samplers import SAMPLERS, sample
+from adaptkit.features.items import Images
+from adaptkit.features.samplers import SAMPLERS, sample
+from adaptkit.features.split_files import export
+from adaptkit.runs import plugins
 
 
 @dataclass

@@ -8,12 +8,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-import adaptkit
 from adaptkit import cli
+from adaptkit.report.runs import read_results
 from adaptkit.report.table import Table, interval
-from adaptkit.results import Result
+from adaptkit.runs import results
+from adaptkit.runs.results import Result
 
-SCHEMA = json.loads(Path(adaptkit.__file__).with_name("result.schema.json").read_text())
+SCHEMA = json.loads(Path(results.__file__).with_name("result.schema.json").read_text())
 
 
 def result(method, seed, dataset="toy", shots=4, **metrics):
@@ -50,8 +51,8 @@ def test_a_record_that_a_run_wrote_is_as_the_schema_says(written):
 
 
 def test_results_load_from_folders_into_pandas_in_one_call(written):
-    frame = adaptkit.read_results(written).frame()
-    table = adaptkit.read_results(str(written))
+    frame = read_results(written).frame()
+    table = read_results(str(written))
     assert len(frame) == sum(len(r.metrics) for r in table) and len(table) == 8, "a row for each cell and metric"
     one = frame[(frame.method == "gda") & (frame.shots == 2) & (frame.seed == 1) & (frame.metric == "nll")]
     expected = next(r for r in table if (r.method, r.shots, r.seed) == ("gda", 2, 1))

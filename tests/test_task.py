@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptkit import Pooled, Task, ZeroShot, accuracy, adapt, compare, load, method, predict, unit
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from adaptkit.testing import ToyImages, toy_backbone
 
 S, C, D, V = 12, 4, 6, 3

@@ -5,15 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 
-from adaptkit.commands.asked import home
-from adaptkit.report.table import columns
+from adaptkit.commands.requested import home_folder
+from adaptkit.io.text import columns
 
 
 def command(options: Namespace) -> int:
     """Look after the feature cache."""
-    from adaptkit.store import Store
+    from adaptkit.features.store import Store
 
-    store = Store(home(options) / "features")
+    store = Store(home_folder(options) / "features")
     if options.action == "ls":
         head = ["table", "need", "backbone", "dtype", "rows", "MB"]
         rows = [

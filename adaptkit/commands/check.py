@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from adaptkit import plugins
-from adaptkit.commands.asked import load_files
+from adaptkit.commands.requested import load_files
+from adaptkit.runs import plugins
 
 
 def command(options: Namespace) -> int:

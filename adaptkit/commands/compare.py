@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from adaptkit.commands.asked import home
-from adaptkit.plugins import must_be
+from adaptkit.commands.requested import home_folder
+from adaptkit.io.errors import must_be
 
 
 def command(options: Namespace) -> int:
@@ -13,13 +13,13 @@ def command(options: Namespace) -> int:
     from adaptkit.report import formats, page, runs
     from adaptkit.report.comparison import Comparison
 
-    writers = {**formats.FORMATS, ".html": page.html}
+    writers = {**formats.FORMATS, ".html": page.page}
     for path in options.out:
         if path.suffix not in writers:
             raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))
-    kept = home(options) / "results"
+    kept = home_folder(options) / "results"
     folders = [folder if folder.exists() else kept / folder for folder in options.runs]
-    comparison = Comparison(runs.read(folders), options.metric, options.against)
+    comparison = Comparison(runs.read_runs(folders), options.metric, options.against)
     for path in options.out:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(writers[path.suffix](comparison), encoding="utf-8")

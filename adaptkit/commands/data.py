@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from adaptkit.commands.asked import load_files
+from adaptkit.commands.requested import load_files
 
 
 def command(options: Namespace) -> int:
     """Say what is there of a dataset, or what a sampler draws from a split file."""
-    from adaptkit import data
+    from adaptkit.features import split_files
+    from adaptkit.runs.survey import check_dataset
 
     if options.action == "check":
         load_files(options)
-        lines, good = data.check(options.name)
+        lines, good = check_dataset(options.name)
         print("\n".join(lines))
         return 0 if good else 1
     draw = (options.shots, options.seed, options.sampler)
     if options.action == "supports":
-        print("\n".join(data.supports(options.split, *draw, val=options.val)))
+        print("\n".join(split_files.support_paths(options.split, *draw, val=options.val)))
     else:
-        print(f"sha256 of the training images: {data.export(options.split, options.out, *draw)}")
+        print(f"sha256 of the training images: {split_files.export(options.split, options.out, *draw)}")
     return 0

@@ -6,49 +6,50 @@ from argparse import Namespace
 from dataclasses import asdict
 from typing import Any
 
-from adaptkit import plugins, threads
-from adaptkit.commands.asked import home, recipes
-from adaptkit.recipe import Recipe
-from adaptkit.values import parse
+from adaptkit.commands.requested import home_folder, recipes
+from adaptkit.io.errors import must_be
+from adaptkit.io.values import parse
+from adaptkit.runs.recipe import Recipe
+from adaptkit.towers import threads
 
 
 def command(options: Namespace) -> int:
     """Adapt one method of a recipe and save it."""
     import torch
 
-    from adaptkit.bench import Bench
-    from adaptkit.options import method
-    from adaptkit.run import adapt
+    from adaptkit.methods.adapt import adapt
+    from adaptkit.runs.build import method
+    from adaptkit.runs.workspace import Workspace
     from adaptkit.saving.classifier import save_classifier, vacant
 
-    asked, folder = recipes(options)[0], vacant(options.out)
-    label, spec = chosen(asked, options.method)
-    shots, seed = max(asked.shots), asked.seeds[0]
-    bench = Bench(asked.setting(), home=home(options), progress=not options.quiet)
-    task, test = bench.task(shots, seed), bench.test()
+    requested, folder = recipes(options)[0], vacant(options.out)
+    label, spec = chosen(requested, options.method)
+    shots, seed = max(requested.shots), requested.seeds[0]
+    workspace = Workspace(requested.setting(), home=home_folder(options), progress=not options.quiet)
+    task, test = workspace.task(shots, seed), workspace.test()
     torch.manual_seed(seed)
     with threads.sized(len(test) * task.backbone.dim * len(task.classnames)):  # as in a run: the same numbers
-        adapted = adapt(method(spec), task, trainer=asked.trainer)
+        adapted = adapt(method(spec), task, trainer=requested.trainer)
         if adapted.scope == "stream":
-            test = test[torch.from_numpy(bench.order(test)(seed))]
-        protocol = {**asdict(asked.setting()), "shots": shots, "seed": seed, "trainer": dict(asked.trainer)}
+            test = test[torch.from_numpy(workspace.order(test)(seed))]
+        protocol = {**asdict(requested.setting()), "shots": shots, "seed": seed, "trainer": dict(requested.trainer)}
         save_classifier(
             folder,
             adapted,
             task,
-            backbone=asked.backbone,
+            backbone=requested.backbone,
             test=test,
             protocol=protocol,
-            source=bench.splits.source,
+            source=workspace.splits.source,
         )
     print(f"saved: {label}, {shots}-shot, seed {seed}, to {folder}; see {folder / 'README.md'}")
     return 0
 
 
-def chosen(asked: Recipe, name: str) -> tuple[str, Any]:
+def chosen(requested: Recipe, name: str) -> tuple[str, Any]:
     """The label and spec of one method of a recipe, by its label, or by its name where that is only one's."""
-    labels = asked.labels()
+    labels = requested.labels()
     matching = [label for label, spec in labels.items() if name in (label, parse(spec)[0])]
     if len(matching) != 1:
-        raise ValueError(plugins.must_be("--method", matching or labels, name))
+        raise ValueError(must_be("--method", matching or labels, name))
     return matching[0], labels[matching[0]]

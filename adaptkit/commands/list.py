@@ -7,9 +7,9 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from adaptkit import plugins, recipe
-from adaptkit.commands.asked import load_files
-from adaptkit.report.table import columns
+from adaptkit.commands.requested import load_files
+from adaptkit.io.text import columns
+from adaptkit.runs import plugins, recipe
 
 
 def command(options: Namespace) -> int:
@@ -32,7 +32,7 @@ def _roles(options: Namespace) -> tuple[str, ...]:
 
 
 def _entries(role: str) -> list[dict[str, Any]]:
-    from adaptkit.cards import entry
+    from adaptkit.report.cards import entry
 
     return [entry(role, name) for name in (recipe.names() if role == "recipes" else plugins.table(role))]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from adaptkit.commands.asked import home, out, recipes
+from adaptkit.commands.requested import home_folder, out, recipes
 
 
 def command(options: Namespace) -> int:
     """Say what running would compute."""
-    from adaptkit.plan import plan as describe
+    from adaptkit.runs.plan import plan as describe
 
-    for asked in recipes(options):
-        print(describe(asked, home=home(options), out=out(options, asked)))
+    for requested in recipes(options):
+        print(describe(requested, home=home_folder(options), out=out(options, requested)))
     return 0

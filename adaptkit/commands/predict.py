@@ -8,18 +8,18 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from adaptkit.commands.asked import home, load_files
+from adaptkit.commands.requested import home_folder, load_files
 
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
-    from adaptkit.hub import decode
+    from adaptkit.io.pictures import decode
     from adaptkit.saving.classifier import load_classifier
-    from adaptkit.saving.pictures import find
+    from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
-    paths = find(options.images)
-    classifier = load_classifier(options.model, home=home(options))
+    paths = find_pictures(options.images)
+    classifier = load_classifier(options.model, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
@@ -49,7 +49,7 @@ def command(options: Namespace) -> int:
 
 def write(out: Path | None, rows: list[list[str]]) -> None:
     """Rows as CSV, to a file or to where printing goes."""
-    from adaptkit.files import atomic_write
+    from adaptkit.io.files import atomic_write
 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from adaptkit.commands.asked import home, out, recipes
-from adaptkit.metrics import KINDS
+from adaptkit.commands.requested import home_folder, out, recipes
+from adaptkit.io.text import columns
 from adaptkit.report.scores import heading
-from adaptkit.report.table import Table, columns
+from adaptkit.report.table import Table
+from adaptkit.runs.metrics import KINDS
 
 
 def command(options: Namespace) -> int:
     """Run recipes and print their tables, and what papers report beside ours."""
-    from adaptkit import runner
     from adaptkit.report import verify
     from adaptkit.report.plot import plot
+    from adaptkit.runs import job
 
     code = 0
-    for asked in recipes(options):
-        folder = out(options, asked)
-        table = runner.run(asked, home=home(options), out=folder, progress=not options.quiet)
+    for requested in recipes(options):
+        folder = out(options, requested)
+        table = Table(job.run(requested, home=home_folder(options), out=folder, progress=not options.quiet))
         metrics, shots = headlines(table), table.shots()
         for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
             what = heading(shots[0]) if len(shots) == 1 else some[0]
-            print(f"\n{asked.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
+            print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
             print(columns(Table(table.results, some[0]).cells(some)))
         print(
             "\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
         )
-        if found := verify.beside(asked, table):
-            print(f"\n{asked.dataset}: beside published numbers, %\n\n{verify.text(found)}\n")
+        if found := verify.beside(requested, table):
+            print(f"\n{requested.dataset}: beside published numbers, %\n\n{verify.as_text(found)}\n")
         if options.verify and (wrong := verify.verdict(found)):
-            print(f"{asked.name}: {wrong}")
+            print(f"{requested.name}: {wrong}")
             code = 1
         print(f"results: {folder}")
         picture = folder / "accuracy.svg"
         if len(shots) == 1:
             continue  # a curve has two points
-        if plot(table, picture, f"{asked.dataset}, {asked.backbone}"):
+        if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
             print(f"plot: {picture}")
         else:
             print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")

@@ -8,13 +8,13 @@ from math import comb
 
 import numpy as np
 
-from adaptkit.plugins import must_be
-from adaptkit.published import Published
+from adaptkit.io.errors import must_be
 from adaptkit.report.runs import Run
 from adaptkit.report.scores import HARMONIC, Score, falling, parts, percent, score
-from adaptkit.report.significance import OverDatasets, OverImages, Pair, Verdict, decidable, judge
+from adaptkit.report.significance import OverDatasets, OverImages, Pair, Verdict, decidable, verdicts
 from adaptkit.report.table import Table
-from adaptkit.results import Result
+from adaptkit.runs.published import Published
+from adaptkit.runs.results import Result
 
 AVERAGE = "average"
 OF_DATASET = frozenset({"dataset", "images", "prompts", "tests"})  # what a protocol says about a dataset alone
@@ -29,7 +29,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One method's number in one column.
 
     Attributes:
@@ -117,7 +117,7 @@ class Comparison:
         names = self.tables if column.dataset == AVERAGE else [column.dataset]
         return [self._groups[name].get(method, {}).get(column.shots, []) for name in names]
 
-    def _cells(self, column: Column) -> dict[str, Cell]:
+    def _cells(self, column: Column) -> dict[str, Entry]:
         rows = {m: self.rows(column, m) for m in self.methods}
         scores = {m: s for m in self.methods if (s := score(rows[m], self.metric))}
         if not scores:
@@ -126,11 +126,11 @@ class Comparison:
         fair = [m for m in scores if not oracle[m]] or list(scores)
         best = (min if falling(self.metric) else max)(fair, key=lambda m: scores[m].mean)
         reference = self.references[column] = self.against or best
-        verdicts: dict[str, Verdict] = {}
+        found: dict[str, Verdict] = {}
         if reference in scores:
             pair = self._over_datasets if column.dataset == AVERAGE else self._over_images
-            verdicts = judge(pair({m: rows[m] for m in scores}), list(scores), reference, chosen=not self.against)
-        return {m: Cell(s, oracle[m], verdicts.get(m), self._published(column, m)) for m, s in scores.items()}
+            found = verdicts(pair({m: rows[m] for m in scores}), list(scores), reference, chosen=not self.against)
+        return {m: Entry(s, oracle[m], found.get(m), self._published(column, m)) for m, s in scores.items()}
 
     def _over_datasets(self, rows: Mapping[str, Sequence[Sequence[Result]]]) -> Pair:
         """What tells methods apart that were measured on many datasets."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
-from adaptkit.report.scores import falling, heading, short_names, show, unit
+from adaptkit.report.scores import falling, heading, short_names, show, unit_of
 from adaptkit.report.significance import LEVEL
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
@@ -29,7 +29,7 @@ def markdown(comparison: Comparison) -> str:
     """Tables of numbers and of differences, for a terminal as for a file."""
     quotes = footnotes(comparison)
     lines = [f"# {title(comparison)}"]
-    for name, columns in blocks(comparison):
+    for name, columns in sections(comparison):
         lines += ["", f"## {name}", ""] if name else [""]
         lines += aligned(rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes)))
         tested = any(cell.verdict for column in columns for cell in comparison.columns[column].values())
@@ -43,7 +43,7 @@ def latex(comparison: Comparison) -> str:
     """Tables with the rules of booktabs, each followed by what its marks mean."""
     quotes = footnotes(comparison)
     out = [f"% {title(comparison)}; needs \\usepackage{{booktabs}}"]
-    for name, columns in blocks(comparison):
+    for name, columns in sections(comparison):
         head, *body = rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes))
         lines = [" & ".join(map(tex, row)) + r" \\" for row in (head, *body)]
         out += ["", f"% {name}"] if name else [""]
@@ -59,7 +59,7 @@ def latex(comparison: Comparison) -> str:
     )
 
 
-def table(comparison: Comparison) -> str:
+def text_table(comparison: Comparison) -> str:
     """CSV with a line for each number: unrounded, in the metric's own unit."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -79,14 +79,14 @@ def table(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": table}
+FORMATS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
 
 
 def title(comparison: Comparison) -> str:
     """What the numbers are."""
     seeds = {len(cell.score.values) for cells in comparison.columns.values() for cell in cells.values()}
     spread = ", mean ± 95 % interval over seeds (Student's t)" if max(seeds) > 1 else ""
-    return f"{titled(comparison)}: {unit(comparison.metric)}{spread}"
+    return f"{titled(comparison)}: {unit_of(comparison.metric)}{spread}"
 
 
 def titled(comparison: Comparison) -> str:
@@ -95,17 +95,17 @@ def titled(comparison: Comparison) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} datasets"
 
 
-def blocks(comparison: Comparison) -> Iterator[tuple[str, list[Column]]]:
+def sections(comparison: Comparison) -> Iterator[tuple[str, list[Column]]]:
     """Tables by name: datasets side by side at one number of shots, else one table for each dataset."""
     columns = list(comparison.columns)
     if len({column.shots for column in columns}) == 1 or len(comparison.tables) == 1:
         yield "", columns
         return
     for dataset in dict.fromkeys(column.dataset for column in columns):
-        yield named(comparison, dataset), [column for column in columns if column.dataset == dataset]
+        yield labelled(comparison, dataset), [column for column in columns if column.dataset == dataset]
 
 
-def named(comparison: Comparison, dataset: str) -> str:
+def labelled(comparison: Comparison, dataset: str) -> str:
     """A dataset's name, or what is averaged."""
     return f"average of {len(comparison.tables)} datasets" if dataset == AVERAGE else dataset
 

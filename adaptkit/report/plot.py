@@ -5,17 +5,30 @@ from __future__ import annotations
 from io import BytesIO
 from math import log2
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from adaptkit.report.scores import percent, score, short_names, unit
+from adaptkit.report.scores import percent, score, short_names, unit_of
+from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from adaptkit.report.table import Table
+
+class Curves(Protocol):
+    """What a picture shows: results by method and shots, and the metric."""
+
+    metric: str
+
+    def groups(self) -> dict[str, dict[int, list[Result]]]:
+        """By method, then by shots."""
+        ...
+
+    def shots(self) -> list[int]:
+        """All numbers of shots."""
+        ...
 
 
-def plot(table: Table, path: Path, title: str) -> bool:
+def plot(table: Curves, path: Path, title: str) -> bool:
     """Write an SVG (or whatever `path` ends in) with a line and a 95 % band per method; false without matplotlib."""
     try:
         drawn = figure(table, title)
@@ -26,7 +39,7 @@ def plot(table: Table, path: Path, title: str) -> bool:
     return True
 
 
-def figure(table: Table, title: str) -> Figure:
+def figure(table: Curves, title: str) -> Figure:
     """A line and a 95 % band per method.
 
     Raises:
@@ -59,7 +72,7 @@ def figure(table: Table, title: str) -> Figure:
         low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06, linewidth=0)
     axes.set_xticks([place(k) for k in table.shots()], [str(k) for k in table.shots()])
-    axes.set(xlabel="shots per class", ylabel=unit(table.metric), title=title)
+    axes.set(xlabel="shots per class", ylabel=unit_of(table.metric), title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return made

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adaptkit.published import Published
-from adaptkit.recipe import label
+from adaptkit.io.values import convert
 from adaptkit.report.table import Table
-from adaptkit.results import Result
-from adaptkit.values import convert
+from adaptkit.runs.published import Published
+from adaptkit.runs.recipe import label
+from adaptkit.runs.results import Result
 
 RECIPE = "recipe.json"
 
@@ -38,10 +38,10 @@ class Run:
 
 def read_results(*runs: Path | str) -> Table:
     """Results of one or more runs, from the folders that they lie in: ``read_results("results/toy").frame()``."""
-    return Table([result for run in read(runs) for result in run.results])
+    return Table([result for run in read_runs(runs) for result in run.results])
 
 
-def read(folders: Sequence[Path | str]) -> list[Run]:
+def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     """Runs from their folders.
 
     Raises:
@@ -56,7 +56,7 @@ def read(folders: Sequence[Path | str]) -> list[Run]:
             before, where = seen.setdefault(cell(result), (result, run.folder))
             if where == run.folder:
                 fresh.append(result)
-            elif answers(before) != answers(result):
+            elif replies(before) != replies(result):
                 raise ValueError(
                     f"runs must not answer one cell differently; got {result.method} at {result.shots} shots, seed "
                     f"{result.seed}, in {str(where)!r} and {str(run.folder)!r}; compare these one by one"
@@ -80,7 +80,7 @@ def read_run(folder: Path) -> Run:
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         result = Result.read(path)
         before = cells.get(cell(result))
-        if before and answers(before) != answers(result):
+        if before and replies(before) != replies(result):
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
@@ -108,6 +108,6 @@ def cell(result: Result) -> tuple[str, int, int, str]:
     return result.method, result.shots, result.seed, result.protocol_hash
 
 
-def answers(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)
+def replies(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)
     """What a method answered, without what it cost."""
     return result.metrics, result.right

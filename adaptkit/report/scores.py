@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean, mean, stdev
 
-from adaptkit.results import Result
+from adaptkit.runs.results import Result
 
 HARMONIC = ("accuracy", "new/accuracy")  # what "harmonic" is the mean of: base and new classes
-PLAIN = {"nll", "ece", "brier"}  # shown as they are; every other metric as a percentage
+UNSCALED = {"nll", "ece", "brier"}  # shown as they are; every other metric as a percentage
 FALLING = {"nll", "ece", "brier", "fpr95"}  # better where smaller
 
 
@@ -47,7 +47,7 @@ def parts(metric: str) -> tuple[str, ...]:
 
 def percent(metric: str) -> bool:
     """Whether a metric is shown as a percentage."""
-    return metric.rpartition("/")[2] not in PLAIN
+    return metric.rpartition("/")[2] not in UNSCALED
 
 
 def falling(metric: str) -> bool:
@@ -55,7 +55,7 @@ def falling(metric: str) -> bool:
     return metric.rpartition("/")[2] in FALLING
 
 
-def unit(metric: str) -> str:
+def unit_of(metric: str) -> str:
     """A metric's name with what it is counted in."""
     return f"{metric}, %" if percent(metric) else metric
 

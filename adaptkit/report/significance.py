@@ -103,7 +103,7 @@ class OverDatasets:
 Pair = Callable[[str, str], OverImages | OverDatasets | None]  # what tells one method from another, if anything does
 
 
-def judge(
+def verdicts(
     pair: Pair,
     methods: Sequence[str],
     reference: str,

@@ -7,8 +7,9 @@ from html import escape
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from adaptkit.report.scores import heading, score, unit
-from adaptkit.results import Result
+from adaptkit.io.text import columns
+from adaptkit.report.scores import heading, score, unit_of
+from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ class Table(Sequence[Result]):
         tables = self.by_dataset()
         if len(tables) < 2:
             return columns(self.cells())
-        return "\n\n".join(f"{name}: {unit(self.metric)}\n\n{columns(t.cells())}" for name, t in tables.items())
+        return "\n\n".join(f"{name}: {unit_of(self.metric)}\n\n{columns(t.cells())}" for name, t in tables.items())
 
     def frame(self) -> DataFrame:
         """A pandas table with a row for each cell and metric."""
@@ -124,7 +125,7 @@ class Table(Sequence[Result]):
 
     def _repr_html_(self) -> str:
         return "".join(
-            (f"<p>{escape(name)}</p>" if name else "") + html(table.cells())
+            (f"<p>{escape(name)}</p>" if name else "") + html_table(table.cells())
             for name, table in self.by_dataset().items()
         )
 
@@ -132,24 +133,11 @@ class Table(Sequence[Result]):
         return self.text()
 
 
-def html(rows: Sequence[Sequence[str]]) -> str:
+def html_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text, the first the head, as an HTML table."""
     first = "".join(f"<th>{escape(c)}</th>" for c in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows[1:])
     return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, numbers to the right, with a rule under the head."""
-    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
 def interval(results: Sequence[Result], metric: str = "accuracy") -> str:

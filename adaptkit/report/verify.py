@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptkit.published import Published
-from adaptkit.recipe import Recipe
+from adaptkit.io.text import columns
 from adaptkit.report.scores import percent, score
-from adaptkit.report.table import Table, columns
+from adaptkit.report.table import Table
+from adaptkit.runs.published import Published
+from adaptkit.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def beside(recipe: Recipe, table: Table) -> list[Beside]:
     return found
 
 
-def text(found: Sequence[Beside]) -> str:
+def as_text(found: Sequence[Beside]) -> str:
     """A table for a terminal."""
     head = ["method", "shots", "metric", "ours", "published", "difference", "within", "source"]
     rows = []

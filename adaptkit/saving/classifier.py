@@ -16,20 +16,20 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor
 
 from adaptkit import __version__
-from adaptkit.backbone import Backbone
-from adaptkit.bench import open_cache, pick_backbone, pick_device
-from adaptkit.cache import FeatureCache
-from adaptkit.contract import Method
-from adaptkit.files import atomic_write, digest
-from adaptkit.images import Images
-from adaptkit.run import accuracy, predict
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.items import Images
+from adaptkit.io.files import atomic_write, digest
+from adaptkit.methods.adapt import accuracy, predict
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import NoTowers, Task
+from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
+from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
 from adaptkit.saving.model_card import model_card
-from adaptkit.saving.pictures import Picture, read
-from adaptkit.setting import Setting
-from adaptkit.task import NoTowers, Task
+from adaptkit.saving.pictures import Picture, as_images
+from adaptkit.towers.backbone import Backbone
 
-FORMAT = 1
+CONFIG_FORMAT = 1
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ASKED_AGAIN = 64  # images that a saved classifier must answer as before
 
@@ -58,7 +58,7 @@ class Classifier:
             return predict(self.method, images)
         if self.cache is None:
             raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
-        return predict(self.method, read(images, self.cache))
+        return predict(self.method, as_images(images, self.cache))
 
 
 def save_classifier(
@@ -93,7 +93,7 @@ def save_classifier(
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}
     config = {
-        "format": FORMAT,
+        "format": CONFIG_FORMAT,
         "adaptkit": __version__,
         "options": repr(method),
         "backbone": backbone,
@@ -144,7 +144,7 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
     folder = Path(folder)
     try:
         config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
-        if config["format"] != FORMAT or config["sha256"] != digest(data):
+        if config["format"] != CONFIG_FORMAT or config["sha256"] != digest(data):
             raise ValueError(f"format {config['format']}, or tensors of another classifier")
         tensors, towers, protocol = read_tensors(data), config["towers"], config["protocol"]
         name, classnames, node = config["backbone"], tuple(config["classnames"]), config["method"]
@@ -154,7 +154,7 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
         raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
     where = pick_device(device)
     if alone is not None:
-        return Classifier(state.build(node, tensors, alone).to(where), alone, classnames, config, None)
+        return Classifier(state.rebuild(node, tensors, alone).to(where), alone, classnames, config, None)
     backbone = pick_backbone(name).to(where)
     arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
     cache = open_cache(backbone, Setting(dataset="", backbone=name, **arithmetic), home=home)
@@ -162,7 +162,7 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
         for what, got in identity(backbone if tower == name else cache.tower(tower)).items():
             if got != want.get(what):
                 raise ValueError(f"{what} of backbone {tower!r} must be {want.get(what)!r}, as adapted; got {got!r}")
-    return Classifier(state.build(node, tensors, backbone).to(where), backbone, classnames, config, cache)
+    return Classifier(state.rebuild(node, tensors, backbone).to(where), backbone, classnames, config, cache)
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaptkit.cards import first_sentence, module_doc, source
-from adaptkit.contract import Method
+from adaptkit.methods.method import Method
+from adaptkit.report.cards import first_sentence, module_doc, source
 
 SCOPES = {
     "sample": "Each image is answered alone.",

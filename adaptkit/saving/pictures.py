@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from adaptkit.cache import CachedRows, FeatureCache
-from adaptkit.files import digest
-from adaptkit.hub import SUFFIXES, decode
-from adaptkit.images import Images
+from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.items import Images
+from adaptkit.io.files import digest
+from adaptkit.io.pictures import SUFFIXES, decode
 
 Picture = str | os.PathLike | Image.Image
 
@@ -49,7 +49,7 @@ def existing(path: Path) -> Path:
     return path
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """Files as given, and the images in folders at any depth, sorted; each once.
 
     Raises:
@@ -64,7 +64,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return [*found]
 
 
-def read(pictures: Sequence[Picture], cache: FeatureCache) -> Images:
+def as_images(pictures: Sequence[Picture], cache: FeatureCache) -> Images:
     """Pictures as a method reads them, on the device of the cache's backbone."""
     source = Pictures(pictures)
     return Images(CachedRows(cache, source), torch.arange(len(source)), device=cache.own.device)

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptkit import plugins
-from adaptkit.backbone import Backbone
-from adaptkit.contract import Method
-from adaptkit.images import Images
-from adaptkit.prompting import Once
+from adaptkit.features.items import Images
+from adaptkit.methods.method import Method
+from adaptkit.runs import plugins
+from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.once import Once
 
 Node = Any  # a JSON value
 OWN = {*vars(nn.Module())}  # what every module has, whatever it computes
@@ -43,7 +43,7 @@ def dump(method: Method, backbone: Backbone) -> tuple[Node, dict[str, Tensor]]:
     return _dump(method, "", backbone, tensors), tensors
 
 
-def build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Method:
+def rebuild(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Method:
     """Put a method together again, frozen and ready to answer.
 
     Raises:

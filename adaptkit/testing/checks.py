@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load as load_state
 from safetensors.torch import save as save_state
 
-from adaptkit.contract import Method
-from adaptkit.images import Images
-from adaptkit.run import accuracy, adapt, predict, trainable
-from adaptkit.task import Task
+from adaptkit.features.items import Images
+from adaptkit.methods.adapt import accuracy, adapt, predict, trainable
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
 from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adaptkit.contract import Method
-from adaptkit.images import Images
-from adaptkit.run import adapt
-from adaptkit.task import Task
+from adaptkit.features.items import Images
+from adaptkit.methods.adapt import adapt
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
 
 Make = Callable[[], Method]
 Check = Callable[[Make, Task, Images], None]

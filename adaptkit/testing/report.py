@@ -7,15 +7,15 @@ from dataclasses import fields, replace
 
 import torch
 
-from adaptkit import plugins
-from adaptkit.contract import Method
-from adaptkit.images import Images
-from adaptkit.options import method
-from adaptkit.schedule import Schedule
-from adaptkit.task import Task
+from adaptkit.features.items import Images
+from adaptkit.io.values import default
+from adaptkit.methods.method import Method
+from adaptkit.methods.schedule import Schedule
+from adaptkit.methods.task import Task
+from adaptkit.runs import plugins
+from adaptkit.runs.build import method
 from adaptkit.testing.checks import CHECKS, check
 from adaptkit.testing.toy import toy_task
-from adaptkit.values import default
 
 STEPS = {"beats_chance": 60}  # of training; 4 in the other checks
 QUERIES = {"beats_chance": 60, "sweep_matches_forward": 8}  # 20 in the others

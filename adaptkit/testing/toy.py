@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adaptkit.backbone import Backbone, unit
-from adaptkit.clip import CLIPBackbone
-from adaptkit.images import Images
-from adaptkit.preprocess import Preprocess
-from adaptkit.task import Splits, Task
+from adaptkit.features.datasets import Splits
+from adaptkit.features.items import Images
+from adaptkit.methods.task import Task
+from adaptkit.towers.backbone import Backbone, unit
+from adaptkit.towers.clip import CLIPBackbone
+from adaptkit.towers.preprocess import Preprocess
 
 CLASSES = ("cat", "dog", "owl", "fox", "hen")
 SIDE = 32
@@ -110,7 +111,7 @@ def toy_backbone(seed: str = "0") -> Backbone:
 
 def toy_task(shots: int = 8, *, seed: int = 1, home: Path | None = None) -> tuple[Task, Images]:
     """A few-shot task on the toy data, with validation and pool images, and its labelled test images."""
-    from adaptkit.experiment import load
+    from adaptkit.api import load
 
     return load("toy", backbone="toy:0", shots=shots, seed=seed, select="full-val", home=home or passing_home())
 

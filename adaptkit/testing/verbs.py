@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
-from adaptkit.contract import Method
-from adaptkit.images import Images
-from adaptkit.options import answers_elsewhere
-from adaptkit.run import predict, retarget
-from adaptkit.search import unfold
-from adaptkit.task import Task
+from adaptkit.features.items import Images
+from adaptkit.methods.adapt import predict, retarget
+from adaptkit.methods.method import Method
+from adaptkit.methods.search import unfold
+from adaptkit.methods.task import Task
+from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl
-from adaptkit.ops import class_sums
+from adaptkit.methods.ops import class_sums
 
 Uncertainty = Literal["moment", "entropy", "energy", "max", "max-min", "var", "top5", "none"]
 

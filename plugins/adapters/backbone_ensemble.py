@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, hookimpl
-from adaptkit.ops import one_hot
+from adaptkit.methods.ops import one_hot
 
 
 class BackboneEnsemble(Method):

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums
-from adaptkit.search import Linear, blocks, kernel_sums
+from adaptkit.methods.kernels import kernel_sums, row_blocks
+from adaptkit.methods.ops import class_sums
+from adaptkit.methods.search import Linear
 
 
 class CaFo(ZeroShot):
@@ -86,7 +87,7 @@ class CaFo(ZeroShot):
 
     def sweep(self, val):
         classes, betas = len(self.text), self.grid()["beta"]
-        for x, z in zip(blocks(val.x, classes), blocks(val.z, classes), strict=True):
+        for x, z in zip(row_blocks(val.x, classes), row_blocks(val.z, classes), strict=True):
             affinities, zero_shot = (self.keys @ x.T, self.second_keys @ z.T), self.zero_shot(x)
             for votes in zip(*(kernel_sums(a, self.labels, classes, betas) for a in affinities), strict=True):
                 yield Linear(zero_shot, {"alpha": self.fused(zero_shot, torch.stack(votes))})

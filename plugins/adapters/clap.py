@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums, one_view, raw_text
+from adaptkit.methods.ops import class_sums, one_view, raw_text
 
 
 class ZSLP(ZeroShot):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.schedule import DASSL
+from adaptkit.methods.ops import one_view
+from adaptkit.methods.schedule import DASSL
 
 
 class CLIPAdapter(ZeroShot):

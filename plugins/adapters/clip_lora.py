@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.prompting import Once, chunked
+from adaptkit.methods.ops import one_view
+from adaptkit.towers.once import Once
+from adaptkit.towers.prompting import chunked
 
 
 class CLIPLoRA(Method):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
-from adaptkit.ops import one_view, raw_text
+from adaptkit.methods.ops import one_view, raw_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class CrossModal(ZeroShot):
         return F.cross_entropy(self.backbone.logits(both, self.weight), torch.cat([labels, self.owners[rows]]))
 
     def callbacks(self):
-        from adaptkit.train import KeepBest  # Lightning takes seconds to import
+        from adaptkit.methods.train import KeepBest
 
         return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val), self.check)]
 

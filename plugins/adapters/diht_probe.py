@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import one_hot
+from adaptkit.methods.ops import one_hot
 
 
 class DiHTProbe(ZeroShot):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import class_sums
+from adaptkit.methods.ops import class_sums
 
 
 class LPPlusPlus(ZeroShot):

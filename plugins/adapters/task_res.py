@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_view
+from adaptkit.methods.ops import one_view
 
 
 class TaskRes(ZeroShot):

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.plugins import pick
-from adaptkit.prompting import Once
-from adaptkit.schedule import DASSL
+from adaptkit.methods.ops import one_view
+from adaptkit.methods.schedule import DASSL
+from adaptkit.runs.plugins import pick
+from adaptkit.towers.once import Once
 
 
 class VDTAdapter(ZeroShot):

@@ -16,10 +16,10 @@ from pathlib import Path
 from torch import nn
 
 from adaptkit import Backbone, Preprocess, hookimpl
-from adaptkit.clip import LINEARS, CLIPBackbone, SiglipBackbone, blocks, no_tokenizer
-from adaptkit.files import digest
-from adaptkit.hub import answers, is_id, nearest
-from adaptkit.plugins import must_be
+from adaptkit.io.errors import must_be
+from adaptkit.io.files import digest
+from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 
 READERS = {"clip": CLIPBackbone, "siglip": SiglipBackbone}
 EYES = ("dinov2", "vit")
@@ -36,7 +36,7 @@ class SecondEye(Backbone):
     def __init__(self, model, preprocess):
         self.model, self.preprocess, self.dim = model, preprocess, model.config.hidden_size
         layers = next(m for m in model.modules() if isinstance(m, nn.ModuleList))
-        self.points = {"image.tokens": model.embeddings, **blocks("image", layers, LINEARS)}
+        self.points = {"image.tokens": model.embeddings, **block_points("image", layers, LINEARS)}
         self.width, self.depth = {"image": self.dim}, {"image": len(layers)}
         self.freeze()
 
@@ -119,7 +119,7 @@ def find(name):
         folder = Path(snapshot_download(repo, **wanted, local_files_only=True))
         if not missing(folder):
             return folder
-    if constants.HF_HUB_OFFLINE or not answers(constants.ENDPOINT):
+    if constants.HF_HUB_OFFLINE or not host_answers(constants.ENDPOINT):
         place, at = repo.split("/")[-1], f" --revision {revision}" if revision else ""
         raise ValueError(
             f"what follows 'hf:' must be a folder or in {constants.HF_HUB_CACHE!r} while HF_HUB_OFFLINE is set or "

@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adaptkit import Backbone, Preprocess, hookimpl, unit
-from adaptkit.clip import blocks
-from adaptkit.files import digest
-from adaptkit.plugins import must_be
+from adaptkit.io.errors import must_be
+from adaptkit.io.files import digest
+from adaptkit.towers.clip import block_points
 
 LINEARS = {
     "query": "q",
@@ -88,7 +88,7 @@ class Lite0MiniLM(Backbone):
     def __init__(self, towers, tokenizer, names):
         self.model, self.tokenizer, layers = towers, tokenizer, towers.text.encoder.layer
         self.preprocess = Preprocess(size=224, edge=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-        self.points = {"text.tokens": towers.text.embeddings.word_embeddings, **blocks("text", layers, LINEARS)}
+        self.points = {"text.tokens": towers.text.embeddings.word_embeddings, **block_points("text", layers, LINEARS)}
         self.dim = towers.rows.shape[1]
         self.width = {"image": self.dim, "text": towers.text.config.hidden_size}
         self.depth = {"image": len(towers.image._blocks), "text": len(layers)}

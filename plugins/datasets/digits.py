@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from adaptkit import Splits, hookimpl
-from adaptkit.files import digest
+from adaptkit.io.files import digest
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 PARTS = {"train": slice(0, 40), "val": slice(40, 60), "test": slice(60, None)}

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
-from adaptkit.data import PARTS, inside, read_split
-from adaptkit.files import FileDigests
-from adaptkit.home import home
-from adaptkit.hub import decode
+from adaptkit.features.split_files import PARTS, inside, read_split
+from adaptkit.io.files import FileDigests
+from adaptkit.io.home import home
+from adaptkit.io.pictures import decode
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 

@@ -11,9 +11,10 @@ import io
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
-from adaptkit.files import digest
-from adaptkit.hub import answers, decode, is_id, nearest
-from adaptkit.plugins import must_be
+from adaptkit.io.errors import must_be
+from adaptkit.io.files import digest
+from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.pictures import decode
 
 SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
@@ -84,7 +85,7 @@ def fetch(datasets, place):
     got = f"got {place!r}{nearest(path, Path.is_dir)}"
     if not local and (path.exists() or not is_id(place)):
         raise ValueError(f"hf-dataset: must name a folder or an id of the hub; {got}")
-    offline = before or not (local or answers(constants.ENDPOINT))
+    offline = before or not (local or host_answers(constants.ENDPOINT))
     try:
         datasets.config.HF_HUB_OFFLINE = offline  # or it would try for minutes
         return datasets.load_dataset(str(path) if local else place)

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
-from adaptkit.files import FileDigests
-from adaptkit.home import home
-from adaptkit.hub import SUFFIXES, decode, nearest
-from adaptkit.plugins import must_be
+from adaptkit.io.errors import must_be
+from adaptkit.io.files import FileDigests
+from adaptkit.io.home import home
+from adaptkit.io.hub import nearest
+from adaptkit.io.pictures import SUFFIXES, decode
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 COLUMNS = ("path", "label", "split")

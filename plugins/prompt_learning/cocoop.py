@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.schedule import DASSL
+from adaptkit.methods.ops import one_view
+from adaptkit.methods.schedule import DASSL
 
 
 class CoCoOp(Method):

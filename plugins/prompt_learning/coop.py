@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.prompting import Position
-from adaptkit.schedule import DASSL
+from adaptkit.methods.ops import one_view
+from adaptkit.methods.schedule import DASSL
+from adaptkit.towers.prompting import Position
 
 
 class CoOp(Method):

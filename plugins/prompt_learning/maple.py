@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Prompts, Schedule, hookimpl, unit
-from adaptkit.ops import one_view
-from adaptkit.prompting import image_prompts
-from adaptkit.schedule import DASSL
+from adaptkit.methods.ops import one_view
+from adaptkit.methods.schedule import DASSL
+from adaptkit.towers.prompting import image_prompts
 
 
 class MaPLe(Method):

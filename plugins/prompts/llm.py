@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 
 from adaptkit import hookimpl
-from adaptkit.plugins import must_be
+from adaptkit.io.errors import must_be
 
 FORMS = {"sentences": "{}", "descriptors": "{name}, {}", "subclasses": "a photo of a {}."}
 

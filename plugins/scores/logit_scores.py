@@ -8,7 +8,7 @@ Deviations: none known. The sign is ours: higher is in-distribution.
 from dataclasses import field
 
 from adaptkit import Method, ZeroShot, hookimpl
-from adaptkit.ops import entropy
+from adaptkit.methods.ops import entropy
 
 
 class MaxLogit(Method):

@@ -2,7 +2,8 @@
 
 ``sampler`` says whose draws these are, for seed 1 is another support in almost every code base: ``coop`` is Dassl's,
 ``val-first`` CLIP-LoRA's and TransCLIP's, ``tip`` Tip-Adapter's and APE's, ``gda`` GDA's, ``lp++`` LP++'s and ProLIP's,
-``lp++-pool`` LP++'s on six datasets, ``probe`` CoOp's linear probe. `adaptkit.samplers` tells what each draws when.
+``lp++-pool`` LP++'s on six datasets, ``probe`` CoOp's linear probe. `adaptkit.features.samplers`
+tells what each draws when.
 
 Source: Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.01134, and the code released with the
 papers named.
@@ -15,7 +16,7 @@ import random
 import torch
 
 from adaptkit import hookimpl
-from adaptkit.samplers import FEW, draw, sample
+from adaptkit.features.samplers import FEW, draw, sample
 
 
 def few_shot(task, train, val, *, shots, seed, sampler: str = "coop"):

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from adaptkit import hookimpl
-from adaptkit.data import path_digest
+from adaptkit.features.split_files import path_digest
 
 KEYS = (("impath", "label"), ("_impath", "_label"))  # of cross-modal adaptation, of 2SFS
 

@@ -16,7 +16,7 @@ import random
 import torch
 
 from adaptkit import hookimpl
-from adaptkit.samplers import FEW, by_class, draw
+from adaptkit.features.samplers import FEW, by_class, draw
 
 
 def long_tailed(task, train, val, *, shots, seed, ratio: float = 100.0):

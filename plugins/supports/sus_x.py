@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from adaptkit import Images, Pooled, hookimpl, unit
-from adaptkit.cache import CachedRows
-from adaptkit.exams import Joined
-from adaptkit.plugins import pick
+from adaptkit.features.cache import CachedRows
+from adaptkit.features.datasets import Joined
+from adaptkit.runs.plugins import pick
 
 SENTENCES = 10  # of a class at most, drawn by the seed
 

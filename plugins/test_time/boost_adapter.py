@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.ops import class_sums, entropy, in_parts
 
 
 class BoostAdapter(ZeroShot):

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.ops import class_sums, entropy, in_parts
 
 WEIGHTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import entropy
+from adaptkit.methods.ops import entropy
 
 
 class DOTA(ZeroShot):

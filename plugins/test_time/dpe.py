@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import ClassCache, entropy
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.ops import entropy
 
 
 class DPE(ZeroShot):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import knn
+from adaptkit.methods.graph import knn
 
 NONE = -1.0  # similarity of a neighbour that is none
 

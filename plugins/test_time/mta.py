@@ -11,7 +11,7 @@ not-a-number and here a kernel of one point. The views of an image are drawn onc
 import torch
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import in_parts
+from adaptkit.methods.ops import in_parts
 
 
 class MTA(ZeroShot):

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
-from adaptkit.ops import ClassCache, entropy
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.ops import entropy
 
 
 class OGA(ZeroShot):

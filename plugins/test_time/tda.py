@@ -13,7 +13,8 @@ import math
 import torch
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import ClassCache, class_sums, entropy, in_parts
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.ops import class_sums, entropy, in_parts
 
 
 class TDA(ZeroShot):

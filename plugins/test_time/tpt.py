@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, hookimpl, unit
-from adaptkit.ops import entropy
+from adaptkit.methods.ops import entropy
 
 
 class TPT(Method):

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import entropy, knn
+from adaptkit.methods.graph import knn
+from adaptkit.methods.ops import entropy
 
 
 class XMoRe(ZeroShot):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.ops import entropy, in_parts
+from adaptkit.methods.ops import entropy, in_parts
 
 
 class Zero(ZeroShot):

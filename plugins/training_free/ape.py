@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
-from adaptkit.ops import class_sums, one_view, steps_from
-from adaptkit.search import Linear, blocks, kernel_sums
+from adaptkit.methods.kernels import kernel_sums, row_blocks
+from adaptkit.methods.ops import class_sums, one_view, steps_from
+from adaptkit.methods.search import Linear
 
 
 class APE(ZeroShot):
@@ -84,7 +85,7 @@ class APE(ZeroShot):
     def sweep(self, val):
         grid, classes, scale = self.grid(), len(self.text), self.backbone.logit_scale / 100
         weights = torch.stack([self.importance(gamma) for gamma in grid.get("gamma", [self.gamma])], 1)  # (S, G)
-        for x in blocks(val.x, classes):
+        for x in row_blocks(val.x, classes):
             zero_shot, affinity = self.read(x)
             for votes in kernel_sums(affinity.T, self.labels, classes, grid["beta"], scale, weights):
                 yield Linear(zero_shot, {"alpha": votes})
@@ -111,7 +112,7 @@ class APET(APE):
         self.val = task.val
 
     def callbacks(self):
-        from adaptkit.train import KeepBest  # Lightning takes seconds to import
+        from adaptkit.methods.train import KeepBest
 
         return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val))]
 

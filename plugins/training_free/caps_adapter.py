@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums, ends, steps_from
-from adaptkit.search import Linear, blocks, kernel_sums
+from adaptkit.methods.kernels import kernel_sums, row_blocks
+from adaptkit.methods.ops import class_sums, ends, steps_from
+from adaptkit.methods.search import Linear
 
 ROOM = 2**26  # similarities held at a time
 
@@ -107,7 +108,7 @@ class CapsAdapter(ZeroShot):
         )
         divergence = self.divergence(val.x)
         likeness = [self.likeness(*divergence, ends(self.affinities(val.x, delta))) for delta in deltas]
-        for x, *likes in zip(*(blocks(rows, classes) for rows in (val.x, *likeness)), strict=True):
+        for x, *likes in zip(*(row_blocks(rows, classes) for rows in (val.x, *likeness)), strict=True):
             sums = [kernel_sums(self.keys(delta) @ x.T, self.labels, classes, betas, scale) for delta in deltas]
             for votes in zip(*sums, strict=True):  # (k, n, C) of each delta
                 slopes = {"alpha": torch.stack(votes, 1).flatten(0, 1), "gamma": torch.stack(likes * len(votes[0]))}

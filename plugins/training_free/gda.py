@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
-from adaptkit.search import Linear
+from adaptkit.methods.search import Linear
 
 
 class GDA(ZeroShot):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import one_hot
+from adaptkit.methods.ops import one_hot
 
 LARGEST = 2**14  # rows of a kernel matrix in double precision, of which three are held: 6 GiB
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums
-from adaptkit.search import Linear
+from adaptkit.methods.ops import class_sums
+from adaptkit.methods.search import Linear
 
 
 class TIMO(ZeroShot):

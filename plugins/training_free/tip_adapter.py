@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums, one_view
-from adaptkit.search import Linear, blocks, kernel_sums
+from adaptkit.methods.kernels import kernel_sums, row_blocks
+from adaptkit.methods.ops import class_sums, one_view
+from adaptkit.methods.search import Linear
 
 
 class TipAdapter(ZeroShot):
@@ -53,7 +54,7 @@ class TipAdapter(ZeroShot):
 
     def sweep(self, val):
         classes, betas, scale = len(self.text), self.grid()["beta"], self.backbone.logit_scale / 100
-        for x in blocks(val.x, classes):
+        for x in row_blocks(val.x, classes):
             zero_shot = self.zero_shot(x)
             for votes in kernel_sums(self.keys @ x.T, self.labels, classes, betas, scale):
                 yield Linear(zero_shot, {"alpha": votes})

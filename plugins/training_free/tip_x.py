@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums, ends, steps_from
-from adaptkit.search import Linear, blocks, kernel_sums
+from adaptkit.methods.kernels import kernel_sums, row_blocks
+from adaptkit.methods.ops import class_sums, ends, steps_from
+from adaptkit.methods.search import Linear
 
 ROOM = 2**24  # similarities held at a time
 
@@ -93,7 +94,7 @@ class TipX(ZeroShot):
 
     def sweep(self, val):
         classes, betas, scale = len(self.text), self.grid()["beta"], self.backbone.logit_scale / 100
-        for x, likeness in zip(blocks(val.x, classes), blocks(self.likeness(val.x), classes), strict=True):
+        for x, likeness in zip(row_blocks(val.x, classes), row_blocks(self.likeness(val.x), classes), strict=True):
             zero_shot = self.zero_shot(x)
             for votes in kernel_sums(self.keys @ x.T, self.labels, classes, betas, scale):
                 yield Linear(zero_shot, {"alpha": votes, "gamma": likeness})

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict, unit
-from adaptkit.ops import class_sums
+from adaptkit.methods.ops import class_sums
 
 
 class Frolic(Method):

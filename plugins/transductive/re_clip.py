@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
-from adaptkit.ops import class_sums, knn
+from adaptkit.methods.graph import knn
+from adaptkit.methods.ops import class_sums
 
 
 class ReCLIP(ZeroShot):

@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
-from adaptkit.ops import class_sums, one_hot
+from adaptkit.methods.ops import class_sums, one_hot
 
 BARRED = -1e4  # logit of a word that no cluster got
 

@@ -10,7 +10,7 @@ of both terms of the likelihood is TransCLIP's, 50.
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
-from adaptkit.ops import knn
+from adaptkit.methods.graph import knn
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 

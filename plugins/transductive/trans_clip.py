@@ -12,7 +12,8 @@ from dataclasses import field
 import torch
 
 from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict, unit
-from adaptkit.ops import Graph, knn, one_hot
+from adaptkit.methods.graph import Graph, knn
+from adaptkit.methods.ops import one_hot
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 

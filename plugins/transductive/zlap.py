@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import ZeroShot, hookimpl
-from adaptkit.ops import Graph, knn
+from adaptkit.methods.graph import Graph, knn
 
 
 class ZLaP(ZeroShot):

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Need, ZeroShot, hookimpl, unit
-from adaptkit.bench import pick_backbone
-from adaptkit.ops import class_sums
-from adaptkit.plugins import pick
+from adaptkit.methods.ops import class_sums
+from adaptkit.runs.loading import pick_backbone
+from adaptkit.runs.plugins import pick
 
 tower = cache(pick_backbone)
 

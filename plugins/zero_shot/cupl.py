@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
-from adaptkit.plugins import pick
+from adaptkit.runs.plugins import pick
 
 
 class CuPL(ZeroShot):

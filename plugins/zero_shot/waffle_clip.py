@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
-from adaptkit.plugins import pick
+from adaptkit.runs.plugins import pick
 
 WORDS = Path(__file__).with_name("words.json")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

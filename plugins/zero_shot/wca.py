@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
-from adaptkit.plugins import pick
+from adaptkit.runs.plugins import pick
 
 
 class WCA(ZeroShot):

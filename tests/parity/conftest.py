@@ -15,7 +15,7 @@ TALLY = pytest.StashKey[dict]()
 def pytest_generate_tests(metafunc):
     if "golden_path" not in metafunc.fixturenames:
         return
-    from adaptkit import plugins
+    from adaptkit.runs import plugins
 
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")

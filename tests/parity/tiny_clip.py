@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from adaptkit import Preprocess, Task, predict
-from adaptkit.clip import CLIPBackbone, torch_ids
+from adaptkit.towers.clip import CLIPBackbone, torch_ids
 
 GIVEN = Path(__file__).parent.parent / "goldens"
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptkit import Task, adapt, method, plugins, predict
-from adaptkit.images import Images
+from adaptkit import Task, adapt, method, predict
+from adaptkit.features.items import Images
+from adaptkit.runs import plugins
 
 
 def task_and_images(n=40, classes=5, dim=6):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptkit import Task, load, plugins
-from adaptkit.images import Images
+from adaptkit import Task, load
+from adaptkit.features.items import Images
+from adaptkit.runs import plugins
 
 CHOOSE = plugins.pick("supports", "sus-x")
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from adaptkit import Schedule, Task, adapt, method, predict
-from adaptkit.run import cell_by_cell
-from adaptkit.search import unfold
+from adaptkit.methods.adapt import cell_by_cell
+from adaptkit.methods.search import unfold
 from tests.reference.by_hand import draw, unit
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from adaptkit.recipe import label
 from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
-from adaptkit.report.scores import falling, percent, short_names, unit
-from adaptkit.results import Result
+from adaptkit.report.scores import falling, percent, short_names, unit_of
+from adaptkit.runs.recipe import label
+from adaptkit.runs.results import Result
 
 FILES = ("page.html", "page.css", "page.js", "charts.js")
 COSTS = ("extract", "fit", "predict")
 
 
-def html(comparison: Comparison) -> str:
+def page(comparison: Comparison) -> str:
     """The page, opened on the comparison's metric; it holds every other metric too."""
     files = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in FILES}
     parts = {
@@ -46,10 +46,10 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "metric": comparison.metric,
         "against": comparison.against,
         "metrics": {one.metric: metric(one) for one in each},
-        "datasets": {c.dataset: formats.named(comparison, c.dataset) for c in columns},
+        "datasets": {c.dataset: formats.labelled(comparison, c.dataset) for c in columns},
         "methods": [{"label": m, "name": short[m]} for m in comparison.methods],
-        "protocol": protocol(comparison),
-        "costs": [cost(comparison, column, m) for column in columns for m in comparison.methods],
+        "protocol": protocol_facts(comparison),
+        "costs": [costs(comparison, column, m) for column in columns for m in comparison.methods],
         "classes": {name: classes(table.results) for name, table in comparison.tables.items()},
     }
 
@@ -58,7 +58,7 @@ def metric(comparison: Comparison) -> dict[str, Any]:
     """One metric's numbers."""
     quotes, name = formats.footnotes(comparison), comparison.metric
     return {
-        "unit": unit(name),
+        "unit": unit_of(name),
         "percent": percent(name),
         "falling": falling(name),
         "legend": formats.legend(comparison),
@@ -83,21 +83,23 @@ def metric(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def protocol(comparison: Comparison) -> list[str]:
+def protocol_facts(comparison: Comparison) -> list[str]:
     """What all numbers have in common, in words."""
     results = [result for table in comparison.tables.values() for result in table]
     seeds, fixed = len({result.seed for result in results}), results[0].protocol
-    said = [f"{name} {text(fixed[name])}" for name in ("backbone", "support", "select", "classes") if fixed.get(name)]
+    said = [
+        f"{name} {page_text(fixed[name])}" for name in ("backbone", "support", "select", "classes") if fixed.get(name)
+    ]
     several = [", ".join(comparison.tables)] if len(comparison.tables) > 1 else []
     return [*several, *said, f"{seeds} seed{'s' * (seeds != 1)}"]
 
 
-def text(value: object) -> str:
+def page_text(value: object) -> str:
     """A part of a protocol, as its recipe has it."""
     return ", ".join(map(label, ({k: v} for k, v in value.items()))) if isinstance(value, Mapping) else str(value)
 
 
-def cost(comparison: Comparison, column: Column, method: str) -> dict[str, Any]:
+def costs(comparison: Comparison, column: Column, method: str) -> dict[str, Any]:
     """What a method's cells cost on average, in seconds and in numbers trained."""
     results = [result for group in comparison.rows(column, method) for result in group]
     seconds = {name: round(mean(r.seconds.get(name, 0.0) for r in results), 4) if results else None for name in COSTS}

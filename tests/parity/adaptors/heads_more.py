@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from adaptkit import Backbone, Task, method, predict, tune
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from tests.parity.adaptors.training_free import percent
 from tests.parity.driving import fitted, same_counts, steps
 from tests.parity.golden import adaptor

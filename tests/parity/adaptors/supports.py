@@ -3,8 +3,9 @@
 import torch
 from adaptkit_plugins.supports.pseudo_label import surest
 
-from adaptkit import Task, plugins
-from adaptkit.images import Images
+from adaptkit import Task
+from adaptkit.features.items import Images
+from adaptkit.runs import plugins
 from tests.parity.golden import adaptor
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from adaptkit import Task, adapt, method, predict
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from tests.parity.golden import adaptor
 
 

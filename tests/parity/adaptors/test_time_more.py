@@ -5,7 +5,7 @@ import copy
 import torch
 
 from adaptkit import Task, adapt, method, predict, tune
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from tests.parity.golden import adaptor
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from adaptkit import Task, adapt, method, predict, tune
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from tests.parity.golden import adaptor
 
 
@@ -82,7 +82,7 @@ def dclip(golden):
 
 @adaptor("waffle-prompts", method="waffle-clip")
 def waffle_prompts(golden):
-    from adaptkit.plugins import pick
+    from adaptkit.runs.plugins import pick
 
     hyper, names = golden.hyper, golden.arrays["in_class_names"].tolist()
     pairs = [row.split("|") for row in golden.arrays["in_descriptors"].tolist()]

@@ -6,7 +6,7 @@ import torch
 from adaptkit_plugins.training_free.gda import imagine, mean_covariance, shrunk_precision
 
 from adaptkit import Task, adapt, method, predict, tune
-from adaptkit.ops import one_hot
+from adaptkit.methods.ops import one_hot
 from tests.parity.driving import fitted, same_counts, steps
 from tests.parity.golden import adaptor
 

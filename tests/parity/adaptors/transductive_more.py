@@ -3,7 +3,7 @@
 import torch
 
 from adaptkit import Task, adapt, method, predict
-from adaptkit.images import Images
+from adaptkit.features.items import Images
 from tests.parity.golden import adaptor
 
 

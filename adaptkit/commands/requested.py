@@ -1,0 +1,54 @@
+"""What the command line asks for, read and checked."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from adaptkit.io import yamls
+from adaptkit.io.home import home as default_home
+from adaptkit.runs import plugins, recipe
+
+
+def recipes(options: Namespace) -> list[recipe.Recipe]:
+    """The recipes, with ``--set``, ``--only``, ``--shots`` and ``--seeds`` applied, checked against the plugins."""
+    load_files(options)
+    changes: dict[str, Any] = {}
+    for setting in options.set:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set must be KEY=VALUE; got {setting!r}")
+        try:
+            changes[key] = yamls.parse_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"--set {setting}: {error}") from error
+    for key in ("shots", "seeds"):
+        if getattr(options, key):
+            changes[key] = yamls.parse_yaml(f"[{getattr(options, key)}]")
+    only = [name for name in options.only.split(",") if name]
+    from adaptkit.runs.build import check_recipe
+
+    return [check_recipe(recipe.read_recipe(where, changes, only)) for where in options.recipes]
+
+
+def out(options: Namespace, requested: recipe.Recipe) -> Path:
+    """The folder for results."""
+    folder = options.out or home_folder(options) / "results"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out must be a folder; got {str(folder)!r}, a file")
+    return folder / requested.name if len(options.recipes) > 1 or not options.out else folder
+
+
+def home_folder(options: Namespace) -> Path:
+    """The folder for features and results."""
+    folder = options.home or default_home()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"the home must be a folder; got {str(folder)!r}, a file")
+    return folder
+
+
+def load_files(options: Namespace) -> None:
+    """Load the files of ``--plugin``."""
+    for file in options.plugin:
+        plugins.add_file(file)

@@ -1,0 +1,1 @@
+"""What is read of an item, computed once and remembered under its whole provenance."""

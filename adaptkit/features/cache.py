@@ -1,0 +1,246 @@
+"""Compute each feature row once; remember it under its whole provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from adaptkit.features.items import Source, pixels
+from adaptkit.features.needs import Need
+from adaptkit.features.store import FORMAT, Store, StoredTable
+from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.precision import Precision, autocast
+
+COMMIT = 2.0  # seconds of work that a kill may lose
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one stored table, in the order one reading wants them: the plain images, or random views of them."""
+
+    need: Need
+    random: bool
+    table: StoredTable
+    items: list[tuple[int, int]]  # (image, view)
+    ids: np.ndarray  # (rows, 16)
+
+
+class FeatureCache:
+    """Rows of features by need, read from disk or extracted on a miss.
+
+    Attributes:
+        computed: rows extracted by this object, by the name of their need.
+        seconds: what extracting them took.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        store: Store,
+        *,
+        hook: Any,  # noqa: ANN401 (pluggy's relay)
+        load: Callable[[str], Backbone],
+        dtype: Literal["float16", "float32"] = "float16",
+        precision: Precision = "32-true",
+        batch_size: int = 32,
+        progress: bool = False,
+    ) -> None:
+        """Open.
+
+        Args:
+            backbone: the task's own.
+            store: where rows are kept.
+            hook: plugins' ``extract``, asked on a miss.
+            load: another backbone by its full name, for needs that want one.
+            dtype: of stored rows.
+            precision: of the towers' arithmetic, named as Lightning names it; part of the key.
+            batch_size: images in one forward pass.
+            progress: show bars while extracting.
+        """
+        self.own, self.store, self.hook, self.load = backbone, store, hook, load
+        self.dtype, self.precision, self.batch_size, self.progress = dtype, precision, batch_size, progress
+        self.towers: dict[str, Backbone] = {"": backbone}
+        self.tables: dict[tuple[Need, bool], StoredTable] = {}
+        self.texts: dict[str, dict[str, Tensor]] = {}
+        self.computed: dict[str, int] = {}
+        self.seconds = 0.0
+
+    def __deepcopy__(self, memo: dict) -> FeatureCache:
+        return self
+
+    def tower(self, name: str) -> Backbone:
+        """The task's own backbone for "", or another, loaded when first asked for."""
+        if name not in self.towers:
+            self.towers[name] = self.load(name).to(self.own.device)
+        return self.towers[name]
+
+    def images(self, source: Source, need: Need, index: Tensor) -> Tensor:
+        """``(N, ...)`` or, with views, ``(N, V, ...)`` rows as `need` reads them; float32."""
+        if not need.stored or need.fresh:
+            return self._live(source, need, index.tolist())
+        if not len(index):
+            return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
+        blocks = []
+        for part in self.parts(source, need, index.tolist()):
+            rows = torch.from_numpy(self._rows(source, part)).float()
+            blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
+        rows = torch.cat(blocks, 1)
+        return need.read(rows if need.views else rows[:, 0])
+
+    def fill(self, source: Source, need: Need, index: Sequence[int]) -> None:
+        """Extract what is missing for a reading, without reading it."""
+        for part in self.parts(source, need, index):
+            self._complete(source, part)
+
+    def parts(self, source: Source, need: Need, index: Sequence[int]) -> list[Part]:
+        """The stored rows behind a reading."""
+        parts = []
+        random = need.views - need.plain_first
+        if need.views == 0 or need.plain_first:
+            parts.append(self._part(source, need, False, [(i, -1) for i in index]))
+        if random > 0:
+            parts.append(self._part(source, need, True, [(i, v) for i in index for v in range(random)]))
+        return parts
+
+    def cost(self, source: Source, need: Need, images: int) -> float:
+        """Seconds that this many images of a need cost to extract, at the rate its tables were filled."""
+        if not need.stored or need.fresh:
+            return 0.0
+        parts = self.parts(source, need, [])
+        rows = [images * (need.views - need.plain_first if part.random else 1) for part in parts]
+        return sum(n * part.table.seconds / max(1, part.table.rows) for n, part in zip(rows, parts, strict=True))
+
+    def sentences(self, sentences: Sequence[str], backbone: str = "") -> Tensor:
+        """P sentences to raw embeddings, ``(P, D)``, by any tower, each encoded once and kept on disk."""
+        tower, texts = self.tower(backbone), self.texts.setdefault(backbone, {})
+        new = [s for s in dict.fromkeys(sentences) if s not in texts]
+        if new:
+            table = self.store.table(
+                {**self._spec(tower), "need": "Text", "vocabulary": tower.vocabulary, "dtype": "float32"}
+            )
+            ids = np.stack([row_id(s) for s in new])
+            if table.missing(ids).any():
+                with table.writing():
+                    todo = np.flatnonzero(table.missing(ids)).tolist()
+                    for start in range(0, len(todo), 256):
+                        chunk, began = todo[start : start + 256], time.perf_counter()
+                        with torch.no_grad():  # not inference_mode: methods backpropagate through these rows
+                            rows = tower.encode_text([new[i] for i in chunk]).float().cpu().numpy()
+                        table.append(ids[chunk], rows, time.perf_counter() - began)
+                        self._count("Text", len(chunk), time.perf_counter() - began)
+            texts |= dict(zip(new, torch.from_numpy(table.read(ids)), strict=True))
+        return torch.stack([texts[s] for s in sentences])
+
+    def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
+        need = need.table(random)
+        if (need, random) not in self.tables:
+            backbone = self.tower(need.backbone)
+            spec = {**self._spec(backbone), **need.describe(), "random": random, "dtype": self.dtype}
+            self.tables[need, random] = self.store.table({**spec, "preprocess": backbone.preprocess.describe()})
+        ids = np.stack([row_id(f"{source.key(i)}#{v}") for i, v in items]) if items else np.zeros((0, 16), np.uint8)
+        return Part(need, random, self.tables[need, random], items, ids)
+
+    def _spec(self, backbone: Backbone) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "tower": type(backbone).__name__,
+            "fingerprint": backbone.fingerprint,
+            "precision": self.precision,
+        }
+
+    def _rows(self, source: Source, part: Part) -> np.ndarray:
+        self._complete(source, part)
+        return part.table.read(part.ids)
+
+    def _complete(self, source: Source, part: Part) -> None:
+        if part.table.missing(part.ids).any():
+            with part.table.writing():  # another process may have been first: look again under the lock
+                todo = np.flatnonzero(part.table.missing(part.ids))
+                _, first = np.unique(part.ids[todo], axis=0, return_index=True)  # equal images are one row
+                self._extract(source, part, todo[np.sort(first)].tolist())
+
+    def _extract(self, source: Source, part: Part, todo: list[int]) -> None:
+        name = type(part.need).__name__ + (" views" if part.random else "")
+        bar = tqdm(total=len(todo), desc=f"{source.name} · {name}", unit="row", disable=not self.progress, leave=False)
+        held: list[Tensor] = []
+        began, done = time.perf_counter(), 0
+        with bar:
+            for rows, batch in self._batches(source, part, todo):
+                held.append(batch.to("cpu", getattr(torch, self.dtype)))
+                bar.update(len(rows))
+                took = time.perf_counter() - began
+                if took > COMMIT or rows[-1] == todo[-1]:
+                    chunk = torch.cat(held)
+                    part.table.append(part.ids[todo[done : done + len(chunk)]], chunk.numpy(), took)
+                    self._count(name, len(chunk), took)
+                    held, done, began = [], done + len(chunk), time.perf_counter()
+
+    def _batches(self, source: Source, part: Part, todo: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows and their features; images are decoded ahead, while the tower works."""
+        backbone = self.tower(part.need.backbone)
+        groups = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
+
+        def decode(item: tuple[int, int]) -> Tensor:
+            return pixels(source, backbone, part.need.augment, *item)
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            ahead = [pool.map(decode, [part.items[i] for i in group]) for group in groups[:2]]
+            for k, group in enumerate(groups):
+                batch = torch.stack(list(ahead.pop(0)))
+                if k + 2 < len(groups):
+                    ahead.append(pool.map(decode, [part.items[i] for i in groups[k + 2]]))
+                yield group, self.compute(part.need, backbone, batch)
+
+    @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
+    def compute(self, need: Need, backbone: Backbone, batch: Tensor) -> Tensor:
+        """Rows of one batch of pixels, from the first plugin that answers."""
+        batch = batch.to(backbone.device)
+        with autocast(self.precision, backbone.device):
+            rows = self.hook.extract(need=need, backbone=backbone, pixels=batch)
+        if not isinstance(rows, Tensor):
+            raise ValueError(f"extract must return a tensor; got {type(rows).__name__} for {need}")
+        if len(rows) != len(batch):
+            raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
+        return rows.float()
+
+    def _live(self, source: Source, need: Need, index: Sequence[int]) -> Tensor:
+        """Rows that are never stored: pixels, and views that are drawn anew."""
+        backbone, salt = self.tower(need.backbone), ""
+        if need.fresh:
+            salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
+        views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
+        items = [(i, v) for i in index for v in views]
+        batch = torch.stack([pixels(source, backbone, need.augment, i, v, salt) for i, v in items])
+        rows = torch.cat([self.compute(need, backbone, b) for b in batch.split(self.batch_size)])
+        return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
+
+    def _count(self, name: str, rows: int, seconds: float) -> None:
+        self.computed[name] = self.computed.get(name, 0) + rows
+        self.seconds += seconds
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """The rows of one source, through the cache."""
+
+    cache: FeatureCache
+    source: Source
+
+    def read(self, name: str, need: Need, index: Tensor) -> Tensor:
+        """One row per index."""
+        return self.cache.images(self.source, need, index)
+
+
+def row_id(key: str) -> np.ndarray:
+    """A row's name on disk: 16 bytes of a digest."""
+    return np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), np.uint8)

@@ -1,0 +1,67 @@
+"""Datasets: their parts, and several sources as one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from adaptkit.features.items import Source
+
+if TYPE_CHECKING:
+    pass
+
+
+class Joined:
+    """Several sources as one."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources, self.name = sources, " + ".join(s.name for s in sources)
+        self.labels = list(chain.from_iterable(s.labels for s in sources))
+        self.starts = [0, *accumulate(len(s) for s in sources)]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def _find(self, i: int) -> tuple[Source, int]:
+        which = bisect_right(self.starts, i) - 1
+        return self.sources[which], i - self.starts[which]
+
+    def key(self, i: int) -> str:
+        """Digest of image ``i``."""
+        source, j = self._find(i)
+        return source.key(j)
+
+    def image(self, i: int) -> Image.Image:
+        """Image ``i``, decoded."""
+        source, j = self._find(i)
+        return source.image(j)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A dataset.
+
+    Attributes:
+        name: as recipes write it.
+        classnames: C names in the dataset's order; labels index them. Names may repeat; nothing is keyed by them.
+        train: labelled images to learn from.
+        val: labelled images to choose by; may be ``None``.
+        test: labelled images to be judged by.
+        domains: further test sets with the same classes, by name.
+        templates: the dataset's own prompt templates; the class name replaces ``{}``.
+        source: where the images come from and under which licence.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    train: Source
+    test: Source
+    val: Source | None = None
+    domains: Mapping[str, Source] = field(default_factory=dict)
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    source: str = ""

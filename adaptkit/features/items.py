@@ -1,0 +1,194 @@
+"""Images as a method sees them: some rows, read through the cache or from arrays, one attribute per need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adaptkit.features.needs import Need, Pixels, Pooled
+from adaptkit.towers.backbone import Backbone
+
+Array = Tensor | np.ndarray | Sequence[Any]
+
+
+class Source(Protocol):
+    """Where images come from. ``key(i)`` must change whenever image ``i`` does: it is what the cache remembers."""
+
+    @property
+    def name(self) -> str:
+        """As progress bars and tables show it."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Class ids."""
+        ...
+
+    def __len__(self) -> int: ...
+    def key(self, i: int) -> str:
+        """Digest of everything that determines image ``i``."""
+        ...
+
+    def image(self, i: int) -> Image.Image:
+        """Image ``i``, decoded."""
+        ...
+
+
+class Rows(Protocol):
+    """What an `Images` reads from: the cache, or arrays in memory."""
+
+    def read(self, name: str, need: Need, index: Tensor) -> Tensor:
+        """One row per index, ``(N, ...)``."""
+        ...
+
+
+class Images:
+    """Some images. Each need a method declares is an attribute: ``images.x`` is ``(N, ...)``, read when asked for.
+
+    Attributes:
+        labels: ``(N,)`` class ids, or ``None`` where a method must not see them.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        index: Tensor,
+        labels: Tensor | None = None,
+        needs: Mapping[str, Need] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.index, self.labels, self.needs, self.device = rows, index, labels, dict(needs or {}), device
+        if labels is not None:
+            self.labels = labels.to(device)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Images:
+        if not isinstance(rows, slice):
+            rows = torch.as_tensor(rows).cpu()
+            rows = rows if len(rows) else rows.long()
+        labels = None if self.labels is None else self.labels[rows if isinstance(rows, slice) else rows.to(self.device)]
+        return Images(self.rows, self.index[rows], labels, self.needs, self.device)
+
+    def __getattr__(self, name: str) -> Tensor:
+        needs = self.__dict__.get("needs", {})
+        if name.startswith("__") or name not in needs:
+            raise AttributeError(f"a feature must be one of the declared needs, {sorted(needs)}; got {name!r}")
+        return self.rows.read(name, needs[name], self.index).to(self.device)
+
+    def __repr__(self) -> str:
+        return f"Images({len(self)}, needs={self.needs}, labelled={self.labels is not None})"
+
+    def bind(self, needs: Mapping[str, Need]) -> Images:
+        """The same images, read under other names."""
+        return Images(self.rows, self.index, self.labels, needs, self.device)
+
+    def blind(self) -> Images:
+        """The same images without labels."""
+        return Images(self.rows, self.index, None, self.needs, self.device)
+
+    def label(self, labels: Tensor) -> Images:
+        """The same images with these labels, ``(N,)``."""
+        return Images(self.rows, self.index, labels, self.needs, self.device)
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same images, read onto a device."""
+        return Images(self.rows, self.index, self.labels, self.needs, device)
+
+    def load(self) -> Images:
+        """The same images with every stored need read into memory once: for loops that read them again and again."""
+        held = {(n, need): getattr(self, n) for n, need in self.needs.items() if need.stored and not need.fresh}
+        return Images(InMemory(held, self), torch.arange(len(self)), self.labels, self.needs, self.device)
+
+    @classmethod
+    def from_arrays(cls, x: Array | Mapping[str, Array], labels: Array | None = None) -> Images:
+        """Images that exist as features only.
+
+        Args:
+            x: ``(N, D)`` features; ``(N, V, D)`` with views, of which the first also serves as the plain image;
+                ``(N, 3, H, W)`` preprocessed pixels; or a mapping from the names a method reads to such arrays.
+            labels: ``(N,)`` class ids.
+        """
+        rows = Arrays({n: tensor(a) for n, a in x.items()} if isinstance(x, Mapping) else {"": tensor(x)})
+        n = len(next(iter(rows.arrays.values())))
+        for name, array in rows.arrays.items():
+            if len(array) != n:
+                raise ValueError(f"arrays must have as many rows, {n}, under every name; got {len(array)} for {name!r}")
+        if labels is not None and len(tensor(labels)) != n:
+            raise ValueError(f"labels must be as many as the rows, {n}; got {len(tensor(labels))}")
+        return cls(rows, torch.arange(n), None if labels is None else tensor(labels).long())
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Rows of some images, already read; what may not be held is read again from them."""
+
+    held: Mapping[tuple[str, Need], Tensor]
+    images: Images
+
+    def read(self, name: str, need: Need, index: Tensor) -> Tensor:
+        """Rows from memory."""
+        rows = self.held.get((name, need))
+        if rows is not None:
+            return rows[index.to(rows.device)]
+        return self.images.rows.read(name, need, self.images.index[index])
+
+
+@dataclass
+class Arrays:
+    """Rows given as arrays; "" is what serves every name that has no array of its own."""
+
+    arrays: Mapping[str, Tensor]
+    backbone: Backbone | None = None
+
+    def check_width(self, width: int) -> None:
+        """Features that serve every name must have the width of the class embeddings; those by name may differ."""
+        rows = self.arrays.get("")
+        if rows is not None and rows.dim() in (2, 3) and rows.shape[-1] != width:
+            raise ValueError(
+                f"features must have the width of text, {width}; got {rows.shape[-1]}; or give them by name"
+            )
+
+    def read(self, name: str, need: Need, index: Tensor) -> Tensor:
+        """Rows as the need reads them: a need with views gets all that were given, one without gets the first."""
+        if name not in self.arrays and "" not in self.arrays:
+            raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
+        rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
+        pixels = rows.dim() >= 4 and rows.shape[-3] == 3
+        if pixels and not isinstance(need, Pixels):
+            if self.backbone is None:
+                raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
+            with torch.no_grad():
+                rows = need.compute(self.backbone, rows.flatten(0, -4)).unflatten(0, rows.shape[:-3])
+        row_dims = 3 if isinstance(need, Pixels) else 1 if isinstance(need, Pooled) else 2
+        with_views = rows.dim() > row_dims + 1
+        if need.views and not with_views:
+            rows = rows[:, None]
+        if not need.views and with_views:
+            rows = rows[:, 0]
+        if rows.dim() != row_dims + 1 + bool(need.views):
+            shape = "(N, 3, H, W)" if isinstance(need, Pixels) else "(N, D)" if row_dims == 1 else "(N, T, D)"
+            got = tuple(rows.shape)
+            raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
+        return need.read(rows)
+
+
+def tensor(array: Array) -> Tensor:
+    """An array as a tensor; floats become float32."""
+    out = array if isinstance(array, Tensor) else torch.as_tensor(np.asarray(array))
+    return out.float() if out.is_floating_point() and out.dtype != torch.float32 else out
+
+
+def pixels(source: Source, backbone: Backbone, augment: str, i: int, view: int, salt: str = "") -> Tensor:
+    """Image ``i``, preprocessed, ``(3, H, W)``: plain for view -1, else a view seeded by the image's key."""
+    image = source.image(i)
+    if view < 0:
+        return backbone.preprocess(image)
+    return backbone.preprocess.view(image, augment, f"{source.key(i)}/{view}{salt}")

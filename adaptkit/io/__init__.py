@@ -1,0 +1,1 @@
+"""Files, YAML, values, pictures: nothing here knows what a backbone is."""

@@ -1,0 +1,111 @@
+"""Plain values, as YAML has them, turned into what an annotation asks for: every mistake named before it costs."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adaptkit.io.errors import must_be
+
+PLAIN = (int, float, str, bool)  # True is an int to Python, and a mistake in a recipe
+builders: dict[type, Callable[[Any], Any]] = {}
+"""How to build classes that recipes name: filled by the module that knows them."""
+
+
+def parse(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A method's name and its options, from the two ways a recipe writes them."""
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        name, options = next(iter(spec.items()))
+        if isinstance(name, str) and isinstance(options, Mapping | None):
+            return name, dict(options or {})
+    raise ValueError(f"a method must be a name, or one name with options, e.g. 'gda: {{alpha: 1.0}}'; got {spec!r}")
+
+
+def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> Any:  # noqa: ANN401 (any type)
+    """A plain value as the type an annotation asks for.
+
+    Raises:
+        ValueError: when it is not one, naming `where`, the type and the value.
+    """
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(kind, type) and kind in builders:
+        return builders[kind](value)
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(must_be(where, args, value))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _first(value, args, where)
+    if is_dataclass(kind):
+        return _dataclass(value, kind, where, field)
+    if origin in (tuple, list, Sequence) or kind in (tuple, list):
+        return _sequence(value, args, where, tuple if (origin or kind) is tuple else list)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a mapping; got {value!r}")
+        return {convert(k, args[0], where): convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif kind is Path and isinstance(value, str):
+        return Path(value)
+    elif kind is Any or (type(value) is kind if kind in PLAIN else isinstance(kind, type) and isinstance(value, kind)):
+        return value
+    raise ValueError(f"{where} must be {describe(kind)}; got {value!r}")
+
+
+def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
+    """A type in words a recipe's author knows."""
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(kind) or str(getattr(kind, "__name__", kind))
+
+
+def default(field: Field) -> Any:  # noqa: ANN401 (any type)
+    """A field's default value."""
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _first(value: Any, kinds: tuple[Any, ...], where: str) -> Any:  # noqa: ANN401 (any type)
+    for kind in kinds:
+        if kind is type(None) and value is None:
+            return None
+        try:
+            return convert(value, kind, where)
+        except ValueError:
+            continue
+    raise ValueError(f"{where} must be {' or '.join(map(describe, kinds))}; got {value!r}")
+
+
+def _dataclass(value: Any, kind: Any, where: str, field: Field | None) -> Any:  # noqa: ANN401 (any type)
+    """A mapping as a change to the field's default: ``schedule: {epochs: 5}``."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where} must be a mapping of {', '.join(f.name for f in fields(kind))}; got {value!r}")
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        if key not in hints:
+            raise ValueError(must_be(f"a field of {where}", [f.name for f in fields(kind)], key))
+    changes = {key: convert(v, hints[key], f"{where}.{key}") for key, v in value.items()}
+    if field:
+        return replace(default(field), **changes)
+    if absent := [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in changes]:
+        raise ValueError(f"{where} must have {', '.join(absent)}; got {dict(value)!r}")
+    return kind(**changes)
+
+
+def _sequence(value: Any, args: tuple[Any, ...], where: str, make: type) -> Any:  # noqa: ANN401 (any type)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where} must be a list; got {value!r}")
+    kinds = args[:1] * len(value) if (len(args) == 2 and args[1] is Ellipsis) or make is list else args
+    if kinds and len(kinds) != len(value):
+        raise ValueError(f"{where} must have {len(kinds)} values; got {value!r}")
+    return make(convert(v, k, where) for v, k in zip(value, kinds or [Any] * len(value), strict=True))

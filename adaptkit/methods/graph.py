@@ -1,0 +1,62 @@
+"""Nearest neighbours, and sparse graphs of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
+
+
+def knn(x: Tensor, bank: Tensor, k: int, room: int = 2**22) -> tuple[Tensor, Tensor]:
+    """The `k` rows of `bank` with the largest dot products, largest first, for each row of `x`.
+
+    Args:
+        x: ``(N, D)``.
+        bank: ``(M, D)``.
+        k: neighbours; M if that is less.
+        room: products held at a time, never all ``N * M``; few enough for their memory to be used again.
+
+    Returns:
+        Dot products and row numbers, both ``(N, k)``.
+    """
+    found = [largest(part @ bank.T, min(k, len(bank))) for part in x.split(max(1, room // max(1, len(bank))))]
+    return torch.cat([values for values, _ in found]), torch.cat([at for _, at in found])
+
+
+def largest(scores: Tensor, k: int, group: int = 64) -> tuple[Tensor, Tensor]:
+    """`Tensor.topk` of ``(N, M)``, sooner where M is large: by the groups of columns with the largest maxima."""
+    if scores.shape[1] < 4 * max(1, k) * group:
+        return scores.topk(k)
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    grouped, behind = columns.split([len(columns) // group * group, len(columns) % group])
+    best = scores[:, : len(grouped)].unflatten(1, (-1, group)).amax(-1).topk(k).indices  # they hold the k largest
+    at = torch.cat([grouped.view(-1, group)[best].flatten(1), behind.expand(len(scores), -1)], 1)
+    values, which = scores.gather(1, at).topk(k)
+    return values, at.gather(1, which)
+
+
+class Graph:
+    """A sparse matrix, ``(rows, M)``: in ``graph @ f`` each row is the weighted sum of those of ``f`` it links to."""
+
+    def __init__(self, edge: Tensor, weight: Tensor, rows: int) -> None:
+        """`edge` is ``(2, E)``, from and to; `weight` ``(E,)``."""
+        order = edge[0].argsort(stable=True)
+        self.to, self.weight = edge[1, order], weight[order]
+        self.start = F.pad(edge[0].bincount(minlength=rows).cumsum(0), (1, 0))  # (rows + 1,)
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __matmul__(self, f: Tensor) -> Tensor:
+        return self.times(f, slice(0, len(self)))
+
+    def times(self, f: Tensor, rows: slice) -> Tensor:
+        """Those rows of the product."""
+        first, last = (int(self.start[i]) for i in (rows.start, rows.stop))
+        start, links = self.start[rows] - first, slice(first, last)
+        return F.embedding_bag(self.to[links], f, start, per_sample_weights=self.weight[links], mode="sum")

@@ -1,0 +1,147 @@
+"""The one place Lightning enters."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from adaptkit.features.items import Images
+from adaptkit.methods.method import Method, Schedule
+from adaptkit.methods.task import Task
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+TRAINER_OPTIONS = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
+
+
+class LitMethod(pl.LightningModule):
+    """Any method as a LightningModule: `loss` becomes a training step, `schedule` the optimiser and its rate."""
+
+    def __init__(self, method: Method, schedule: Schedule, per_epoch: int, total: int) -> None:
+        super().__init__()
+        self.method, self.schedule, self.per_epoch, self.total = method, schedule, per_epoch, total
+
+    def training_step(self, batch: Images, _: int) -> Tensor:
+        """One batch's loss."""
+        loss = self.method.loss(batch)
+        self.log("loss", loss, batch_size=len(batch), prog_bar=True)
+        return loss
+
+    def transfer_batch_to_device(self, batch: Images, device: torch.device, _: int) -> Images:
+        """Features are read onto the device they are needed on."""
+        return batch.to(device)
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """What the method does inside the loop."""
+        return list(self.method.callbacks())
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union)
+        """The schedule's optimiser; its rate is set for every step."""
+        optimizer = self.schedule.make([p for p in self.method.parameters() if p.requires_grad])
+        rates = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
+        )
+        return [optimizer], [{"scheduler": rates, "interval": "step"}]
+
+
+class KeepBest(pl.Callback):
+    """Leaves a method as it was when its score was best, the first time it was so."""
+
+    def __init__(self, method: Method, score: Callable[[], float], every: int = 0) -> None:
+        """Watch.
+
+        Args:
+            method: in training.
+            score: asked with the method in evaluation mode, e.g. its accuracy on validation images.
+            every: optimiser steps between looks, the first after the first step; 0 looks at the end of each epoch.
+        """
+        self.method, self.score, self.every, self.best, self.state = method, score, every, -1.0, method.state_dict()
+
+    def look(self) -> None:
+        """Keep the state if it is better than any before."""
+        self.method.eval()
+        right = self.score()
+        self.method.train()
+        if right > self.best:
+            self.best, self.state = right, {n: t.clone() for n, t in self.method.state_dict().items()}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Look after some steps."""
+        if self.every and (trainer.global_step - 1) % self.every == 0:
+            self.look()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        """Look after every epoch."""
+        if not self.every:
+            self.look()
+
+    def on_train_end(self, *_: object) -> None:
+        """Go back to the best."""
+        self.method.load_state_dict(self.state)
+
+
+class Batches:
+    """Shuffled batches of support rows, drawn from torch's global generator; any length of training, no workers."""
+
+    def __init__(self, support: Images, schedule: Schedule) -> None:
+        self.support, self.size = support, schedule.batch_size
+        whole = len(support) // self.size
+        self.count = whole if schedule.drop_last and whole else math.ceil(len(support) / self.size)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Images]:
+        order = torch.randperm(len(self.support))
+        for i in range(self.count):
+            yield self.support[order[i * self.size : (i + 1) * self.size]]
+
+
+def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
+    """Train what requires a gradient on the support set, by the method's `schedule`.
+
+    Args:
+        method: fitted, with a hyperparameter named ``schedule``.
+        task: bound to the method.
+        options: for `pytorch_lightning.Trainer`, unchanged; they win over the schedule's length and over quietness.
+    """
+    schedule = getattr(method, "schedule", None)
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
+    if not len(task.support):
+        raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
+    batches = Batches(task.support.load(), schedule)
+    shots = round(len(task.support) / max(1, len(task.classnames)))
+    asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last
+    told = [int(n) * steps for key, steps in asked.items() if (n := options.get(key)) is not None and int(n) >= 0]  # type: ignore[call-overload]
+    total = min(told, default=schedule.length(len(batches), shots))
+    if not total:
+        return
+    device = torch.device(task.support.device)
+    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
+    defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
+        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
+        trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
+    method.to(device)
+    for p in method.parameters():
+        p.grad = None

@@ -1,0 +1,37 @@
+"""The head that most methods start from.
+
+Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020.
+Deviations: none known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from adaptkit.features.items import Images
+from adaptkit.features.needs import Need
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
+
+
+class ZeroShot(Method):
+    """Scaled cosine similarity between an image and each class's mean prompt embedding."""
+
+    def support_needs(self) -> Mapping[str, Need]:
+        """Nothing: it learns from no image."""
+        return {}
+
+    def fit(self, task: Task) -> None:
+        """Keep the class embeddings."""
+        self.backbone = task.backbone
+        self.register_buffer("text", task.text.clone())  # (C, D)
+
+    def forward(self, batch: Images) -> Tensor:
+        """Zero-shot logits, ``(B, C)``."""
+        return self.zero_shot(batch.x)
+
+    def zero_shot(self, x: Tensor) -> Tensor:
+        """``(B, D)`` unit-norm image embeddings to ``(B, C)`` logits."""
+        return self.backbone.logits(x, self.text)  # type: ignore[arg-type]

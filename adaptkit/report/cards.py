@@ -1,0 +1,132 @@
+"""What is known about a plugin without running it: its card, its options, where it is used."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import sys
+import textwrap
+import tokenize
+from dataclasses import fields
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from adaptkit.io import yamls
+from adaptkit.io.errors import must_be
+from adaptkit.io.values import default
+from adaptkit.methods.method import Method
+from adaptkit.methods.schedule import Schedule
+from adaptkit.runs import plugins, recipe
+
+
+def entry(role: str, name: str) -> dict[str, Any]:
+    """One line of ``adaptkit list``."""
+    if role == "recipes":
+        return {"name": name, "role": role, "about": first_comment(name)}
+    owner = plugins.owner(role, name)
+    thing = plugins.table(role)[name]
+    if role != "methods":
+        return {"name": name, "role": role, "about": first_sentence(module_doc(thing)), "plugin": owner}
+    trained = any(isinstance(default(f), Schedule) for f in fields(thing))
+    return {
+        "name": name,
+        "role": role,
+        "scope": thing.scope,
+        "trained": trained,
+        "plugin": owner,
+        "source": source(module_doc(thing)),
+    }
+
+
+def card(name: str) -> str:
+    """Everything worth knowing about one name, in whichever table it is.
+
+    Raises:
+        ValueError: when no table has it, with the nearest match.
+    """
+    for role in plugins.ROLES:
+        if name in plugins.table(role):
+            thing = plugins.table(role)[name]
+            head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
+            return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+    every = [n for role in plugins.ROLES for n in plugins.table(role)]
+    near = must_be("a name", every, name).rpartition("did you mean")
+    hint = f"; did you mean{near[2]}" if near[1] else ""
+    raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
+
+
+def method_card(name: str, cls: type[Method]) -> str:
+    """A method's class, options, needs, grid and recipes."""
+    made = cls()
+    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+    lines = [
+        f"{cls.__name__}: {inspect.getdoc(cls) or ''}",
+        "",
+        f"scope: {cls.scope}; output: {cls.output}",
+        "",
+        "options:",
+    ]
+    for f in fields(cls):
+        kind = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", f.type)
+        lines.append(f"  {f.name}: {kind} = {default(f)!r}" + (f"  # {notes[f.name]}" if f.name in notes else ""))
+    lines += [
+        "",
+        "reads of each query: " + _needs(made.needs()),
+        "reads of each support image: " + _needs(made.support_needs()),
+    ]
+    grid = made.grid()
+    if grid:
+        lines.append("chosen on validation images: " + ", ".join(f"{k} ({len(v)} values)" for k, v in grid.items()))
+    used = [r for r in recipe.names() if name in _methods_of(r)]
+    lines.append(f"in recipes: {', '.join(used) or 'none'}")
+    return "\n".join(lines)
+
+
+def module_doc(thing: Any) -> str:  # noqa: ANN401 (a class or a function)
+    """The card: the docstring of the module a thing comes from."""
+    return inspect.cleandoc(sys.modules[thing.__module__].__doc__ or "(no docstring)")
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence."""
+    joined = " ".join(text.split("\n\n")[0].split())
+    return joined.split(". ")[0].rstrip(".")
+
+
+def source(text: str) -> str:
+    """The ``Source:`` paragraph of a card."""
+    _, _, after = text.partition("Source:")
+    return " ".join(after.partition("Deviations:")[0].split()).rstrip(".")
+
+
+def comments(cls: type) -> dict[str, str]:
+    """The comment behind each annotated attribute of a class."""
+    try:
+        code = textwrap.dedent(inspect.getsource(cls))
+    except (OSError, TypeError):
+        return {}
+    notes, name = {}, ""
+    tokens = [*tokenize.generate_tokens(io.StringIO(code).readline)]
+    for token, following in pairwise(tokens):
+        if token.type == tokenize.NAME and following.string == ":" and token.start[1] == 4:
+            name = token.string
+        if token.type == tokenize.COMMENT and name and token.line.lstrip().startswith(name):
+            notes[name] = token.string.lstrip("# ")
+    return notes
+
+
+def first_comment(name: str) -> str:
+    """The first line of a recipe's comment."""
+    first = recipe.find_recipe(name).read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ") if first and first[0].startswith("#") else ""
+
+
+def _needs(needs: Any) -> str:  # noqa: ANN401 (a mapping of needs)
+    return ", ".join(f"{name} = {need}" for name, need in needs.items()) or "nothing"
+
+
+@cache
+def _methods_of(name: str) -> list[str]:
+    raw = yamls.read_yaml(recipe.find_recipe(name))
+    return [spec if isinstance(spec, str) else next(iter(spec)) for spec in raw.get("methods", [])]

@@ -1,0 +1,1 @@
+"""From a recipe's names to one record for each cell."""

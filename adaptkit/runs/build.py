@@ -1,0 +1,123 @@
+"""From names and options, as recipes and notebooks write them, to methods."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from adaptkit.io.errors import must_be
+from adaptkit.io.values import PLAIN, builders, convert, parse
+from adaptkit.methods.method import Method
+from adaptkit.runs import plugins, streams
+from adaptkit.runs.recipe import Recipe
+
+Spec = str | Mapping[str, Any] | Method
+
+
+def method(spec: Spec, /, **options: Any) -> Method:  # noqa: ANN401 (an option's type is the method's affair)
+    """Build a method from its name and options.
+
+    Args:
+        spec: ``"gda"``, ``{"gda": {"alpha": 2.0}}`` as a recipe writes it, or a method, which is returned.
+        options: hyperparameters; they win over those in `spec`.
+
+    Raises:
+        ValueError: for an unknown method or option, or a value of the wrong type, with what is allowed.
+    """
+    if isinstance(spec, Method):
+        if options:
+            raise ValueError(
+                f"options must come with a method's name; got {type(spec).__name__}, which is built already"
+            )
+        return spec
+    name, given = parse(spec)
+    cls = plugins.pick("methods", name)
+    hints = typing.get_type_hints(cls)
+    declared = {f.name: f for f in fields(cls)}
+    values = {}
+    for key, value in {**given, **options}.items():
+        if key not in declared:
+            raise ValueError(must_be(f"an option of {name}", declared, key))
+        values[key] = convert(value, hints[key], f"{name}.{key}", declared[key])
+    return cls(**values)
+
+
+builders[Method] = method
+
+
+def check_recipe(recipe: Recipe) -> Recipe:
+    """Every name and option of a recipe against the plugins that are there, before anything is computed.
+
+    Raises:
+        ValueError: naming the first that is wrong, in one line.
+    """
+    try:
+        for file in recipe.plugins:
+            plugins.add_file(file if file.is_absolute() else recipe.folder / file)
+        plugins.pick("datasets", recipe.dataset.partition(":")[0])
+        plugins.pick("backbones", recipe.backbone.partition(":")[0])
+        arguments("prompts", recipe.prompts)
+        arguments("supports", recipe.support)
+        streams.named(recipe.stream)
+        for spec in recipe.methods:
+            built = method(spec)
+            built.all_needs(), built.all_needs(of_support=True)  # what is wrong with a need shows here
+        if recipe.classes == "base" and "new" not in (*recipe.near, *recipe.far):
+            check_elsewhere(recipe)
+        if len(set(recipe.seeds)) < len(recipe.seeds):
+            raise ValueError(f"seeds must differ; got {recipe.seeds}")
+        if recipe.trainer:
+            from adaptkit.methods.train import TRAINER_OPTIONS
+
+            for key in recipe.trainer:
+                if key not in TRAINER_OPTIONS:
+                    raise ValueError(must_be("a key of trainer", TRAINER_OPTIONS, key))
+    except ValueError as error:
+        raise ValueError(f"{recipe.name}: {error}") from error
+    return recipe
+
+
+def check_elsewhere(recipe: Recipe) -> None:
+    """Every method of a recipe must be able to answer for classes that it did not adapt to.
+
+    Raises:
+        ValueError: naming the first that is not.
+    """
+    for label, spec in recipe.labels().items():
+        if not answers_elsewhere(method(spec)):
+            raise ValueError(f"methods must be able to answer for classes they did not adapt to; got {label!r}")
+
+
+def answers_elsewhere(built: Method) -> bool:
+    """Whether a method, and those below it, can answer for classes that it did not adapt to."""
+    able = type(built).retarget is not Method.retarget or not built.support_needs()
+    return able and all(answers_elsewhere(child) for child in built.children_methods())
+
+
+def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A function of a table and its options, converted to the types it declares.
+
+    Raises:
+        ValueError: for an unknown name or option, or a value of the wrong type.
+    """
+    name, given = parse(spec)
+    function = plugins.pick(role, name)
+    try:
+        hints = typing.get_type_hints(function)
+    except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
+        hints = {
+            n: PLAIN_NAMES.get(p.annotation, p.annotation) for n, p in inspect.signature(function).parameters.items()
+        }
+        hints = {n: h for n, h in hints.items() if h is not inspect.Parameter.empty and not isinstance(h, str)}
+    choices = [p for p in inspect.signature(function).parameters if p not in GIVEN]
+    for option in given:
+        if option not in choices:
+            raise ValueError(must_be(f"an option of {name}", choices or ["none"], option))
+    return function, {o: convert(v, hints.get(o, Any), f"{name}.{o}") for o, v in given.items()}
+
+
+PLAIN_NAMES = {kind.__name__: kind for kind in PLAIN}  # an annotation may be text
+GIVEN = ("task", "train", "val", "shots", "seed", "classnames", "splits")  # arguments that are no options

@@ -1,0 +1,53 @@
+"""Datasets, backbones, devices and the cache, by the names that settings write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.datasets import Splits
+from adaptkit.features.store import Store
+from adaptkit.io.home import home as default_home
+from adaptkit.runs import plugins
+from adaptkit.runs.setting import Setting
+from adaptkit.towers.backbone import Backbone
+
+
+def open_cache(
+    backbone: Backbone, setting: Setting, *, home: Path | None = None, progress: bool = False
+) -> FeatureCache:
+    """The features that a backbone makes, stored as a setting asks."""
+    return FeatureCache(
+        backbone,
+        Store((home or default_home()) / "features"),
+        hook=plugins.manager().hook,
+        load=pick_backbone,
+        dtype=setting.dtype,
+        precision=setting.precision,
+        batch_size=setting.batch_size,
+        progress=progress,
+    )
+
+
+def pick_dataset(name: str) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one."""
+    scheme, _, place = name.partition(":")
+    return plugins.pick("datasets", scheme)(place)
+
+
+def pick_backbone(name: str) -> Backbone:
+    """A backbone by scheme and name."""
+    scheme, _, rest = name.partition(":")
+    return plugins.pick("backbones", scheme)(rest)
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" takes the first of cuda, mps and cpu that is there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(n for n, ok in there.items() if ok))
+    if not there.get(name):
+        raise ValueError(f"device must be one of auto, {', '.join(n for n, ok in there.items() if ok)}; got {name!r}")
+    return torch.device(name)

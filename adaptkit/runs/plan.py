@@ -1,0 +1,101 @@
+"""What a recipe would compute, without computing it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adaptkit.features.cache import FeatureCache, Part
+from adaptkit.features.items import Source, pixels
+from adaptkit.features.needs import Pixels
+from adaptkit.io.text import columns
+from adaptkit.runs.build import method
+from adaptkit.runs.job import cells, file_name, protocol, wanted
+from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stored table as a recipe wants it: rows wanted and present, and what the missing ones will cost."""
+
+    what: str
+    wanted: int
+    present: int
+    seconds: float
+    bytes: int
+
+
+def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
+    """What is cached, what would be computed, how long it takes and how much it needs, as text.
+
+    Times come from the rows already in a table, or from a probe of a few rows that are not kept.
+    """
+    workspace = Workspace(recipe.setting(), home=home)
+    tests = workspace.evaluation_sets()
+    fixed = protocol(recipe, workspace, tests)
+    every = cells(recipe)
+    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed)}.json").exists()]
+    lines: dict[Path, list[Line]] = {}
+    for source, need, index in wanted(workspace, todo, tests):
+        for part in workspace.cache.parts(source, need, index):
+            lines.setdefault(part.table.folder / source.name, []).append(table_cost(workspace.cache, source, part))
+    rows = [max(group, key=lambda line: line.wanted) for group in lines.values()]  # readings of one table overlap
+    head = ["features", "rows wanted", "present", "to compute", "seconds", "MB"]
+    body = [
+        [
+            r.what,
+            f"{r.wanted:,}",
+            f"{r.present:,}",
+            f"{r.wanted - r.present:,}",
+            f"{r.seconds:.0f}",
+            f"{r.bytes / 1e6:.1f}",
+        ]
+        for r in rows
+    ]
+    models = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
+    held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
+    new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
+    built = {name: method(spec) for name, spec in recipe.labels().items()}
+    trained = [name for name, m in built.items() if hasattr(m, "schedule")]
+    live = [
+        name for name, m in built.items() if any(isinstance(n, Pixels) or n.fresh for n in m.all_needs(of_support=True))
+    ]
+    return "\n".join(
+        [
+            f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
+            f"on {workspace.device}",
+            columns([head, *body]) if body else "features: nothing is wanted",
+            f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
+            f"memory: {models / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
+            f"trained by Lightning: {', '.join(trained) or 'none'}",
+            f"towers in the loop (slow): {', '.join(live) or 'none'}",
+        ]
+    )
+
+
+def table_cost(cache: FeatureCache, source: Source, part: Part) -> Line:
+    """What one reading of a table wants."""
+    ids = np.unique(part.ids, axis=0)
+    missing = int(part.table.missing(ids).sum())
+    rate = (
+        part.table.seconds / part.table.rows if part.table.rows else time_rows(cache, source, part) if missing else 0.0
+    )
+    per_value = {"float16": 2, "float32": 4}[cache.dtype]
+    table, narrow = part.table, cache.tower(part.need.backbone).dim * per_value
+    width = table.bytes / table.rows if table.rows else narrow  # of an empty table, as if it held pooled embeddings
+    name = f"{source.name} · {type(part.need).__name__}{' views' if part.random else ''}"
+    return Line(name, len(ids), len(ids) - missing, missing * rate, int(len(ids) * width))
+
+
+def time_rows(cache: FeatureCache, source: Source, part: Part, rows: int = 8) -> float:
+    """Seconds per row, measured on a few that are thrown away."""
+    backbone = cache.tower(part.need.backbone)
+    began = time.perf_counter()
+    batch = torch.stack([pixels(source, backbone, part.need.augment, *item) for item in part.items[:rows]])
+    cache.compute(part.need, backbone, batch)
+    return (time.perf_counter() - began) / len(batch)

@@ -1,0 +1,154 @@
+"""Find plugins, merge their tables, explain what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from adaptkit.io.errors import must_be
+from adaptkit.runs import hooks
+
+ROLES = ("methods", "prompts", "supports", "datasets", "backbones")
+GROUP = "adaptkit"  # the entry-point group of third parties
+
+
+class Core:
+    """What the kit itself answers: a need knows how to compute itself."""
+
+    @hooks.hookimpl(trylast=True)
+    def extract(self, need: Any, backbone: Any, pixels: Any) -> Any:  # noqa: ANN401 (typed by the hook)
+        """Let the need compute itself."""
+        return need.compute(backbone, pixels)
+
+
+broken: dict[str, str] = {}
+"""Plugins that could not be loaded, by name, with the last lines of their traceback."""
+
+
+@cache
+def manager() -> pluggy.PluginManager:
+    """The plugin manager, with every plugin that could be loaded. A broken one is kept in `broken`, not raised."""
+    pm = pluggy.PluginManager("adaptkit")
+    pm.add_hookspecs(hooks)
+    pm.register(Core(), "adaptkit")
+    for name, load in _candidates():
+        _register(pm, name, load)
+    return pm
+
+
+def add_file(path: Path) -> str:
+    """Load one plugin file from anywhere, and return the name it is registered under.
+
+    Raises:
+        ValueError: when there is no such file, or it cannot be imported.
+    """
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise ValueError(f"a plugin must be a Python file; got {str(path)!r}, which does not exist")
+    name = path.stem
+    there = manager().get_plugin(name)
+    if there is None:
+        broken.pop(name, None)  # it may have been mended since
+        _register(manager(), name, lambda: _import_file(path))
+        table.cache_clear()
+    elif Path(getattr(there, "__file__", "")).resolve() != path:
+        raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
+    if name in broken:
+        raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")
+    return name
+
+
+@cache
+def table(role: str) -> dict[str, Any]:
+    """One merged table, e.g. ``table("methods")["gda"]``, sorted by name.
+
+    Raises:
+        ValueError: when two plugins bring the same name.
+    """
+    return {name: thing for name, (thing, _) in sorted(_entries(role).items())}
+
+
+def owner(role: str, name: str) -> str:
+    """The plugin that brings an entry."""
+    return _entries(role)[name][1]
+
+
+def pick(role: str, name: str) -> Any:  # noqa: ANN401 (what a table holds depends on the role)
+    """One entry of a table, or a ``ValueError`` that lists the choices, the nearest first, and broken plugins."""
+    known = table(role)
+    if name in known:
+        return known[name]
+    hint = f"; failed to load: {', '.join(sorted(broken))} (see 'adaptkit list')" if broken else ""
+    raise ValueError(f"{must_be(role.removesuffix('s'), known, name)}{hint}")
+
+
+def _entries(role: str) -> dict[str, tuple[Any, str]]:
+    merged: dict[str, tuple[Any, str]] = {}
+    for impl in getattr(manager().hook, role).get_hookimpls():
+        try:
+            brought = dict(impl.function())
+        except Exception as error:
+            raise ValueError(
+                f"{role}() must return a mapping from names; got {type(error).__name__} from plugin "
+                f"{impl.plugin_name!r}: {error}"
+            ) from error
+        for name, thing in brought.items():
+            if name in merged:
+                raise ValueError(
+                    f"names in {role} must be unique; got {name!r} from both {merged[name][1]!r} and "
+                    f"{impl.plugin_name!r}; rename one"
+                )
+            merged[name] = (thing, impl.plugin_name)
+    return merged
+
+
+def _candidates() -> Iterator[tuple[str, Any]]:
+    """Name and loader of every plugin: the files of ``plugins/``, then the entry points of other distributions."""
+    package = importlib.import_module("adaptkit_plugins")
+    root = Path(package.__path__[0])
+    for path in sorted(root.rglob("*.py")):
+        if path.name != "__init__.py":
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            yield name, lambda name=name: importlib.import_module(f"adaptkit_plugins.{name}")
+    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
+        yield entry.name, entry.load
+    for file in filter(None, os.environ.get("ADAPTKIT_PLUGINS", "").split(os.pathsep)):
+        yield Path(file).stem, lambda file=file: _import_file(Path(file))
+
+
+def _register(pm: pluggy.PluginManager, name: str, load: Any) -> None:  # noqa: ANN401 (a loader)
+    try:
+        if pm.has_plugin(name):
+            raise ValueError(f"plugin names must be unique; got {name!r} twice; rename one")
+        plugin = load()
+        pm.register(plugin, name)
+        try:
+            pm.check_pending()  # a misspelt hook is an error, not a plugin that silently does nothing
+        except pluggy.PluginValidationError as error:
+            pm.unregister(plugin)
+            raise ValueError(f"{error}; the hooks are {', '.join((*ROLES, 'extract', 'report'))}") from error
+    except Exception:
+        broken[name] = traceback.format_exc(limit=-3)
+        if os.environ.get("ADAPTKIT_STRICT_PLUGINS"):
+            raise
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"adaptkit_file_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"a plugin must be a Python file; got {str(path)!r}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

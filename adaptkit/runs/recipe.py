@@ -1,0 +1,181 @@
+"""Read a recipe: its keys and the types of its values. `adaptkit.runs.build.check` holds its names against plugins."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from adaptkit.io import yamls
+from adaptkit.io.errors import must_be
+from adaptkit.io.values import convert, parse
+from adaptkit.runs.published import Published
+from adaptkit.runs.setting import Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Setting):
+    """A setting and what is compared in it.
+
+    Attributes:
+        name: of the file, without its suffix; one that comes with adaptkit has its folder before it.
+        folder: that the file lies in.
+        methods: names, or one name with options each.
+        shots: labelled images per class.
+        seeds: of supports and of training.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+        plugins: plugin files to load first, relative to the recipe.
+        published: what papers report for these methods in this setting.
+        keep_answers: write every cell's logits or scores beside its record, as safetensors.
+    """
+
+    name: str
+    folder: Path
+    methods: list[Any]
+    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    plugins: list[Path] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    keep_answers: bool = False
+
+    def setting(self) -> Setting:
+        """The part that every cell shares."""
+        return Setting(**{f.name: getattr(self, f.name) for f in fields(Setting)})
+
+    def describe(self) -> str:
+        """The whole recipe as JSON, without where it lies."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("folder", "plugins")}
+        return json.dumps(values, indent=1, default=str)
+
+    def labels(self) -> dict[str, Any]:
+        """Each method's row name, e.g. ``coop(n_ctx=4)``, with what to build it from."""
+        return {label(spec): spec for spec in self.methods}
+
+
+def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file or, by name, from those that come with adaptkit.
+
+    Args:
+        where: a path, or a name in ``adaptkit list recipes``.
+        changes: values that replace the file's, by key; ``schedule.epochs``-like dots reach into mappings.
+        only: names of the methods to keep.
+
+    Raises:
+        ValueError: for any wrong key, name, type or path, in one line.
+    """
+    path = find_recipe(where)
+    raw = yamls.read_yaml(path)
+    if "extends" in raw:
+        base = path.parent / str(raw.pop("extends"))
+        parent = yamls.read_yaml(base)
+        if "extends" in parent:
+            raise ValueError(f"{path}: a recipe must extend one that extends nothing; got {base.name!r}")
+        quoted = {"published": [*(parent.get("published") or []), *(raw.get("published") or [])]}
+        raw = {**parent, **raw, **quoted}  # what a protocol quotes, its recipes do
+    for key, value in (changes or {}).items():
+        change(raw, key, value)
+    recipe = build_recipe(raw, path)
+    if only:
+        kept = [spec for spec in recipe.methods if parse(spec)[0] in only or label(spec) in only]
+        known = [parse(spec)[0] for spec in recipe.methods]
+        for name in only:
+            if name not in known and name not in recipe.labels():
+                raise ValueError(must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name))
+        recipe = build_recipe({**raw, "methods": kept}, path)
+    return recipe
+
+
+def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
+    """A checked recipe from plain values."""
+    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
+    hints = typing.get_type_hints(Recipe)
+    try:
+        for key in raw:
+            if key not in declared:
+                raise ValueError(must_be("a key", declared, key))
+        for key in ("dataset", "backbone", "methods"):
+            if not raw.get(key):
+                raise ValueError(f"{key} must be given; got none")
+        values = {key: _value(key, value, hints[key], declared[key]) for key, value in raw.items()}
+        recipe = Recipe(name=name_of(path), folder=path.parent, **values)
+        _check_labels(recipe)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return recipe
+
+
+def find_recipe(where: str) -> Path:
+    """The file of a recipe, by path or by name."""
+    path = Path(where)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ValueError(
+                f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
+            )
+        return path
+    if where not in names():
+        raise ValueError(must_be("a recipe", names(), where))
+    return shelf() / f"{where}.yaml"
+
+
+def names() -> list[str]:
+    """The recipes that come with adaptkit."""
+    home = shelf()
+    return sorted(path.relative_to(home).with_suffix("").as_posix() for path in home.rglob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
+    path = path.resolve()
+    return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
+
+
+def shelf() -> Path:
+    """The folder of the recipes that come with adaptkit."""
+    return Path(str(resources.files("adaptkit_recipes"))).resolve()
+
+
+def label(spec: Any) -> str:  # noqa: ANN401 (as recipes write methods)
+    """A method's row name: its name and the options that were set."""
+    name, options = parse(spec)
+    return name + (f"({', '.join(f'{k}={_short(v)}' for k, v in options.items())})" if options else "")
+
+
+def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
+    """Set one value, reaching into mappings at dots."""
+    *outer, last = key.split(".")
+    for part in outer:
+        inner = raw.get(part) or {}
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
+        raw[part] = raw = dict(inner)
+    raw[last] = value
+
+
+def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
+    if key == "trainer":
+        return dict(convert(value, Mapping, key))
+    if key in ("support", "prompts", "stream"):
+        return value if isinstance(value, str) else dict([parse(value)])
+    out = convert(value, kind, key, declared)
+    if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
+        raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
+    return out
+
+
+def _check_labels(recipe: Recipe) -> None:
+    labels = [label(spec) for spec in recipe.methods]
+    if len(set(labels)) < len(labels):
+        twice = next(name for name in labels if labels.count(name) > 1)
+        raise ValueError(f"methods must differ; got {twice!r} twice")
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    return str(value)

@@ -1,0 +1,70 @@
+"""Everything a comparison holds fixed, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from adaptkit.io.errors import must_be
+from adaptkit.towers.precision import Precision
+
+Select = Literal["none", "few-val", "full-val", "oracle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything a comparison holds fixed, by name.
+
+    Attributes:
+        dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
+        backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
+        prompts: who writes the sentences about classes: a name, or one name with options.
+        support: who chooses the labelled images: a name, or one name with options.
+        select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
+            or ``"oracle"`` (the test images; every table marks it).
+        classes: that are learned: ``"all"``, or ``"base"``, the first half of them, rounded up; then the others are one
+            more test set, ``new``, answered by name alone. The support is drawn before.
+        domains: further test sets: the dataset's own domains, or other datasets, answered among classes of their own.
+        near: images of other things, which scores must tell from the test images: names as in `domains`, or ``new``.
+        far: the same, of things that are less alike.
+        stream: the order in which test images are met: ``"shuffled"``, ``"class-correlated"``, or all test sets
+            together, ``"mixed"`` or ``"gradual"``.
+        bins: two numbers of labelled images; accuracy is also given over the classes with fewer than the first
+            (``few``), with more than the second (``many``), and with others (``medium``).
+        dtype: of stored features.
+        precision: of the towers' arithmetic while extracting.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        batch_size: images in one forward pass of a tower.
+    """
+
+    dataset: str
+    backbone: str
+    prompts: str | Mapping[str, Any] = "templates"
+    support: str | Mapping[str, Any] = "few-shot"
+    select: Select = "few-val"
+    classes: Literal["all", "base"] = "all"
+    domains: list[str] = field(default_factory=list)
+    near: list[str] = field(default_factory=list)
+    far: list[str] = field(default_factory=list)
+    stream: str | Mapping[str, Any] = "shuffled"
+    bins: tuple[int, int] | None = None
+    dtype: Literal["float16", "float32"] = "float16"
+    precision: Precision = "32-true"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what no dataset, backbone or method could make sense of."""
+        for name, hint in get_type_hints(Setting).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+        sets = [*self.domains, *self.near, *self.far]
+        if twice := sorted({name for name in sets if sets.count(name) > 1}):
+            raise ValueError(f"domains, near and far must name each set once; got {twice[0]!r} twice")
+        if "new" in sets and self.classes == "all":
+            raise ValueError("classes must be 'base' where the set 'new' is asked for; got 'all'")
+        if self.bins and self.bins[0] > self.bins[1]:
+            raise ValueError(f"bins must be two numbers that do not fall; got {list(self.bins)}")

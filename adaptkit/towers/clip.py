@@ -1,0 +1,113 @@
+"""CLIP and SigLIP as `transformers` spells them: the only file of the core that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.towers.backbone import Backbone, Tokens
+from adaptkit.towers.preprocess import Preprocess
+
+Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
+NOTES = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")  # no effect on features
+LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out", "fc1": "fc1", "fc2": "fc2"}
+
+
+class CLIPBackbone(Backbone):
+    """A `transformers.CLIPModel`. The text tower is causal, so sentences are cut after the longest: exact, and faster.
+
+    Positions after end-of-text reach nothing: attention is causal and the embedding is read at end-of-text. Position
+    embeddings, masks, pooling and projections stay in `transformers`; taps sit at its own modules.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, preprocess: Preprocess) -> None:
+        self.model, self.tokenizer, self.preprocess = model, tokenizer, preprocess
+        vision, text = model.vision_model, model.text_model
+        self.points = {"image.tokens": vision.embeddings, "text.tokens": text.embeddings.token_embedding}  # type: ignore[dict-item, union-attr]
+        for tower, layers in (("image", vision.encoder.layers), ("text", text.encoder.layers)):  # type: ignore[union-attr]
+            self.points |= block_points(tower, layers, LINEARS)  # type: ignore[arg-type]
+        self.width = {"image": vision.config.hidden_size, "text": text.config.hidden_size}  # type: ignore[union-attr, dict-item]
+        self.depth = {"image": len(vision.encoder.layers), "text": len(text.encoder.layers)}  # type: ignore[union-attr, arg-type]
+        self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
+        self.dim = self.joint_width()
+        self.freeze()
+
+    def architecture(self) -> str:
+        """Layers and the settings of both towers, but for the library's own notes."""
+        towers = (self.model.vision_model.config, self.model.text_model.config)  # type: ignore[union-attr]
+        settings = [{k: v for k, v in t.to_dict().items() if k not in NOTES} for t in towers]  # type: ignore[operator, union-attr]
+        return f"{super().architecture()}{settings}"
+
+    def joint_width(self) -> int:
+        """Width of the joint space."""
+        return int(self.model.projection_dim)  # type: ignore[arg-type]
+
+    def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids only: a causal tower needs no mask."""
+        return {"input_ids": self.tokenizer(sentences)["input_ids"]}
+
+    def image(self, pixels: Tensor, project: bool) -> Tensor:
+        """Pooled at the class token."""
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output  # type: ignore[operator]
+        return self.model.visual_projection(pooled) if project else pooled  # type: ignore[operator]
+
+    def text(self, tokens: Tokens) -> Tensor:
+        """Pooled at end-of-text."""
+        ids = tokens["input_ids"]
+        ids = ids[:, : int(self.ends(ids).max()) + 1]
+        return self.model.text_projection(self.model.text_model(input_ids=ids).pooler_output)  # type: ignore[operator]
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """Position of end-of-text, ``(P,)``, by the rule of the tower's own pooling."""
+        end = int(self.model.text_model.config.eos_token_id)  # type: ignore[union-attr, arg-type]
+        return ids.argmax(-1) if end == 2 else (ids == end).int().argmax(-1)
+
+
+class SiglipBackbone(CLIPBackbone):
+    """A `transformers.SiglipModel`: no class token, a sigmoid's bias, and a text tower that reads its padding.
+
+    Sentences are always padded to full length and no attention mask is passed, as in training; either slip moves the
+    features by more than their size.
+    """
+
+    prefix = 0
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, preprocess: Preprocess) -> None:
+        super().__init__(model, tokenizer, preprocess)
+        self.logit_bias = float(model.logit_bias)  # type: ignore[arg-type]
+
+    def joint_width(self) -> int:
+        """Width of the joint space: SigLIP's text head projects to the image width."""
+        return int(self.model.text_model.head.out_features)  # type: ignore[union-attr, arg-type]
+
+    def image(self, pixels: Tensor, project: bool) -> Tensor:
+        """Pooled by attention; there is no projection after it."""
+        return self.model.vision_model(pixel_values=pixels).pooler_output  # type: ignore[operator]
+
+    def text(self, tokens: Tokens) -> Tensor:
+        """Pooled at the last position, padding or not."""
+        return self.model.text_model(input_ids=tokens["input_ids"]).pooler_output  # type: ignore[operator]
+
+
+def block_points(tower: str, layers: Sequence[nn.Module], linears: dict[str, str]) -> dict[str, nn.Module]:
+    """Tap points of a stack of transformer blocks; `linears` maps the ends of module names to those of points."""
+    points: dict[str, nn.Module] = {}
+    for i, block in enumerate(layers):
+        points[f"{tower}.block.{i}"] = points[f"{tower}.block.{i - len(layers)}"] = block
+        for name, module in block.named_modules():
+            short = next((s for end, s in linears.items() if name.endswith(end)), None)
+            if isinstance(module, nn.Linear) and short:
+                points[f"{tower}.block.{i}.{short}"] = module
+    return points
+
+
+def no_tokenizer(sentences: Sequence[str]) -> dict[str, Tensor]:
+    """Stand-in for a checkpoint without a tokenizer: images only."""
+    raise ValueError(f"a checkpoint must have a tokenizer to encode {len(sentences)} sentences; got none in its folder")
+
+
+def torch_ids(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Rows of token ids of equal length as ``{"input_ids": (P, L)}``."""
+    return {"input_ids": torch.tensor(rows, dtype=torch.long)}

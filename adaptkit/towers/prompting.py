@@ -1,0 +1,180 @@
+"""Sentences about classes with room for learned words: what every prompt-learning method starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from adaptkit.towers.backbone import Backbone, Tap
+from adaptkit.towers.once import Once
+
+Position = Literal["end", "middle", "front"]
+
+
+class Prompts:
+    """Context words and a class name, tokenised once; `encode` puts learned words where the context is.
+
+    Position embeddings, masks and pooling stay in the tower: taps swap the words, and nothing else.
+
+    Attributes:
+        tokens: of the C sentences, with filler or initial words in the context's place.
+        n: learned words.
+        places: where they stand in each sentence, ``(C, n)``.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classnames: Sequence[str],
+        *,
+        n: int = 16,
+        init: str = "",
+        position: Position = "end",
+        suffix: str = ".",
+        chunk: int = 256,
+    ) -> None:
+        """Tokenise.
+
+        Args:
+            backbone: whose text tower will encode.
+            classnames: C names; underscores become spaces.
+            n: learned words; with `init`, its first `n` tokens, or all when there are fewer.
+            init: words to start from, e.g. ``"a photo of a"``; ``{}`` marks the class name's place, if not `position`.
+            position: where the class name stands in the context.
+            suffix: what closes each sentence; never learned.
+            chunk: sentences encoded at a time; with more, each chunk is computed again in the backward pass, so that
+                memory does not grow with C.
+        """
+        self.backbone, self.init, self.chunk, self.once = backbone, init, chunk, Once()
+        self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
+        context = init or " ".join(["X"] * n)
+        if "{}" not in context:
+            words = context.split()
+            cut = {"end": len(words), "middle": len(words) // 2, "front": 0}[position]
+            context = " ".join([*words[:cut], "{}", *words[cut:]])
+        names = [name.replace("_", " ") for name in classnames]
+        sentences = [context.replace("{}", name) + suffix for name in names]
+        self.tokens, longer = (
+            backbone.tokenize(sentences),
+            backbone.tokenize([f"{s} X" for s in sentences])["input_ids"],
+        )
+        ids = self.tokens["input_ids"]
+        if longer.shape == ids.shape and (longer == ids).all(-1).any():  # one word more is cut off
+            full = sentences[int((longer == ids).all(-1).int().argmax())]
+            raise ValueError(f"a sentence must be shorter than {ids.shape[1]} tokens; got {full!r}; choose fewer words")
+        before, after = (self._count(part) for part in context.split("{}"))
+        lengths = torch.tensor([self._count(name) if after else 0 for name in names])  # (C,)
+        word = torch.arange(min(n, before + after))
+        self.n = len(word)
+        self.places = backbone.prefix + word + (word >= before) * lengths[:, None]  # (C, n)
+
+    def of(self, classnames: Sequence[str]) -> Prompts:
+        """The same words around the names of other classes."""
+        return Prompts(self.backbone, classnames, **self.words_around)  # type: ignore[arg-type]
+
+    def _count(self, text: str) -> int:
+        """Tokens of a text, special ones and padding not counted: what it adds in front of a word."""
+        with_it, without = (self.backbone.tokenize([s])["input_ids"][0] for s in (f"{text} X".strip(), "X"))
+        return int((with_it != with_it[-1]).nonzero().max() - (without != without[-1]).nonzero().max())
+
+    @torch.no_grad()
+    def words(self) -> Tensor:
+        """Word embeddings of the context as tokenised, ``(n, W)``: where words given by `init` start."""
+        first = {name: value[:1] for name, value in self.tokens.items()}
+        return self.backbone.words(first)[0, self.places[0].to(self.backbone.device)].clone()
+
+    def start(self, std: float = 0.02) -> Tensor:
+        """Where learning starts, ``(n, W)``: the words given by `init`, or normal noise."""
+        return self.words() if self.init else std * torch.randn(self.n, self.backbone.width["text"])
+
+    def encode(self, context: Tensor, deep: Mapping[int, Tensor] | None = None) -> Tensor:
+        """Raw class embeddings under a context; gradients reach it.
+
+        Where no gradient is wanted, the last answer is given again while the context stays equal to the last one.
+
+        Args:
+            context: ``(n, W)`` shared by all classes, ``(C, n, W)`` one for each, or B of these, ``(B, 1, n, W)`` or
+                ``(B, C, n, W)``.
+            deep: what replaces the context's tokens on entering a block, by the block's number: ``(n, W)`` or
+                ``(C, n, W)``.
+
+        Returns:
+            ``(C, D)``, or ``(B, C, D)`` for B contexts.
+        """
+        classes, deep = len(self.places), deep or {}
+        batch = context.shape[:1] if context.dim() == 4 else ()
+        if not all(deep):
+            raise ValueError("deep prompts must enter block 1 or a later one; got block 0, which the context enters")
+
+        def encode(i: Tensor) -> Tensor:
+            rows = i % classes
+            words = context[i // classes, rows if context.shape[1] > 1 else 0] if batch else of_rows(context, rows)
+            return self._encode(rows, words, {block: of_rows(prompt, rows) for block, prompt in deep.items()})
+
+        def every(size: int) -> Tensor:
+            return chunked(encode, everyone, size).unflatten(0, (*batch, classes))
+
+        everyone = torch.arange(classes * math.prod(batch))  # (B * C,)
+        if any(m._forward_hooks for name, m in self.backbone.points.items() if name.startswith("text")):
+            return every(len(everyone))  # somebody's taps: gone by the backward pass, and unknown to `once`
+        return self.once(lambda: every(self.chunk), context, *deep.values())
+
+    def encode_each(self, contexts: Tensor) -> Tensor:
+        """Raw class embeddings under each of B contexts: ``(B, n, W)`` to ``(B, C, D)``."""
+        return self.encode(contexts[:, None])
+
+    def _encode(self, rows: Tensor, context: Tensor, deep: Mapping[int, Tensor]) -> Tensor:
+        taps: dict[str, Tap] = {"text.tokens": lambda _, words: self.splice(words, context, rows)}
+        for block, prompt in deep.items():
+            taps[f"text.block.{block - 1}"] = lambda _, out, prompt=prompt: self.splice(out, prompt, rows)  # type: ignore[misc]
+        with self.backbone.taps(taps):
+            return self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()})
+
+    def splice(self, words: Tensor, context: Tensor, rows: Tensor) -> Tensor:
+        """Put a context, ``(P, n, W)``, in its place among the words of some classes, ``(P, L, W)``."""
+        if context.shape[1] != self.n:
+            raise ValueError(f"a context must have {self.n} words; got {context.shape[1]}")
+        places = self.places[rows].to(words.device)[..., None].expand(-1, -1, words.shape[-1])
+        return words.scatter(1, places, context.to(words.dtype))
+
+
+def image_prompts(prompts: Sequence[Tensor]) -> dict[str, Tap]:
+    """Taps that give the image tower learned tokens, at the end of its sequence.
+
+    Args:
+        prompts: tokens entering block 0, 1, and on, each ``(n, W)``. The first get no position, and pass whatever the
+            tower does to its tokens before block 0; each later one replaces what the block before made of its
+            predecessor, and the last one's outputs stay to the end.
+    """
+
+    def enter(i: int) -> Tap:
+        def tap(_: Tensor, tokens: Tensor) -> Tensor:
+            kept = tokens[:, : tokens.shape[1] - len(prompts[i - 1])] if i else tokens
+            return torch.cat([kept, prompts[i].expand(len(tokens), -1, -1).to(tokens.dtype)], 1)
+
+        return tap
+
+    return {f"image.block.{i - 1}" if i else "image.tokens": enter(i) for i in range(len(prompts))}
+
+
+def of_rows(prompt: Tensor, rows: Tensor) -> Tensor:
+    """One prompt, ``(n, W)``, for each of P rows, or the rows' own of ``(C, n, W)``: ``(P, n, W)``."""
+    return prompt.expand(len(rows), -1, -1) if prompt.dim() == 2 else prompt[rows]
+
+
+def chunked(encode: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
+    """``encode(rows)``, `size` rows at a time: the same values and gradients, in the memory of one part.
+
+    With gradients each part is computed again in the backward pass: taps must be set inside `encode`, not around this.
+    """
+    parts = rows.split(size)
+    if len(parts) == 1:
+        return encode(rows)
+    if not torch.is_grad_enabled():
+        return torch.cat([encode(part) for part in parts])
+    return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in parts])
