@@ -140,7 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def whole_number(text: str) -> str:
     """A whole number, as text."""
-    return str(int(text))
+    try:
+        return str(int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from error
 
 
 def version() -> str:

@@ -156,8 +156,8 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
     _, folder = gda
     with pytest.raises(ValueError, match=r"a classifier's folder must hold .*; got .*nothing"):
         load_classifier(tmp_path / "nothing")
-    config = change(folder, format=2)
-    with pytest.raises(ValueError, match="format 2"):
+    config = change(folder, format=1)
+    with pytest.raises(ValueError, match=r"format 1, where this version reads 2; export it again"):
         load_classifier(folder)
     change(folder, **config)
     tensors = bytearray((folder / "model.safetensors").read_bytes())
@@ -170,12 +170,73 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
         load_classifier(folder)
 
 
-@pytest.mark.parametrize("name", ["subprocess:Popen", "builtins:eval", "adaptkit.saving.state:dump", "torch:load"])
+FOREIGN = [
+    *("subprocess:Popen", "builtins:eval", "adaptkit.saving.state:dump", "torch:load", "torch:Module", "nn:Linear"),
+    *("adaptkit.features.store:Store", "adaptkit.testing.toy:tempfile.TemporaryDirectory", "adaptkit:FeatureCache"),
+    *("adaptkit.io.files:os.PathLike", "torch.nn.modules.linear:Linear", "gda:torch.Tensor", "gda:Tensor"),
+    *("gda:ZeroShot", "gda:__builtins__", "gda:", ":gda", "torch:", "cross-modal:LinearWarmup.step", "zero-shot:nn"),
+    *(["gda"], {"a": 1}, 3, True),
+]
+
+
+@pytest.mark.parametrize("name", FOREIGN, ids=str)
 def test_a_class_from_elsewhere_is_not_made(gda, name):
     _, folder = gda
     node = change(folder)["method"]
-    change(folder, method={**node, "class": name})
-    with pytest.raises(ValueError, match=f"a saved class must be .*; got '{name}'"):
+    evil = {"class": name, "keeps": {"name": str(folder), "args": "touch x"}}
+    for method_ in ({**node, "class": name}, {**node, "keeps": {**node["keeps"], "inner": evil}}):
+        change(folder, method=method_)
+        with pytest.raises(ValueError, match=r"a saved (class must be .*; got|method must be)") as told:
+            load_classifier(folder)
+        assert "\n" not in str(told.value), "in one line"
+    assert len([*folder.iterdir()]) == 3, "and nothing must have been touched"
+
+
+@pytest.mark.parametrize(
+    "name", ["forward", "__class__", "__call__", "_forward_hooks", "training", "fit", "register_buffer"]
+)
+def test_what_a_class_does_cannot_be_replaced(gda, name):
+    _, folder = gda
+    node = change(folder)["method"]
+    inner = {"class": "torch:Identity"}
+    change(folder, method={**node, "keeps": {**node["keeps"], name: inner}})
+    with pytest.raises(ValueError, match=rf"a saved GDA must keep values only; got one for '{name}'"):
+        load_classifier(folder)
+
+
+BROKEN = {
+    "towers": [{}, [], None, {"": {}}, {"toy:0": None}, {"toy:0": {}}],
+    "classnames": [None, 3, [1, 2], "text"],
+    "method": [None, [], "gda", {"class": "gda"}, {"list": 3}, {"tensor": ["x"]}, {"what": 1}, {}, {"float": "x"}],
+    "backbone": [None, 3, ["toy:0"], ""],
+    "protocol": [None, [], "x"],
+    "sha256": [None, ""],
+    "format": [None, "2", [2]],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in BROKEN.items() for v in values], ids=str)
+def test_a_malformed_config_is_refused_in_one_line(gda, key, value):
+    _, folder = gda
+    change(folder, **{key: value})
+    if (key, value) == ("classnames", "text"):
+        return  # a text is a sequence of names of one letter: the method's own count decides elsewhere
+    with pytest.raises(ValueError) as told:
+        load_classifier(folder)
+    assert "\n" not in str(told.value), f"{key}: {value!r} must be refused in one line"
+
+
+def test_a_config_that_is_deeper_than_can_be_read_is_refused(gda):
+    _, folder = gda
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="a classifier's folder must hold"):
+        load_classifier(folder)
+
+
+def test_the_backbone_must_be_identified(gda):
+    _, folder = gda
+    change(folder, backbone="toy:1", towers={"toy:0": change(folder)["towers"]["toy:0"]})
+    with pytest.raises(ValueError, match="a classifier's folder must hold"):
         load_classifier(folder)
 
 
@@ -188,7 +249,7 @@ def test_an_unknown_method_and_a_torn_state_are_named(gda):
     change(folder, method={**node, "buffers": {"text": {"tensor": "nowhere"}}})
     with pytest.raises(ValueError, match=r"a saved method must be whole; got KeyError .*nowhere"):
         load_classifier(folder)
-    change(folder, method={"class": "adaptkit.towers.once:Once", "keeps": {}})
+    change(folder, method={"class": "adaptkit:Once", "keeps": {}})
     with pytest.raises(ValueError, match="a saved method must be one; got Once"):
         load_classifier(folder)
 

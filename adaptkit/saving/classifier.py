@@ -29,7 +29,7 @@ from adaptkit.saving.model_card import model_card
 from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
-CONFIG_FORMAT = 1
+CONFIG_FORMAT = 2  # 1 named classes by where they lay; what it wrote is refused: export again
 TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ASKED_AGAIN = 64  # images that a saved classifier must answer as before
 
@@ -144,12 +144,19 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
     folder = Path(folder)
     try:
         config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
-        if config["format"] != CONFIG_FORMAT or config["sha256"] != digest(data):
-            raise ValueError(f"format {config['format']}, or tensors of another classifier")
+        if config["format"] != CONFIG_FORMAT:
+            raise ValueError(f"format {config['format']!r}, where this version reads {CONFIG_FORMAT}; export it again")
+        if config["sha256"] != digest(data):
+            raise ValueError("tensors of another classifier")
         tensors, towers, protocol = read_tensors(data), config["towers"], config["protocol"]
         name, classnames, node = config["backbone"], tuple(config["classnames"]), config["method"]
-        alone = None if name else NoTowers(**towers[name])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if not all(isinstance(value, Mapping) for value in (towers, protocol, *towers.values())):
+            raise TypeError("towers and protocol must be mappings, each tower one of what identifies it")
+        if not all(isinstance(text, str) for text in (name, *classnames)):
+            raise TypeError("backbone and classnames must be text")
+        towers[name]
+        alone = None if name else _stand_in(**towers[name])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
         raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
     where = pick_device(device)
@@ -162,7 +169,10 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
         for what, got in identity(backbone if tower == name else cache.tower(tower)).items():
             if got != want.get(what):
                 raise ValueError(f"{what} of backbone {tower!r} must be {want.get(what)!r}, as adapted; got {got!r}")
-    return Classifier(state.rebuild(node, tensors, backbone).to(where), backbone, classnames, config, cache)
+    built = state.rebuild(node, tensors, backbone).to(where)
+    if unknown := {need.backbone or name for need in built.all_needs()} - {*towers}:
+        raise ValueError(f"towers in {str(folder / CONFIG)!r} must identify every backbone; got none for {unknown}")
+    return Classifier(built, backbone, classnames, config, cache)
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:
@@ -171,6 +181,11 @@ def identity(backbone: Backbone) -> dict[str, Any]:
         return {"dim": backbone.dim, "logit_scale": backbone.logit_scale, "logit_bias": backbone.logit_bias}
     preprocess = json.loads(json.dumps(backbone.preprocess.describe()))
     return {"fingerprint": backbone.fingerprint, "vocabulary": backbone.vocabulary, "preprocess": preprocess}
+
+
+def _stand_in(dim: int, logit_scale: float, logit_bias: float) -> NoTowers:
+    """The towers of a classifier that was adapted to features."""
+    return NoTowers(int(dim), float(logit_scale), float(logit_bias))
 
 
 def _tested(method: Method, test: Images | None) -> dict[str, float]:

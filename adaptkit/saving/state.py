@@ -6,10 +6,10 @@ whatever else it keeps are put where they were.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.features.items import Images
+from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
+from adaptkit.methods.schedule import Schedule
 from adaptkit.runs import plugins
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.once import Once
+from adaptkit.towers.prompting import Prompts
 
 Node = Any  # a JSON value
 OWN = {*vars(nn.Module())}  # what every module has, whatever it computes
@@ -51,7 +55,7 @@ def rebuild(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Me
     """
     try:
         method = _build(node, tensors, backbone)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"a saved method must be whole; got {type(error).__name__} on reading it: {error}") from error
     if not isinstance(method, Method):
         raise ValueError(f"a saved method must be one; got {type(method).__name__}")
@@ -81,19 +85,20 @@ def _dump(value: object, where: str, backbone: Backbone, tensors: dict[str, Tens
         return {"list" if kind is list else "tuple": [*items.values()]}
     if isinstance(value, dict) and kind is dict and all(isinstance(key, str) for key in value):
         return {"dict": each(value)}
-    if not hasattr(value, "__dict__") or _find(_name(kind)) is not kind or _hooked(value):
+    name = _name(kind)
+    if not hasattr(value, "__dict__") or not name or _hooked(value):
         raise ValueError(
             f"to be saved, {where} must be a tensor, a number, text, or made of these; got {kind.__name__}"
         )
     if not isinstance(value, nn.Module):
-        return {"class": _name(kind), "keeps": each(vars(value))}
+        return {"class": name, "keeps": each(vars(value))}
     parts = {
         "keeps": {name: v for name, v in vars(value).items() if name not in OWN},
         "buffers": value._buffers,
         "parameters": value._parameters,
         "modules": value._modules,
     }
-    return {"class": _name(kind), **{part: each(held) for part, held in parts.items() if held}}
+    return {"class": name, **{part: each(held) for part, held in parts.items() if held}}
 
 
 def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any:  # noqa: ANN401 (whatever was saved)
@@ -116,8 +121,13 @@ def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any
     cls = _find(node["class"])
     if cls is None:
         raise ValueError(
-            f"a saved class must be one of adaptkit, torch.nn or a plugin that is loaded; got {node['class']!r}"
+            "a saved class must be a registered method, a class in a registered method's own file, or one of "
+            f"{', '.join((*HELPERS, *LAYERS))}; got {node['class']!r}"
         )
+    if issubclass(cls, Method) and (
+        absent := {f.name for f in fields(cls)} - {*node.get("keeps", {}), *node.get("modules", {})}
+    ):
+        raise ValueError(f"a saved {cls.__name__} must hold every option; got none for {sorted(absent)}")
     made: Any = object.__new__(cls)
     if isinstance(made, nn.Module):
         nn.Module.__init__(made)
@@ -125,29 +135,62 @@ def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any
         frozen = {n: t if t is None else nn.Parameter(t, requires_grad=False) for n, t in each("parameters").items()}
         made._parameters.update(frozen)
         made._modules.update(each("modules"))
-    vars(made).update(each("keeps"))
+    vars(made).update(_kept(cls, each("keeps")))
     return made
 
 
+LAYERS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        *(nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.MultiheadAttention),
+        *(nn.LayerNorm, nn.BatchNorm1d, nn.GroupNorm, nn.Dropout, nn.Identity, nn.Flatten),
+        *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softmax),
+        *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict),
+    )
+}
+"""Layers of torch that a saved method may hold: they compute, and do nothing else."""
+
+HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Once, Prompts, Schedule)}
+"""What methods are built with, of adaptkit."""
+
+
 def _name(cls: type) -> str:
-    """A registered method's name, or module and class."""
-    registered = {kind: name for name, kind in plugins.table("methods").items()}
-    return registered.get(cls) or f"{cls.__module__}:{cls.__qualname__}"
+    """A class's name in a saved method: a registered method's, or ``torch:``, ``adaptkit:`` or a method's and its own.
+
+    "" for a class that is none of these.
+    """
+    registered = plugins.table("methods")
+    names = [name for name, kind in registered.items() if kind is cls]
+    own = [f"{name}:{cls.__qualname__}" for name, kind in registered.items() if kind.__module__ == cls.__module__]
+    every = (*names, f"torch:{cls.__name__}", f"adaptkit:{cls.__name__}", *own)
+    return next((name for name in every if _find(name) is cls), "")
 
 
-def _find(name: str) -> type | None:
-    """A class by its name, if it may be built: from the core, a plugin, or `torch.nn`."""
-    module, colon, path = name.partition(":")
+def _find(name: object) -> type | None:
+    """A class by its name in a saved method. Only names that stand in a table are found; no attribute is walked."""
+    if not isinstance(name, str):
+        return None
+    of, colon, own = name.partition(":")
+    registered: dict[str, type] = plugins.table("methods")
     if not colon:
-        return plugins.pick("methods", name)
-    top = {"adaptkit", *(getattr(p, "__name__", "").partition(".")[0] for p in plugins.manager().get_plugins())}
-    if module.partition(".")[0] not in top and not module.startswith("torch.nn."):
+        return registered.get(name) or plugins.pick("methods", name)  # which says what there is
+    if of in ("torch", "adaptkit"):
+        return (LAYERS if of == "torch" else HELPERS).get(own)
+    if of not in registered:
         return None
-    try:
-        found = functools.reduce(getattr, path.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError):
+    module = registered[of].__module__
+    found = vars(sys.modules[module]).get(own)
+    if not isinstance(found, type) or found.__module__ != module:  # imported there, not defined
         return None
-    return found if isinstance(found, type) else None
+    return found if issubclass(found, nn.Module) or is_dataclass(found) else None
+
+
+def _kept(cls: type, held: dict[str, Any]) -> dict[str, Any]:
+    """Attributes by name, or a ``ValueError`` when one would stand in the place of what the class does."""
+    for name in held:
+        if name in OWN or name.startswith("__") or callable(getattr(cls, name, None)):
+            raise ValueError(f"a saved {cls.__name__} must keep values only; got one for {name!r}")
+    return held
 
 
 def _hooked(value: object) -> bool:
