@@ -104,7 +104,7 @@ def tune(method: Method, val: Images) -> Search:
     correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.labels)
     cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
     best = dict(zip(grid, cell, strict=True))
-    method.set(best)
+    method.refit(best)  # so that the answers are those of the values on record
     return Search(best, correct, len(val))
 
 
@@ -112,7 +112,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     """The logits of `val` at every cell of the grid, in order."""
     grid = method.grid()
     for cell in itertools.product(*grid.values()):
-        method.set(dict(zip(grid, cell, strict=True)))
+        method.refit(dict(zip(grid, cell, strict=True)))
         yield predict(method, val)
 
 
