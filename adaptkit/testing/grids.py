@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
-from adaptkit.methods.adapt import adapt, predict
+from adaptkit.methods.adapt import adapt, predict, refit
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.harness import Make, adapted, ensure, same
@@ -45,8 +45,7 @@ def some(values: Sequence[float]) -> list[float]:
 def refitted(method: Method, values: Mapping[str, float], queries: Images) -> Tensor:
     """What a copy of the method answers once it is refitted."""
     other = copy.deepcopy(method)
-    with torch.no_grad():
-        other.refit(values)
+    refit(other, values)
     return predict(other, queries)
 
 
