@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+RECIPE = "a YAML file, or a name in 'adaptkit list recipes'"
+
 
 class Parser(argparse.ArgumentParser):
     """Errors in one line, with the nearest match, exit code 2; and the options that every command has."""
@@ -39,21 +41,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
 
+Commands = argparse._SubParsersAction  # the public way to it is `add_subparsers`, which names no type
+
+
 def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
     top.set_defaults(home=None, plugin=[])
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
+        group(commands)
+    return top
 
+
+def add_runs(commands: Commands) -> None:
+    """``run`` and ``plan``: recipes."""
     for name, what in (
         ("run", "extract, adapt, evaluate; print the table"),
         ("plan", "what is cached, what would be computed, how long, how much memory"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument(
-            "recipes", nargs="+", metavar="RECIPE", help="a YAML file, or a name in 'adaptkit list recipes'"
-        )
+        command.add_argument("recipes", nargs="+", metavar="RECIPE", help=RECIPE)
         command.add_argument("--only", default="", metavar="A,B", help="only these methods")
         command.add_argument("--shots", default="", metavar="1,2,4", help="in place of the recipe's")
         command.add_argument("--seeds", default="", metavar="1,2,3", help="in place of the recipe's")
@@ -62,11 +71,18 @@ def parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--quiet", action="store_true", help="no progress bars")
             command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
+            some = "one part of the cells, e.g. 1/4 on the first of four machines; all parts share one --home"
+            command.add_argument("--shard", type=shard_of, metavar="I/N", help=some)
+            again = "compute again the cells whose records were edited, copied or cut"
+            command.add_argument("--recompute", action="store_true", help=again)
 
+
+def add_use(commands: Commands) -> None:
+    """``export`` and ``predict``: from research to use."""
     command = commands.add_parser(
         "export", help="one adapted classifier as a folder: safetensors, JSON and a model card"
     )
-    command.add_argument("recipes", nargs=1, metavar="RECIPE", help="a YAML file, or a name in 'adaptkit list recipes'")
+    command.add_argument("recipes", nargs=1, metavar="RECIPE", help=RECIPE)
     command.add_argument("--method", required=True, help="of the recipe, by its name there")
     command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
@@ -79,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
+
+
+def add_compare(commands: Commands) -> None:
+    """``compare``: results."""
     command = commands.add_parser("compare", help="runs side by side: means, significance, published numbers, a page")
     command.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="a folder of results, or the name of one in the home"
@@ -87,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
     kinds = "write .html, .md, .tex or .csv; may be given again"
     command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)
+
+
+def add_plugins(commands: Commands) -> None:
+    """``list``, ``show`` and ``check``: plugins."""
     command = commands.add_parser("list", help="what is installed, and which plugin brings it")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
@@ -96,6 +120,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name")
     command = commands.add_parser("check", help="the contract, on a plugin file or a method")
     command.add_argument("what", metavar="FILE_OR_METHOD")
+
+
+def add_data(commands: Commands) -> None:
+    """``data``: datasets and split files."""
     data = commands.add_parser("data", help="what is there of a dataset; supports of a split file")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     command = actions.add_parser("check", help="what is present, missing or different, and what to do")
@@ -113,13 +141,16 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--val", action="store_true", help="the validation images")
         else:
             command.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def add_cache(commands: Commands) -> None:
+    """``cache``: features on disk."""
     cache = commands.add_parser("cache", help="the feature cache on disk")
     actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     actions.add_parser("ls", help="every table: what it holds, rows, bytes")
     actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
     gc = actions.add_parser("gc", help="remove leftovers and damaged files")
     gc.add_argument("--older-than", type=float, metavar="DAYS", help="also tables not written to for so long")
-    return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,6 +175,18 @@ def whole_number(text: str) -> str:
         return str(int(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from error
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """``(i, n)`` of ``"i/n"``, the i-th of n parts, counted from 1.
+
+    Raises:
+        argparse.ArgumentTypeError: when there is no such part.
+    """
+    part = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if not part or not 1 <= int(part[1]) <= int(part[2]):
+        raise argparse.ArgumentTypeError(f"must be i/n with 1 <= i <= n, e.g. 1/4; got {text!r}")
+    return int(part[1]), int(part[2])
 
 
 def version() -> str:

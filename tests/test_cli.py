@@ -1,5 +1,7 @@
 """The command line: what each command prints, and with which exit code; and runs that are killed, or meet."""
 
+import ast
+import inspect
 import json
 import re
 import subprocess
@@ -58,6 +60,35 @@ def test_help_comes_at_once_and_without_torch():
     )
     assert done.stderr.strip() == "", "help must import nothing heavy"
     assert min(took) < 0.4, f"help must come at once; it took {min(took):.2f} s at best"
+
+
+def test_the_command_line_is_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "adaptkit", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"python -m adaptkit must work; got {done.stderr}"
+    assert done.stdout == f"{cli.version()}\n", "and be the same command line"
+
+
+@pytest.mark.parametrize(("text", "part"), [("1/1", (1, 1)), ("2/4", (2, 4)), ("4/4", (4, 4))])
+def test_a_run_may_be_one_part_of_several(text, part):
+    options = cli.parser().parse_args(["run", "toy", "--shard", text])
+    assert (options.shard, options.recompute) == (part, False), "the part must be read, and nothing recomputed unasked"
+    options = cli.parser().parse_args(["run", "toy", "--recompute"])
+    assert (options.shard, options.recompute) == (None, True), "without a part all cells are run"
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "-1/4", "a/b", "1/4/4", "1.0/4", "\u0661/4", ""])
+def test_a_part_that_is_none_is_one_line(text, say):
+    code, _, error = say("run", "toy", f"--shard={text}")
+    assert code == 2, f"{text!r} must be refused; got {code}"
+    assert error == f"adaptkit run: error: argument --shard: must be i/n with 1 <= i <= n, e.g. 1/4; got {text!r}\n", (
+        f"in one line; got {error!r}"
+    )
+
+
+def test_no_function_of_the_command_line_is_longer_than_a_screen():
+    functions = [node for node in ast.walk(ast.parse(inspect.getsource(cli))) if isinstance(node, ast.FunctionDef)]
+    long = {f.name: n for f in functions if (n := f.end_lineno - f.lineno + 1) > 40}
+    assert not long, f"functions must have at most 40 lines; got {long}"
 
 
 def test_list_names_every_plugin_and_where_it_comes_from(say):

@@ -1,6 +1,7 @@
 """The three verbs: adapt, tune, predict; and what Lightning is given to do."""
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import field
@@ -199,6 +200,23 @@ def test_epochs_of_the_trainer_win_over_the_schedule():
     assert len(adapt(Gain(), TASK, trainer={"max_epochs": 6}).sizes) == 18, "more epochs must win over the schedule"
     assert adapt(Gain(), TASK, trainer={"max_epochs": 0}).sizes == [], "no epoch is none"
     assert len(adapt(Gain(), TASK, trainer={"max_epochs": -1}).sizes) == 12, "any number leaves it to the schedule"
+
+
+@pytest.mark.parametrize(("steps", "fatal", "seen"), [(7, 3, 7), (7, 7, 7), (100, 40, 64), (40, 33, 40)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_training_and_says_at_which_step(steps, fatal, seen, value):
+    class Spoilt(Gain):
+        def loss(self, batch):
+            return super().loss(batch) + (value if len(self.sizes) >= fatal else 0.0)
+
+    spoilt = Spoilt(schedule=Schedule(steps=steps, batch_size=5, lr=0.25))
+    words = (
+        f"the training loss of Spoilt must be finite; got {value} at step {fatal} of {steps}; "
+        "lower the schedule's lr, 0.25, or set the trainer's gradient_clip_val"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        adapt(spoilt, TASK)
+    assert len(spoilt.sizes) == seen, "it must stop within a few steps, and look at several losses together"
 
 
 @pytest.mark.parametrize("schedule", [Schedule(epochs=0), Schedule(epochs=1, lr=0.0)])

@@ -26,6 +26,7 @@ QUIET = {
 }
 
 
+LOOK = 32  # losses that are looked at together
 TRAINER_OPTIONS = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
 
 
@@ -35,12 +36,35 @@ class LitMethod(pl.LightningModule):
     def __init__(self, method: Method, schedule: Schedule, per_epoch: int, total: int) -> None:
         super().__init__()
         self.method, self.schedule, self.per_epoch, self.total = method, schedule, per_epoch, total
+        self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
 
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
         loss = self.method.loss(batch)
         self.log("loss", loss, batch_size=len(batch), prog_bar=True)
+        self.losses.append((self.global_step, loss.detach()))
+        if len(self.losses) == LOOK:
+            self.look()
         return loss
+
+    def on_train_end(self) -> None:
+        """Look at the last losses."""
+        self.look()
+
+    def look(self) -> None:
+        """Hold the losses since the last look to be finite, in one go: on a GPU every look waits for it.
+
+        Raises:
+            ValueError: when one is not, naming the first such step.
+        """
+        seen, self.losses = self.losses, []
+        if not seen or bool((losses := torch.stack([loss for _, loss in seen])).isfinite().all()):
+            return
+        step, loss = next((n, float(x)) for (n, _), x in zip(seen, losses, strict=True) if not math.isfinite(x))
+        raise ValueError(
+            f"the training loss of {type(self.method).__name__} must be finite; got {loss} at step {step + 1} of "
+            f"{self.total}; lower the schedule's lr, {self.schedule.lr:g}, or set the trainer's gradient_clip_val"
+        )
 
     def transfer_batch_to_device(self, batch: Images, device: torch.device, _: int) -> Images:
         """Features are read onto the device they are needed on."""
