@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adaptkit.io.values import convert
+from adaptkit.io.values import Spec, convert
 from adaptkit.report.table import Table
 from adaptkit.runs.published import Published
-from adaptkit.runs.recipe import label
 from adaptkit.runs.results import Result
 
 RECIPE = "recipe.json"
@@ -98,7 +97,7 @@ def read_recipe(path: Path) -> tuple[str, list[str], list[Published]]:
         recipe = json.loads(path.read_text())
         quotes = convert(recipe.get("published", []), list[Published], "published")
         named = [replace(quote, backbone=quote.backbone or recipe["backbone"]) for quote in quotes]
-        return recipe["dataset"], [label(spec) for spec in recipe.get("methods", [])], named
+        return recipe["dataset"], [Spec.of(spec).label for spec in recipe.get("methods", [])], named
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
 
