@@ -83,13 +83,13 @@ def read_run(folder: Path) -> Run:
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
-    dataset, order, published = read_recipe(folder / RECIPE)
+    dataset, order, published = read_described(folder / RECIPE)
     place = {name: i for i, name in enumerate(order)}
     results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed))
     return Run(folder, dataset, results, published, notes)
 
 
-def read_recipe(path: Path) -> tuple[str, list[str], list[Published]]:
+def read_described(path: Path) -> tuple[str, list[str], list[Published]]:
     """A recipe's dataset, its methods' names, and what it quotes, each with its backbone; nothing without a recipe."""
     if not path.exists():
         return "", [], []
