@@ -11,6 +11,7 @@ from .methods.adapt import adapt as adapt
 from .methods.adapt import predict as predict
 from .methods.adapt import tune as tune
 from .methods.method import Method as Method
+from .methods.over_base import OverBase as OverBase
 from .methods.schedule import Schedule as Schedule
 from .methods.task import Task as Task
 from .methods.zero_shot import ZeroShot as ZeroShot

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.features.items import Images
+from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.report.table import Table
-from adaptkit.runs.build import Spec, method
+from adaptkit.runs.build import AnyMethod, method
 from adaptkit.runs.evaluate import evaluate
-from adaptkit.runs.recipe import label
 from adaptkit.runs.setting import Setting
 from adaptkit.runs.workspace import Workspace
 
@@ -43,11 +43,11 @@ def load(
 def compare(
     task: Task,
     test: Images,
-    methods: Iterable[Spec],
+    methods: Iterable[AnyMethod],
     *,
     seed: int = 0,
     trainer: Mapping[str, object] | None = None,
 ) -> Table:
     """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images."""
-    rows = [(spec, {} if isinstance(spec, Method) else {"method": label(spec)}) for spec in methods]
+    rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
     return Table([evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows])

@@ -22,7 +22,7 @@ from adaptkit.features.items import Array, Images
 from adaptkit.methods.adapt import adapt, predict
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.task import Task
-from adaptkit.runs.build import Spec, method
+from adaptkit.runs.build import AnyMethod, method
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
@@ -57,7 +57,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: Spec = "gda",
+        method: AnyMethod = "gda",
         *,
         options: Mapping[str, Any] | None = None,
         text: Array | None = None,

@@ -173,6 +173,39 @@ def test_public_names_are_those_of_the_stub():
     assert (CORE / "py.typed").exists(), "and types must be found"
 
 
+LONG: set[str] = {"parser", "save_classifier", "model_card", "run", "plan"}
+"""Functions that are still longer than a screen."""
+TWICE: set[str] = {"command", "score"}
+"""Names that several modules may define: `command` is the verb of each module of commands."""
+
+
+@pytest.mark.parametrize("file", CORE_FILES, ids=name)
+def test_a_function_fits_on_a_screen(file):
+    functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lines = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    long = {function: count for function, count in lines.items() if count > 40 and function not in LONG}
+    assert not long, f"functions of {name(file)} must have at most 40 lines; got {long}; cut what is a step by itself"
+
+
+def defined(file):
+    """Public names that a file defines at its top: functions, classes and constants."""
+    for node in tree(file).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (t.id for t in targets if isinstance(t, ast.Name))
+
+
+def test_no_public_name_is_defined_twice():
+    places = {}
+    for file in CORE_FILES:
+        for found in {n for n in defined(file) if not n.startswith("_")} - TWICE:
+            places.setdefault(found, []).append(name(file))
+    twice = {found: files for found, files in places.items() if len(files) > 1}
+    assert not twice, f"a public name must mean one thing in adaptkit; got {twice}"
+
+
 def test_no_name_means_nothing():
     vague = [name(f) for f in ALL_FILES if re.search(r"util|helper|misc|common|^cfg", f.stem)]
     assert not vague, f"files must be called by what is in them; got {vague}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from adaptkit import cli
+from adaptkit.io.values import Spec
 from adaptkit.report.scores import half_width
 from adaptkit.report.table import Table, interval
 from adaptkit.runs import build as options
@@ -81,7 +82,11 @@ WRONG = [  # a recipe, and words that the error must have
     ("", "a recipe must be a mapping of keys to values; got NoneType"),
     ("a: \0", "x.yaml"),
     ("extends: nowhere.yaml", "a recipe must be a readable YAML file; got '.*nowhere.yaml'"),
-    ("extends: x.yaml", "a recipe must extend one that extends nothing; got 'x.yaml'"),
+    ("extends: nowhere.yaml", r"x.yaml > nowhere.yaml: a recipe must be a readable YAML file"),
+    ("extends: x.yaml", "a recipe must not extend itself; got x.yaml > x.yaml; take extends"),
+    ("extends: [a.yaml]", r"extends must be the path of a recipe's file; got \['a.yaml'\]"),
+    (GOOD + "published: 5", "published must be a list; got 5"),
+    (GOOD + "support: [few-shot]", r"support must be a name, or one name with options, .*; got \['few-shot'\]"),
 ]
 TYPED = [  # what is typed after a good recipe
     (["--only", "gdaa"], "a method of this recipe must be one of zero-shot; got 'gdaa'"),
@@ -147,13 +152,64 @@ def test_a_recipe_extends_another_and_is_changed_from_outside(tmp_path):
         "what is not said is kept"
     )
     assert found.trainer == {"max_epochs": 1, "precision": "bf16-mixed"}, "a dot must reach into a mapping"
-    assert (found.select, found.methods) == ("none", [{"task-res": {"alpha": "1e-3"}}]), "as asked from outside"
+    assert (found.select, found.methods) == ("none", [Spec("task-res", {"alpha": "1e-3"})]), "as asked from outside"
     made = options.method(found.methods[0])
     assert made.alpha == 0.001, "YAML reads 1e-3 as text, and a number is wanted"
     assert list(found.labels()) == ["task-res(alpha=1e-3)"], "a row is called by the options that were set"
-    assert recipe.label("gda") == "gda" == recipe.label({"gda": None}), "and plainly where none was"
+
+
+def test_a_spec_is_a_value_that_knows_its_label_and_how_recipes_write_it():
+    assert Spec.of("gda") == Spec.of({"gda": None}) == Spec("gda"), "both ways to write a name must be one value"
     long = {"coop": {"n": 4, "schedule": {"epochs": 2}}}
-    assert recipe.label(long) == "coop(n=4, schedule={epochs: 2})", "options of options too"
+    assert Spec.of("gda").label == "gda", "a row must be called plainly where no option was set"
+    assert Spec.of(long).label == "coop(n=4, schedule={epochs: 2})", "and by options of options too"
+    assert (Spec.of(long).plain, Spec("gda").plain) == (long, "gda"), "it must be written as it was read"
+    assert len({Spec.of(long), Spec.of(long), Spec("coop")}) == 2, "equal ones must be one member of a set"
+    assert Spec.of(Spec("gda")) == Spec("gda"), "a spec must be read as it is"
+    with pytest.raises(AttributeError):
+        Spec("gda").name = "tda"
+
+
+def test_a_recipe_is_described_as_it_was_written(tmp_path):
+    text = GOOD.replace("[zero-shot]", "[zero-shot, {gda: {alpha: 2.0}}]") + "support: {few-shot: {}}\nstream: mixed"
+    (tmp_path / "x.yaml").write_text(text + "\nprompts: {llm: {file: x.json}}")
+    found = recipe.read_recipe(str(tmp_path / "x.yaml"))
+    said = json.loads(found.describe())
+    assert said["methods"] == ["zero-shot", {"gda": {"alpha": 2.0}}], "methods must be as recipes write them"
+    assert (said["stream"], said["prompts"]) == ("mixed", {"llm": {"file": "x.json"}}), "and so all other specs"
+    assert replace(found, support="few-shot", methods=["zero-shot"]).methods == [Spec("zero-shot")], "in Python too"
+
+
+def test_a_recipe_extends_a_chain_of_any_length(tmp_path):
+    quote = "published: [{{method: {0}, value: {1}, source: x}}]\n"
+    for number, (below, text) in enumerate(
+        [
+            ("", GOOD + "shots: [2]\nseeds: [7]\n" + quote.format("zero-shot", 1)),
+            ("r0.yaml", "shots: [4]\nselect: none\n"),
+            ("r1.yaml", "select: oracle\n" + quote.format("zero-shot", 2)),
+            ("sub/../r2.yaml", quote.format("gda", 3)),
+        ]
+    ):
+        (tmp_path / f"r{number}.yaml").write_text((f"extends: {below}\n" if below else "") + text)
+    (tmp_path / "sub").mkdir()
+    found = recipe.read_recipe(str(tmp_path / "r3.yaml"), {"seeds": [1]})
+    assert (found.name, found.shots, found.select, found.seeds) == ("r3", [4], "oracle", [1]), "the nearest must win"
+    assert [quote.value for quote in found.published] == [1, 2, 3], "quotes must be joined, the protocol's first"
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("a.yaml", r"a recipe must not extend itself; got a.yaml > b.yaml > c.yaml > a.yaml; take"),
+        ("b.yaml", r"a recipe must not extend itself; got a.yaml > b.yaml > c.yaml > b.yaml; take"),
+        ("d.yaml", r"a.yaml > b.yaml > c.yaml > d.yaml: a recipe must be a readable YAML file; got '.*d.yaml'"),
+    ],
+)
+def test_a_chain_that_leads_nowhere_is_named_whole(last, words, tmp_path, refused):
+    for name, base in {"a": "b.yaml", "b": "c.yaml", "c": last}.items():
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {base}\n" + GOOD * (name == "a"))
+    error = refused(tmp_path / "a.yaml")
+    assert re.search(words, error), f"it must say {words!r}; got {error!r}"
 
 
 def run(text, tmp_path):

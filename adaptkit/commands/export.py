@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict
-from typing import Any
 
 from adaptkit.commands.requested import home_folder, recipes
 from adaptkit.io.errors import must_be
-from adaptkit.io.values import parse
+from adaptkit.io.values import Spec
 from adaptkit.runs.recipe import Recipe
 from adaptkit.towers import threads
 
@@ -32,7 +30,7 @@ def command(options: Namespace) -> int:
         adapted = adapt(method(spec), task, trainer=requested.trainer)
         if adapted.scope == "stream":
             test = test[torch.from_numpy(workspace.order(test)(seed))]
-        protocol = {**asdict(requested.setting()), "shots": shots, "seed": seed, "trainer": dict(requested.trainer)}
+        protocol = {**requested.setting().plain(), "shots": shots, "seed": seed, "trainer": dict(requested.trainer)}
         save_classifier(
             folder,
             adapted,
@@ -46,10 +44,10 @@ def command(options: Namespace) -> int:
     return 0
 
 
-def chosen(requested: Recipe, name: str) -> tuple[str, Any]:
+def chosen(requested: Recipe, name: str) -> tuple[str, Spec]:
     """The label and spec of one method of a recipe, by its label, or by its name where that is only one's."""
     labels = requested.labels()
-    matching = [label for label, spec in labels.items() if name in (label, parse(spec)[0])]
+    matching = [label for label, spec in labels.items() if name in (label, spec.name)]
     if len(matching) != 1:
         raise ValueError(must_be("--method", matching or labels, name))
     return matching[0], labels[matching[0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,51 @@ builders: dict[type, Callable[[Any], Any]] = {}
 """How to build classes that recipes name: filled by the module that knows them."""
 
 
-def parse(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A method's name and its options, from the two ways a recipe writes them."""
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        name, options = next(iter(spec.items()))
-        if isinstance(name, str) and isinstance(options, Mapping | None):
-            return name, dict(options or {})
-    raise ValueError(f"a method must be a name, or one name with options, e.g. 'gda: {{alpha: 1.0}}'; got {spec!r}")
+@dataclass(frozen=True)
+class Spec:
+    """A name of a table with options: a method, a support, prompts or a stream, as a recipe asks for it.
+
+    Attributes:
+        name: as ``adaptkit list`` shows it.
+        options: plain values by name, as they were written; types are checked where the thing is built.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: object, where: str = "a method") -> Spec:
+        """From the two ways a recipe writes it, ``gda`` and ``{gda: {alpha: 1.0}}``; a spec is returned.
+
+        Raises:
+            ValueError: when it is neither, naming `where`.
+        """
+        if isinstance(value, Spec):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, Mapping) and len(value) == 1:
+            name, options = next(iter(value.items()))
+            if isinstance(name, str) and isinstance(options, Mapping | None):
+                return cls(name, dict(options or {}))
+        raise ValueError(f"{where} must be a name, or one name with options, e.g. 'gda: {{alpha: 1.0}}'; got {value!r}")
+
+    @property
+    def label(self) -> str:
+        """A row's name: the name and the options that were set, e.g. ``coop(n=4)``."""
+        options = ", ".join(f"{key}={_short(value)}" for key, value in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+    @property
+    def plain(self) -> str | dict[str, Any]:
+        """As a recipe writes it; the inverse of `of`."""
+        return {self.name: dict(self.options)} if self.options else self.name
+
+    def __hash__(self) -> int:
+        return self.name.__hash__()  # options may hold lists, and specs of one name are few
+
+
+builders[Spec] = Spec.of
 
 
 def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> Any:  # noqa: ANN401 (any type)
@@ -71,6 +107,12 @@ def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
 def default(field: Field) -> Any:  # noqa: ANN401 (any type)
     """A field's default value."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    return str(value)
 
 
 def _first(value: Any, kinds: tuple[Any, ...], where: str) -> Any:  # noqa: ANN401 (any type)

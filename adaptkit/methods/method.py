@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.methods.ops import as_queries
 from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
 from adaptkit.methods.task import Task
@@ -79,8 +80,12 @@ class Method(nn.Module):
         return torch.cat([self(stream[i : i + 1]) for i in range(len(stream))])
 
     def loss(self, batch: Images) -> Tensor:
-        """Training loss on support rows, a scalar. Override for anything but cross-entropy."""
-        return F.cross_entropy(self.forward(batch), batch.labels)  # type: ignore[arg-type]
+        """Training loss on support rows, a scalar: the mean cross-entropy of `forward`, nats. Override for any other.
+
+        Where the support is read in views and a query is not, each step shows `forward` one view of each image, drawn
+        anew, under the query's name.
+        """
+        return F.cross_entropy(self.forward(as_queries(batch, self.needs())), batch.labels)  # type: ignore[arg-type]
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from adaptkit.features.items import Images, InMemory
+from adaptkit.features.needs import Need
+from adaptkit.towers.backbone import unit
 
 if TYPE_CHECKING:
     from adaptkit.methods.task import Task
@@ -15,8 +20,36 @@ if TYPE_CHECKING:
 
 def one_view(views: Tensor) -> Tensor:
     """Draw one view of each image: ``(B, V, D)`` to ``(B, D)``."""
+    return views[pick_views(views)]
+
+
+def pick_views(views: Tensor) -> tuple[Tensor, Tensor]:
+    """An index of one view of each image in ``(B, V, ...)``, drawn from torch's global generator."""
     rows = torch.arange(len(views), device=views.device)
-    return views[rows, torch.randint(views.shape[1], (len(views),)).to(views.device)]
+    return rows, torch.randint(views.shape[1], (len(views),)).to(views.device)
+
+
+def as_queries(batch: Images, needs: Mapping[str, Need]) -> Images:
+    """Support rows as `forward` reads queries: of views, where a query has none, one of each image, drawn anew.
+
+    Args:
+        batch: B support images, bound to what is read of the support.
+        needs: of queries. Each is met by the support's need of its name or, where there is none, of its place; the same
+            view of an image is drawn for all of them. What a query reads of unit norm is brought to it.
+    """
+    held, drawn = dict[tuple[str, Need], Tensor](), list[tuple[Tensor, Tensor]]()
+    for (name, need), other in zip_longest(needs.items(), [*batch.needs][: len(needs)]):
+        source = name if name in batch.needs else other
+        given = batch.needs.get(source)
+        if given is None or not given.views or need.views:
+            continue
+        views = getattr(batch, source)  # (B, V, ...)
+        drawn = drawn or [pick_views(views)]
+        rows = views[drawn[0]]
+        held[name, need] = unit(rows) if getattr(need, "unit", False) and not getattr(given, "unit", True) else rows
+    if not held:
+        return batch
+    return Images(InMemory(held, batch), torch.arange(len(batch)), batch.labels, needs, batch.device)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:

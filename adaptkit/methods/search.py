@@ -135,14 +135,29 @@ def wins(tensors: Sequence[Tensor], values: Sequence[Tensor], labels: Tensor) ->
             torch.amin(torch.addcmul(up, margin, inv, out=ends), -1, out=high[i : i + step, j])
             torch.amax(torch.addcmul(lo, margin, inv, out=ends), -1, out=low[i : i + step, j])
     right, *doubtful = between(low.flatten(0, 1), high.flatten(0, 1), at)
-    fixed = torch.tensor(points).to(known)  # (points, outer)
-    for line, row, i in zip(*(t.split(max(1, 2**22 // start.shape[-1])) for t in doubtful), strict=True):
+    settle(right, doubtful, tensors, labels, torch.tensor(points).to(known), known)
+    return right[:, back].view(k, *map(len, values))
+
+
+def settle(
+    right: Tensor, doubtful: Sequence[Tensor], tensors: Sequence[Tensor], labels: Tensor, points: Tensor, last: Tensor
+) -> None:
+    """Count in `right`, ``(K * points, V)``, what an interval's end cannot tell: the logits themselves are asked.
+
+    Args:
+        right: changed.
+        doubtful: line, row and number of each value, as `between` gives them.
+        tensors: as `wins` takes them.
+        labels: ``(n,)``.
+        points: values of all hyperparameters but the last, ``(points, outer)``.
+        last: those of the last, ``(V,)``.
+    """
+    for line, row, i in zip(*(t.split(max(1, 2**22 // tensors[0].shape[-1])) for t in doubtful), strict=True):
         logits, *slopes = (t[line.div(len(points), rounding_mode="floor") % len(t), row] for t in tensors)
-        for value, t in zip((*fixed[line % len(points)].T, known[i]), slopes, strict=True):
+        for value, t in zip((*points[line % len(points)].T, last[i]), slopes, strict=True):
             logits = logits + value[:, None] * t
         hit = logits.argmax(-1) == labels[row]
         right.index_put_((line[hit], i[hit]), right.new_ones(()), accumulate=True)
-    return right[:, back].view(k, *map(len, values))
 
 
 def half_lines(slope: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:

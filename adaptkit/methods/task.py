@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from adaptkit.features.items import Array, Images, tensor
+from adaptkit.features.items import Array, Images
 from adaptkit.features.needs import Need
+from adaptkit.methods.arrays import GivenText, NoTowers
 from adaptkit.towers.backbone import Backbone, unit
 
 
@@ -109,87 +110,15 @@ class Task:
             logit_scale: factor from cosine to logit; ignored when `backbone` is given.
             logit_bias: added to every logit; ignored when `backbone` is given.
             classnames: C names; default ``"class 0"`` and on.
-            prompts: the sentences that `text` embeds, for methods that read them; default ``"a photo of a NAME."``,
-                with a number behind it where a class has several.
+            prompts: the sentences that `text` embeds; default ``"a photo of a NAME."``, numbered where there are more.
             text_by: class embeddings by other backbones, ``(C, D')`` each, for methods that ask a second one.
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
             ValueError: when lengths or widths do not fit.
         """
-        per_class = [tensor(t).reshape(-1, tensor(t).shape[-1]).float() for t in text]
-        names = tuple(classnames or (f"class {c}" for c in range(len(per_class))))
-        if len(names) != len(per_class):
-            raise ValueError(f"classnames must be as many as the classes in text, {len(per_class)}; got {len(names)}")
-        written = tuple(map(tuple, prompts)) if prompts else default_prompts(names, [len(rows) for rows in per_class])
-        if [len(sentences) for sentences in written] != [len(rows) for rows in per_class]:
-            raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {written}")
-        given = {
-            key: row for keys, rows in zip(written, per_class, strict=True) for key, row in zip(keys, rows, strict=True)
-        }
-
-        everything = [s for sentences in written for s in sentences]
-        others = {name: tensor(rows).float() for name, rows in (text_by or {}).items()}
-
-        def encode(sentences: Sequence[str], other: str = "") -> Tensor:
-            if other:
-                if other not in others or any(len(sentences) != 1 for sentences in written):
-                    raise ValueError(f"text_by must have one row a class for {other!r}; got {sorted(others)}")
-                return torch.stack([others[other][written.index((s,))] for s in sentences])
-            if list(sentences) == everything:  # in place: equal sentences may have different embeddings
-                return torch.cat(per_class)
-            if all(s in given for s in sentences):
-                return torch.stack([given[s] for s in sentences])
-            if backbone is None:
-                raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
-            with torch.no_grad():
-                return backbone.encode_text(list(sentences))
-
-        towers = backbone or NoTowers(per_class[0].shape[-1], logit_scale, logit_bias)
-        sets = {
-            "support": Images.from_arrays(*support),
-            "val": None if val is None else Images.from_arrays(*val),
-            "pool": None if pool is None else Images.from_arrays(pool),
-        }
-        for images in filter(None, sets.values()):
-            images.rows.backbone = backbone  # type: ignore[attr-defined]
-            images.rows.check_width(per_class[0].shape[-1])  # type: ignore[attr-defined]
-            y = images.labels
-            if y is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) < len(names):
-                raise ValueError(f"labels must be from 0 to {len(names) - 1}; got {int(y.min())} to {int(y.max())}")
-        return cls(towers, names, written, encode, **sets)  # type: ignore[arg-type]
-
-
-def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """Sentences for classes whose embeddings came without any; all different, as embeddings are found by them."""
-    plain = [f"a photo of a {name.replace('_', ' ')}" for name in names]
-    unique = len(set(plain)) == len(plain) and max(counts) == 1
-    return tuple(
-        (f"{p}.",) if unique else tuple(f"{p}, class {c}, sentence {t}." for t in range(count))
-        for c, (p, count) in enumerate(zip(plain, counts, strict=True))
-    )
-
-
-class NoTowers(Backbone):
-    """Stands where the towers would: it scales logits, and says what is missing when asked to encode."""
-
-    def __init__(self, dim: int, logit_scale: float, logit_bias: float) -> None:
-        self.dim, self.logit_scale, self.logit_bias, self.points = dim, float(logit_scale), float(logit_bias), {}
-        self.width, self.depth, self.fingerprint = {}, {}, "arrays"
-
-    @property
-    def device(self) -> torch.device:
-        """There are no weights to be anywhere."""
-        return torch.device("cpu")
-
-    def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
-        """There is no tower."""
-        raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
-
-    def tokenize(self, sentences: Sequence[str]) -> dict[str, Tensor]:
-        """There is no tokenizer."""
-        raise ValueError("this method needs the towers themselves; got a task made from arrays; pass backbone= to it")
-
-    def require(self, *points: str) -> None:
-        """There is nothing to tap."""
-        self.tokenize(points)
+        given = GivenText(text, classnames, prompts, text_by, backbone)
+        towers = backbone or NoTowers(given.dim, logit_scale, logit_bias)
+        unlabelled = None if pool is None else given.images(pool)
+        held_out = None if val is None else given.images(*val)
+        return cls(towers, given.classnames, given.prompts, given, given.images(*support), held_out, unlabelled)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adaptkit.io.values import convert
+from adaptkit.io.values import Spec, convert
 from adaptkit.report.table import Table
 from adaptkit.runs.published import Published
-from adaptkit.runs.recipe import label
 from adaptkit.runs.results import Result
 
 RECIPE = "recipe.json"
@@ -84,13 +83,13 @@ def read_run(folder: Path) -> Run:
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
-    dataset, order, published = read_recipe(folder / RECIPE)
+    dataset, order, published = read_described(folder / RECIPE)
     place = {name: i for i, name in enumerate(order)}
     results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed))
     return Run(folder, dataset, results, published, notes)
 
 
-def read_recipe(path: Path) -> tuple[str, list[str], list[Published]]:
+def read_described(path: Path) -> tuple[str, list[str], list[Published]]:
     """A recipe's dataset, its methods' names, and what it quotes, each with its backbone; nothing without a recipe."""
     if not path.exists():
         return "", [], []
@@ -98,7 +97,7 @@ def read_recipe(path: Path) -> tuple[str, list[str], list[Published]]:
         recipe = json.loads(path.read_text())
         quotes = convert(recipe.get("published", []), list[Published], "published")
         named = [replace(quote, backbone=quote.backbone or recipe["backbone"]) for quote in quotes]
-        return recipe["dataset"], [label(spec) for spec in recipe.get("methods", [])], named
+        return recipe["dataset"], [Spec.of(spec).label for spec in recipe.get("methods", [])], named
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
 

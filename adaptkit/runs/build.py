@@ -9,19 +9,20 @@ from dataclasses import fields
 from typing import Any
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.values import PLAIN, builders, convert, parse
+from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.recipe import Recipe
 
-Spec = str | Mapping[str, Any] | Method
+AnyMethod = Spec | str | Mapping[str, Any] | Method
 
 
-def method(spec: Spec, /, **options: Any) -> Method:  # noqa: ANN401 (an option's type is the method's affair)
+def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an option's type is the method's affair)
     """Build a method from its name and options.
 
     Args:
-        spec: ``"gda"``, ``{"gda": {"alpha": 2.0}}`` as a recipe writes it, or a method, which is returned.
+        spec: ``"gda"``, ``{"gda": {"alpha": 2.0}}`` as a recipe writes it, the `Spec` of either, or a method, which is
+            returned.
         options: hyperparameters; they win over those in `spec`.
 
     Raises:
@@ -33,15 +34,15 @@ def method(spec: Spec, /, **options: Any) -> Method:  # noqa: ANN401 (an option'
                 f"options must come with a method's name; got {type(spec).__name__}, which is built already"
             )
         return spec
-    name, given = parse(spec)
-    cls = plugins.pick("methods", name)
+    asked = Spec.of(spec)
+    cls = plugins.pick("methods", asked.name)
     hints = typing.get_type_hints(cls)
     declared = {f.name: f for f in fields(cls)}
     values = {}
-    for key, value in {**given, **options}.items():
+    for key, value in {**asked.options, **options}.items():
         if key not in declared:
-            raise ValueError(must_be(f"an option of {name}", declared, key))
-        values[key] = convert(value, hints[key], f"{name}.{key}", declared[key])
+            raise ValueError(must_be(f"an option of {asked.name}", declared, key))
+        values[key] = convert(value, hints[key], f"{asked.name}.{key}", declared[key])
     return cls(**values)
 
 
@@ -97,13 +98,13 @@ def answers_elsewhere(built: Method) -> bool:
     return able and all(answers_elsewhere(child) for child in built.children_methods())
 
 
-def arguments(role: str, spec: str | Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def arguments(role: str, spec: Spec) -> tuple[Any, dict[str, Any]]:
     """A function of a table and its options, converted to the types it declares.
 
     Raises:
         ValueError: for an unknown name or option, or a value of the wrong type.
     """
-    name, given = parse(spec)
+    name, given = spec.name, spec.options
     function = plugins.pick(role, name)
     try:
         hints = typing.get_type_hints(function)

@@ -18,7 +18,6 @@ from adaptkit.features.datasets import Splits
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
 from adaptkit.io.files import atomic_write, canonical, digest
-from adaptkit.io.values import parse
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.build import check_elsewhere, method
@@ -55,7 +54,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "fingerprint": workspace.backbone.fingerprint,
         "preprocess": workspace.backbone.preprocess.describe(),
         "prompts": digest(canonical([list(s) for s in workspace.sentences])),
-        "support": {parse(recipe.support)[0]: workspace.support_options},
+        "support": {recipe.support.name: workspace.support_options},
         "sampler": files_digest({workspace.choose.__module__}),
         "select": recipe.select,
         "classes": recipe.classes,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
-from adaptkit.io.values import convert, parse
+from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
 
@@ -24,7 +24,7 @@ class Recipe(Setting):
     Attributes:
         name: of the file, without its suffix; one that comes with adaptkit has its folder before it.
         folder: that the file lies in.
-        methods: names, or one name with options each.
+        methods: that are compared, each a name with options; they may be given as recipes write them.
         shots: labelled images per class.
         seeds: of supports and of training.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
@@ -35,7 +35,7 @@ class Recipe(Setting):
 
     name: str
     folder: Path
-    methods: list[Any]
+    methods: list[Spec]
     shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -43,18 +43,24 @@ class Recipe(Setting):
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
 
+    def __post_init__(self) -> None:
+        """Read methods that are given as recipes write them."""
+        super().__post_init__()
+        object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
+
     def setting(self) -> Setting:
         """The part that every cell shares."""
         return Setting(**{f.name: getattr(self, f.name) for f in fields(Setting)})
 
     def describe(self) -> str:
         """The whole recipe as JSON, without where it lies."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("folder", "plugins")}
+        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins")}
+        values |= {"methods": [s.plain for s in self.methods], "published": [asdict(quote) for quote in self.published]}
         return json.dumps(values, indent=1, default=str)
 
-    def labels(self) -> dict[str, Any]:
-        """Each method's row name, e.g. ``coop(n_ctx=4)``, with what to build it from."""
-        return {label(spec): spec for spec in self.methods}
+    def labels(self) -> dict[str, Spec]:
+        """Each method's row name, e.g. ``coop(n=4)``, with what to build it from."""
+        return {spec.label: spec for spec in self.methods}
 
 
 def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequence[str] = ()) -> Recipe:
@@ -69,25 +75,48 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
         ValueError: for any wrong key, name, type or path, in one line.
     """
     path = find_recipe(where)
-    raw = yamls.read_yaml(path)
-    if "extends" in raw:
-        base = path.parent / str(raw.pop("extends"))
-        parent = yamls.read_yaml(base)
-        if "extends" in parent:
-            raise ValueError(f"{path}: a recipe must extend one that extends nothing; got {base.name!r}")
-        quoted = {"published": [*(parent.get("published") or []), *(raw.get("published") or [])]}
-        raw = {**parent, **raw, **quoted}  # what a protocol quotes, its recipes do
+    raw = read_chain(path)
     for key, value in (changes or {}).items():
         change(raw, key, value)
     recipe = build_recipe(raw, path)
     if only:
-        kept = [spec for spec in recipe.methods if parse(spec)[0] in only or label(spec) in only]
-        known = [parse(spec)[0] for spec in recipe.methods]
+        known = [spec.name for spec in recipe.methods]
         for name in only:
             if name not in known and name not in recipe.labels():
                 raise ValueError(must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name))
-        recipe = build_recipe({**raw, "methods": kept}, path)
+        recipe = replace(recipe, methods=[spec for spec in recipe.methods if {spec.name, spec.label} & {*only}])
     return recipe
+
+
+def read_chain(path: Path) -> dict[str, Any]:
+    """The plain values of a recipe's file over those of the file that it extends, and so on up to one that does not.
+
+    What the files quote as ``published`` is joined, the protocol's first.
+
+    Raises:
+        ValueError: when a file cannot be read, or the chain comes back to one of its files, with the whole chain.
+    """
+    below, chain, quoted, met = dict[str, Any](), "", list[Any](), set[Path]()
+    while True:
+        chain += f" > {path.name}" if chain else path.name
+        if path.resolve() in met:
+            raise ValueError(f"a recipe must not extend itself; got {chain}; take extends: out of one of them")
+        met.add(path.resolve())
+        try:
+            raw = yamls.read_yaml(path)
+            base = raw.pop("extends", None)
+            own = raw.get("published") or []
+            if not isinstance(base, str | None):
+                raise ValueError(f"{path}: extends must be the path of a recipe's file; got {base!r}")
+            if not isinstance(own, list):
+                raise ValueError(f"{path}: published must be a list; got {own!r}")
+        except ValueError as error:
+            raise ValueError(f"{chain}: {error}" if len(met) > 1 else str(error)) from error
+        quoted = [*own, *quoted]  # what a protocol quotes, its recipes do
+        below = {**raw, **below, **({"published": quoted} if quoted else {})}
+        if base is None:
+            return below
+        path = path.parent / base
 
 
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
@@ -140,12 +169,6 @@ def shelf() -> Path:
     return Path(str(resources.files("adaptkit_recipes"))).resolve()
 
 
-def label(spec: Any) -> str:  # noqa: ANN401 (as recipes write methods)
-    """A method's row name: its name and the options that were set."""
-    name, options = parse(spec)
-    return name + (f"({', '.join(f'{k}={_short(v)}' for k, v in options.items())})" if options else "")
-
-
 def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
     """Set one value, reaching into mappings at dots."""
     *outer, last = key.split(".")
@@ -161,7 +184,7 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
     if key == "trainer":
         return dict(convert(value, Mapping, key))
     if key in ("support", "prompts", "stream"):
-        return value if isinstance(value, str) else dict([parse(value)])
+        return Spec.of(value, key)
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
         raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
@@ -169,13 +192,7 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
 
 
 def _check_labels(recipe: Recipe) -> None:
-    labels = [label(spec) for spec in recipe.methods]
+    labels = [spec.label for spec in recipe.methods]
     if len(set(labels)) < len(labels):
         twice = next(name for name in labels if labels.count(name) > 1)
         raise ValueError(f"methods must differ; got {twice!r} twice")
-
-
-def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
-    return str(value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.values import Spec
 from adaptkit.towers.precision import Precision
 
 Select = Literal["none", "few-val", "full-val", "oracle"]
@@ -19,8 +19,9 @@ class Setting:
     Attributes:
         dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
         backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
-        prompts: who writes the sentences about classes: a name, or one name with options.
-        support: who chooses the labelled images: a name, or one name with options.
+        prompts: who writes the sentences about classes. This, `support` and `stream` may be given as recipes write
+            them: a name, or one name with options.
+        support: who chooses the labelled images.
         select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
             or ``"oracle"`` (the test images; every table marks it).
         classes: that are learned: ``"all"``, or ``"base"``, the first half of them, rounded up; then the others are one
@@ -40,14 +41,14 @@ class Setting:
 
     dataset: str
     backbone: str
-    prompts: str | Mapping[str, Any] = "templates"
-    support: str | Mapping[str, Any] = "few-shot"
+    prompts: Spec = field(default_factory=lambda: Spec("templates"))
+    support: Spec = field(default_factory=lambda: Spec("few-shot"))
     select: Select = "few-val"
     classes: Literal["all", "base"] = "all"
     domains: list[str] = field(default_factory=list)
     near: list[str] = field(default_factory=list)
     far: list[str] = field(default_factory=list)
-    stream: str | Mapping[str, Any] = "shuffled"
+    stream: Spec = field(default_factory=lambda: Spec("shuffled"))
     bins: tuple[int, int] | None = None
     dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "32-true"
@@ -56,6 +57,8 @@ class Setting:
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""
+        for name in ("prompts", "support", "stream"):
+            object.__setattr__(self, name, Spec.of(getattr(self, name), name))
         for name, hint in get_type_hints(Setting).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
@@ -68,3 +71,7 @@ class Setting:
             raise ValueError("classes must be 'base' where the set 'new' is asked for; got 'all'")
         if self.bins and self.bins[0] > self.bins[1]:
             raise ValueError(f"bins must be two numbers that do not fall; got {list(self.bins)}")
+
+    def plain(self) -> dict[str, Any]:
+        """Every field by name, as records and recipes write it."""
+        return {f.name: v.plain if isinstance(v := getattr(self, f.name), Spec) else v for f in fields(self)}

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.values import convert, parse
+from adaptkit.io.values import Spec, convert
 
 Order = Callable[[int], np.ndarray]  # a seed to the positions of all images, as they are met
 
@@ -55,32 +55,32 @@ JOINED = ("mixed", "gradual")
 """Streams that all test sets flow into together."""
 
 
-def named(spec: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def named(spec: Spec) -> tuple[str, Mapping[str, Any]]:
     """A stream's name and options, checked.
 
     Raises:
         ValueError: for an unknown name or option, or a value of the wrong type.
     """
-    name, options = parse(spec)
+    name = spec.name
     if name not in STREAMS:
         raise ValueError(must_be("stream", STREAMS, name))
     known = {"concentration": float} if name == "class-correlated" else {}
-    for key in options:
+    for key in spec.options:
         if key not in known:
             raise ValueError(must_be(f"an option of {name}", known or ["none"], key))
-    options = {key: convert(value, known[key], f"{name}.{key}") for key, value in options.items()}
+    options = {key: convert(value, known[key], f"{name}.{key}") for key, value in spec.options.items()}
     STREAMS[name](np.zeros(1), np.zeros(1), default_rng(), **options)  # what is wrong with a value shows here
     return name, options
 
 
-def order(spec: str | Mapping[str, Any], labels: Sequence[int], parts: Sequence[int] = ()) -> Order:
+def order(spec: Spec | str | Mapping[str, Any], labels: Sequence[int], parts: Sequence[int] = ()) -> Order:
     """How a stream meets some images.
 
     Args:
-        spec: the stream, as a recipe writes it.
+        spec: the stream, perhaps as a recipe writes it.
         labels: N class ids.
         parts: which test set each image is of, from 0; none where there is one.
     """
-    name, options = named(spec)
+    name, options = named(Spec.of(spec, "stream"))
     each, part = np.asarray(labels), np.asarray(parts if len(parts) else [0] * len(labels))
     return lambda seed: STREAMS[name](each, part, default_rng(seed), **options)

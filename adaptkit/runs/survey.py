@@ -26,15 +26,7 @@ def check_dataset(name: str) -> tuple[list[str], bool]:
     Raises:
         ValueError: when neither a dataset nor a recipe has this name.
     """
-    domains: list[str] = []
-    if name.partition(":")[0] not in plugins.table("datasets"):
-        known = [*plugins.table("datasets"), *recipe.names()]
-        if Path(name).suffix not in (".yaml", ".yml") and name not in known:
-            raise ValueError(must_be("a dataset or a recipe", known, name))
-        asked = recipe.read_recipe(name)
-        for file in asked.plugins:
-            plugins.add_file(file if file.is_absolute() else asked.folder / file)
-        name, domains = asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
+    name, domains = _dataset(name)
     scheme, _, place = name.partition(":")
     load = plugins.pick("datasets", scheme)
     lines, found = [f"dataset {name}"], Counter[str]()
@@ -57,6 +49,19 @@ def check_dataset(name: str) -> tuple[list[str], bool]:
     for more, good in map(check_dataset, others):
         lines, wrong = [*lines, *more], wrong or not good
     return lines, not wrong
+
+
+def _dataset(name: str) -> tuple[str, list[str]]:
+    """The dataset that is meant, by its name or by that of a recipe, and the recipe's further test sets."""
+    if name.partition(":")[0] in plugins.table("datasets"):
+        return name, []
+    known = [*plugins.table("datasets"), *recipe.names()]
+    if Path(name).suffix not in (".yaml", ".yml") and name not in known:
+        raise ValueError(must_be("a dataset or a recipe", known, name))
+    asked = recipe.read_recipe(name)
+    for file in asked.plugins:
+        plugins.add_file(file if file.is_absolute() else asked.folder / file)
+    return asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
 
 
 def _survey(field: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (an entry of field.json, readable)

@@ -52,18 +52,11 @@ class Prompts:
         """
         self.backbone, self.init, self.chunk, self.once = backbone, init, chunk, Once()
         self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
-        context = init or " ".join(["X"] * n)
-        if "{}" not in context:
-            words = context.split()
-            cut = {"end": len(words), "middle": len(words) // 2, "front": 0}[position]
-            context = " ".join([*words[:cut], "{}", *words[cut:]])
+        context = placed_name(init or " ".join(["X"] * n), position)
         names = [name.replace("_", " ") for name in classnames]
         sentences = [context.replace("{}", name) + suffix for name in names]
-        self.tokens, longer = (
-            backbone.tokenize(sentences),
-            backbone.tokenize([f"{s} X" for s in sentences])["input_ids"],
-        )
-        ids = self.tokens["input_ids"]
+        self.tokens = backbone.tokenize(sentences)
+        ids, longer = self.tokens["input_ids"], backbone.tokenize([f"{s} X" for s in sentences])["input_ids"]
         if longer.shape == ids.shape and (longer == ids).all(-1).any():  # one word more is cut off
             full = sentences[int((longer == ids).all(-1).int().argmax())]
             raise ValueError(f"a sentence must be shorter than {ids.shape[1]} tokens; got {full!r}; choose fewer words")
@@ -141,6 +134,15 @@ class Prompts:
             raise ValueError(f"a context must have {self.n} words; got {context.shape[1]}")
         places = self.places[rows].to(words.device)[..., None].expand(-1, -1, words.shape[-1])
         return words.scatter(1, places, context.to(words.dtype))
+
+
+def placed_name(context: str, position: Position) -> str:
+    """A context with ``{}`` where the class name stands, if it has none yet."""
+    if "{}" in context:
+        return context
+    words = context.split()
+    cut = {"end": len(words), "middle": len(words) // 2, "front": 0}[position]
+    return " ".join([*words[:cut], "{}", *words[cut:]])
 
 
 def image_prompts(prompts: Sequence[Tensor]) -> dict[str, Tap]:

@@ -12,7 +12,6 @@ Fused logits keep the scale of standard deviations; alpha is for a logit scale o
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
@@ -79,11 +78,6 @@ class CaFo(ZeroShot):
         if self.normalize == "linear":
             return unit(logits)
         return (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
-
-    def loss(self, batch):
-        x, z, rows = batch.x, batch.z, torch.arange(len(batch), device=batch.x.device)
-        view = torch.randint(x.shape[1], (len(rows),)).to(rows.device)  # the same one for both towers
-        return F.cross_entropy(self.logits(unit(x[rows, view]), unit(z[rows, view])), batch.labels)
 
     def sweep(self, val):
         classes, betas = len(self.text), self.grid()["beta"]

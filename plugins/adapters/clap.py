@@ -8,11 +8,10 @@ embeddings and the penalty is measured there, so its strength depends on their n
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.methods.ops import class_sums, one_view, raw_text
+from adaptkit.methods.ops import class_sums, raw_text
 
 
 class ZSLP(ZeroShot):
@@ -38,9 +37,6 @@ class ZSLP(ZeroShot):
     def logits(self, x):
         """``(B, D)`` unit-norm embeddings to ``(B, C)``."""
         return self.backbone.logits(x, unit(self.prototypes))
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
 
 
 class CLAP(ZSLP):

@@ -8,28 +8,19 @@ one of the CoOp code base that it is built in. The paper tries ratios from 0.2 t
 
 from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.methods.ops import one_view
+from adaptkit import Schedule, hookimpl
+from adaptkit.methods.adapter import ImageAdapter
 from adaptkit.methods.schedule import DASSL
 
 
-class CLIPAdapter(ZeroShot):
+class CLIPAdapter(ImageAdapter):
     """Two linear maps through a bottleneck, with a ReLU after each, blended with the raw embedding."""
 
     ratio: float = 0.2  # share of the adapter's output in the blend, alpha
     reduction: int = 4  # width of the embedding over that of the bottleneck
-    views: int = 10  # random views per support image, to train on
-    augment: str = "wide-crop-flip"
     schedule: Schedule = replace(DASSL, epochs=200)
-
-    def needs(self):
-        return {"x": Pooled(unit=False)}
-
-    def support_needs(self):
-        return {"views": Pooled(unit=False, views=self.views, augment=self.augment)}
 
     def fit(self, task):
         super().fit(task)
@@ -38,18 +29,8 @@ class CLIPAdapter(ZeroShot):
         up = nn.Linear(width // self.reduction, width, bias=False)
         self.adapter = nn.Sequential(down, nn.ReLU(), up, nn.ReLU())
 
-    def retarget(self, task):
-        super().fit(task)  # what is learned knows no class
-
-    def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
-        """``(B, D)`` raw embeddings to ``(B, C)``."""
-        return self.zero_shot(unit(self.ratio * self.adapter(x) + (1 - self.ratio) * x))
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+    def adapted(self, x):
+        return self.ratio * self.adapter(x) + (1 - self.ratio) * x
 
 
 @hookimpl

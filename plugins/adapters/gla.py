@@ -10,28 +10,25 @@ validation images is its accuracy there; without them it stays as it is. The sup
 Interactions: `base` is the adapted model; over the default, zero-shot itself, what remains is zero-shot debiased.
 """
 
-from dataclasses import field
-
 import torch
 from torch import nn
 
-from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict
+from adaptkit import OverBase, Pooled, ZeroShot, hookimpl, predict
 
 
-class GLA(ZeroShot):
+class GLA(OverBase, ZeroShot):
     """``base / T - log prior of the support + zero-shot - log prior of pre-training``."""
 
-    base: Method = field(default_factory=ZeroShot)
     steps: int = 50  # of Newton's method, at most
 
-    def __post_init__(self):
-        self.scope = self.base.scope
+    def needs(self):
+        return {"x": Pooled()}
 
     def support_needs(self):
         return {"x": Pooled()}
 
     def fit(self, task):
-        super().fit(task)
+        ZeroShot.fit(self, task)
         sets = [images for images in (task.support, task.val) if images is not None and len(images)]
         if not sets:
             raise ValueError("gla must have labelled images to estimate the bias on; got none")

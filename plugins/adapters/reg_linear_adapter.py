@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit import Schedule, hookimpl
+from adaptkit.methods.adapter import ImageAdapter
 
 
-class RegLinearAdapter(ZeroShot):
+class RegLinearAdapter(ImageAdapter):
     """``unit(M x)`` against the class embeddings, from the raw embedding x; M starts as the identity."""
 
     penalty: float = 1.0  # lambda times the shots per class; lambda weighs the squared distance of M from the identity
@@ -24,27 +25,14 @@ class RegLinearAdapter(ZeroShot):
         epochs=300, lr=1e-5, batch_size=2**20, optimizer="adam", eps=1e-4, decay="cosine-epoch"
     )
 
-    def needs(self):
-        return {"x": Pooled(unit=False)}
-
-    def support_needs(self):
-        return {"views": Pooled(unit=False, views=self.views, augment=self.augment)}
-
     def fit(self, task):
         super().fit(task)
         self.weight = nn.Parameter(torch.eye(self.text.shape[1]).to(self.text))  # M, (D, D)
         self.strength = self.penalty * len(task.classnames) / max(1, len(task.support))  # lambda
         self.turn = 0
 
-    def retarget(self, task):
-        super().fit(task)  # what is learned knows no class
-
-    def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
-        """``(B, D)`` raw embeddings to ``(B, C)``."""
-        return self.zero_shot(unit(x @ self.weight.T))
+    def adapted(self, x):
+        return x @ self.weight.T
 
     def distance(self):
         """Squared distance from the identity: a sum."""

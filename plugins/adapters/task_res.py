@@ -7,11 +7,9 @@ here. Its "enhanced base", a text projection tuned first, is not here.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.methods.ops import one_view
 
 
 class TaskRes(ZeroShot):
@@ -42,14 +40,7 @@ class TaskRes(ZeroShot):
         self.residual = nn.Parameter(torch.zeros_like(raw))
 
     def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
-        """``(B, D)`` unit-norm embeddings to ``(B, C)``."""
-        return self.backbone.logits(x, unit(self.raw + self.alpha * self.residual))
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+        return self.backbone.logits(batch.x, unit(self.raw + self.alpha * self.residual))
 
 
 @hookimpl

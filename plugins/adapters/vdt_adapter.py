@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
-from adaptkit.methods.ops import one_view
 from adaptkit.methods.schedule import DASSL
 from adaptkit.runs.plugins import pick
 from adaptkit.towers.once import Once
@@ -55,12 +54,8 @@ class VDTAdapter(ZeroShot):
             nn.init.xavier_normal_(part.weight, gain=gain)
 
     def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
-        """``(B, D)`` unit-norm embeddings to ``(B, C)``."""
         text = self.attend() if self.training else self.once(self.attend, *self.parameters())  # dropout draws anew
-        return self.backbone.logits(x, text)
+        return self.backbone.logits(batch.x, text)
 
     def attend(self):
         """Class embeddings, ``(C, D)``."""
@@ -71,9 +66,6 @@ class VDTAdapter(ZeroShot):
         mixed = F.dropout(mixed, self.dropout, self.training)
         rows = self.norm(2 * (self.ratio * mixed + (1 - self.ratio) * self.rows))
         return unit((rows * self.held[..., None]).sum(1))  # the mean's direction
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
 
 
 @hookimpl

@@ -10,24 +10,18 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
-from adaptkit.methods.ops import one_view
+from adaptkit import Prompts, Schedule, hookimpl, unit
+from adaptkit.methods.prompt_learner import PromptLearner
 from adaptkit.methods.schedule import DASSL
 
 
-class CoCoOp(Method):
+class CoCoOp(PromptLearner):
     """Context words and a bottleneck from image embeddings to one vector that is added to each of them."""
 
     n: int = 4  # context words, at most those of `init`
     init: str = "a photo of a"  # words to start from; "" for a random start
-    std: float = 0.02  # of a random start
     bottleneck: int = 16  # the network's hidden width is the embedding's over this
-    views: int = 10  # cached random views of each support image; one is drawn at every step
-    fresh: bool = False  # draw views anew instead
     schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
-
-    def support_needs(self):
-        return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
 
     def fit(self, task):
         self.backbone = task.backbone
@@ -36,18 +30,9 @@ class CoCoOp(Method):
         hidden, width = max(1, task.backbone.dim // self.bottleneck), task.backbone.width["text"]
         self.meta_net = nn.Sequential(nn.Linear(task.backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
 
-    def retarget(self, task):
-        self.prompts = self.prompts.of(task.classnames)
-
-    def loss(self, batch):
-        return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
-
     def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
         at_once = max(1, self.prompts.chunk // len(self.prompts.places))  # images
-        return torch.cat([self.conditioned(part) for part in x.split(at_once)])
+        return torch.cat([self.conditioned(part) for part in batch.x.split(at_once)])
 
     def conditioned(self, x):
         contexts = self.context + self.meta_net(x)[:, None]  # (B, n, W): v_m + pi

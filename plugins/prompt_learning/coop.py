@@ -9,26 +9,17 @@ instead of float16.
 import torch
 from torch import nn
 
-from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
-from adaptkit.methods.ops import one_view
-from adaptkit.methods.schedule import DASSL
+from adaptkit import Prompts, hookimpl, unit
+from adaptkit.methods.prompt_learner import PromptLearner
 from adaptkit.towers.prompting import Position
 
 
-class CoOp(Method):
+class CoOp(PromptLearner):
     """A few word embeddings, trained through the frozen text tower by cross-entropy."""
 
     n: int = 16  # context words; ignored with `init`
-    init: str = ""  # words to start from, e.g. "a photo of a"; without them the start is random
     position: Position = "end"  # of the class name
     per_class: bool = False  # a context for each class
-    std: float = 0.02  # of the random start
-    views: int = 10  # cached random views of each support image; one is drawn at every step
-    fresh: bool = False  # draw views anew instead
-    schedule: Schedule = DASSL
-
-    def support_needs(self):
-        return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
 
     def fit(self, task):
         self.backbone = task.backbone
@@ -40,16 +31,10 @@ class CoOp(Method):
     def retarget(self, task):
         if self.per_class:
             raise ValueError("per_class must be false where a context serves other classes; got true")
-        self.prompts = self.prompts.of(task.classnames)
-
-    def loss(self, batch):
-        return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
+        super().retarget(task)
 
     def forward(self, batch):
-        return self.logits(batch.x)
-
-    def logits(self, x):
-        return self.backbone.logits(x, unit(self.prompts.encode(self.context)))
+        return self.backbone.logits(batch.x, unit(self.prompts.encode(self.context)))
 
 
 @hookimpl

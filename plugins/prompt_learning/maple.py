@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Prompts, Schedule, hookimpl, unit
-from adaptkit.methods.ops import one_view
 from adaptkit.methods.schedule import DASSL
 from adaptkit.towers.prompting import image_prompts
 
@@ -50,17 +49,11 @@ class MaPLe(Method):
     def retarget(self, task):
         self.prompts = self.prompts.of(task.classnames)
 
-    def loss(self, batch):
-        return nn.functional.cross_entropy(self.logits(one_view(batch.views)), batch.labels)
-
     def forward(self, batch):
-        return self.logits(batch.pixels)
-
-    def logits(self, pixels):
         text = self.prompts.encode(self.context, dict(enumerate(self.deep, start=1)))  # (C, D)
         pairs = zip([self.coupling, *self.couplings], [self.context, *self.deep], strict=True)
         with self.backbone.taps(image_prompts([couple(prompt) for couple, prompt in pairs])):
-            x = self.backbone.encode_image(pixels)  # (B, D)
+            x = self.backbone.encode_image(batch.pixels)  # (B, D)
         return self.backbone.logits(unit(x), unit(text))
 
 

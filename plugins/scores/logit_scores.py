@@ -5,27 +5,14 @@ Liu et al., Energy-based Out-of-distribution Detection, arXiv:2010.03759; entrop
 Deviations: none known. The sign is ours: higher is in-distribution.
 """
 
-from dataclasses import field
-
-from adaptkit import Method, ZeroShot, hookimpl
+from adaptkit import OverBase, hookimpl
 from adaptkit.methods.ops import entropy
 
 
-class MaxLogit(Method):
+class MaxLogit(OverBase):
     """The largest cosine."""
 
     output = "score"
-
-    base: Method = field(default_factory=ZeroShot)
-
-    def __post_init__(self):
-        self.scope = self.base.scope
-
-    def needs(self):
-        return {}
-
-    def fit(self, task):
-        self.backbone = task.backbone
 
     def forward(self, batch):
         return self.score((self.base(batch) - self.backbone.logit_bias) / self.backbone.logit_scale)

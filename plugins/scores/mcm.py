@@ -4,27 +4,15 @@ Source: Ming et al., Delving into Out-of-Distribution Detection with Vision-Lang
 Deviations: none known over zero-shot; the paper has no other `base`. The sign is ours: higher is in-distribution.
 """
 
-from dataclasses import field
-
-from adaptkit import Method, ZeroShot, hookimpl
+from adaptkit import OverBase, hookimpl
 
 
-class MCM(Method):
+class MCM(OverBase):
     """The largest probability of the base's answer, at a temperature of cosines rather than of logits."""
 
     output = "score"
 
-    base: Method = field(default_factory=ZeroShot)
     temperature: float = 1.0  # of cosines; a checkpoint's own is 1 / logit_scale, 0.01 for CLIP
-
-    def __post_init__(self):
-        self.scope = self.base.scope
-
-    def needs(self):
-        return {}
-
-    def fit(self, task):
-        self.backbone = task.backbone
 
     def forward(self, batch):
         cosine = self.base(batch) / self.backbone.logit_scale  # up to a bias, which the softmax ignores

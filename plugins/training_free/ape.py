@@ -14,12 +14,11 @@ of a language model's sentences. The votes of a class add up, so with unequal sh
 import itertools
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
 from adaptkit.methods.kernels import kernel_sums, row_blocks
-from adaptkit.methods.ops import class_sums, one_view, steps_from
+from adaptkit.methods.ops import class_sums, steps_from
 from adaptkit.methods.search import Linear
 
 
@@ -115,9 +114,6 @@ class APET(APE):
         from adaptkit.methods.train import KeepBest
 
         return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val))]
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(unit(one_view(batch.views))), batch.labels)
 
     def read(self, x):
         residual = torch.zeros_like(self.text).index_copy(1, self.chosen, self.residual)  # (C, D)

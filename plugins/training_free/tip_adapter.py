@@ -8,12 +8,11 @@ Alpha is for a logit scale of 100 and is rescaled to the backbone's. The votes o
 large classes gain. The authors give each dataset its own `search_scale` and first alpha; the defaults are ImageNet's.
 """
 
-import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.methods.kernels import kernel_sums, row_blocks
-from adaptkit.methods.ops import class_sums, one_view
+from adaptkit.methods.ops import class_sums
 from adaptkit.methods.search import Linear
 
 
@@ -70,9 +69,6 @@ class TipAdapterF(TipAdapter):
     def fit(self, task):
         super().fit(task)
         self.keys.requires_grad_()
-
-    def loss(self, batch):
-        return F.cross_entropy(self.logits(unit(one_view(batch.views))), batch.labels)
 
 
 @hookimpl

@@ -10,29 +10,23 @@ images whose two best logits are within 1/C do not count, and the eigenvector is
 stopped once a step moves it by less than 0.001: short of it, where classes are seldom confused. At most ten rounds.
 """
 
-from dataclasses import field
-
 import torch
 from torch import nn
 
-from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict, unit
+from adaptkit import OverBase, Pooled, hookimpl, predict, unit
 from adaptkit.methods.ops import class_sums
 
 
-class Frolic(Method):
+class Frolic(OverBase):
     """Transductive: covariance, temperature and bias are estimated on all queries. Nothing is tuned."""
 
     scope = "set"
 
-    base: Method = field(default_factory=ZeroShot)
     shrink: float = 0.9  # weight of the identity in the covariance, lambda
     rounds: int = 10  # of bias correction, at most
 
     def needs(self):
         return {"x": Pooled()}
-
-    def support_needs(self):
-        return {}
 
     def fit(self, task):
         self.prompts = nn.Buffer(torch.cat(task.text_per_prompt))  # (P, D)

@@ -12,7 +12,7 @@ from dataclasses import field
 import torch
 from torch import nn
 
-from adaptkit import Method, ZeroShot, hookimpl, method, predict
+from adaptkit import Method, OverBase, ZeroShot, hookimpl, method, predict
 
 
 class AttributeMean(ZeroShot):
@@ -23,7 +23,7 @@ class AttributeMean(ZeroShot):
         self.text = torch.stack([rows.mean(0) for rows in task.text_per_prompt])
 
 
-class GTACLIP(Method):
+class GTACLIP(OverBase):
     """The logits are those of `base`: log-probabilities by TransCLIP."""
 
     scope = "set"
@@ -33,11 +33,8 @@ class GTACLIP(Method):
     fraction: float = 0.05  # of the pairs of classes that confuse images, the share to ask about
     k: int = 8  # examples of a class, those that it is most probable for
 
-    def needs(self):
-        return {}
-
     def fit(self, task):
-        self.backbone = task.backbone
+        super().fit(task)
         counts = torch.tensor([len(rows) for rows in task.text_per_prompt]).to(task.text.device)
         self.attributes = nn.Buffer(torch.cat(task.text_per_prompt))  # (A, D)
         self.owner = nn.Buffer(torch.arange(len(counts)).to(counts).repeat_interleave(counts))  # its class, (A,)

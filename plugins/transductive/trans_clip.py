@@ -7,23 +7,21 @@ shots, it mixes up the rows of affinities and assignments, and skips each shot's
 """
 
 import math
-from dataclasses import field
 
 import torch
 
-from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict, unit
+from adaptkit import OverBase, Pooled, hookimpl, predict, unit
 from adaptkit.methods.graph import Graph, knn
 from adaptkit.methods.ops import one_hot
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 
 
-class TransCLIP(Method):
+class TransCLIP(OverBase):
     """Without labels, over zero-shot or over whatever `base` has learned. The logits are log-probabilities."""
 
     scope = "set"
 
-    base: Method = field(default_factory=ZeroShot)
     lam: float = 1.0  # trust in the base's answers, lambda
     tau: float = 50.0  # temperature of the Gaussian log-likelihood
     neighbours: int = 3  # of each query, among the queries
@@ -34,8 +32,8 @@ class TransCLIP(Method):
 
     gamma = 0.0  # weight of shots, of which there are none here
 
-    def support_needs(self):
-        return {}
+    def needs(self):
+        return {"x": Pooled()}
 
     def fit(self, task):
         self.register_buffer("shots", task.text[:0])  # (S, D); S is 0 without labels

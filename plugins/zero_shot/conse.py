@@ -6,27 +6,18 @@ known classes and answers among others; here `base` answers, the classes with su
 are, if none has any), and all classes are candidates.
 """
 
-from dataclasses import field
-
 import torch
 
-from adaptkit import Method, ZeroShot, hookimpl, unit
+from adaptkit import OverBase, hookimpl, unit
 
 
-class ConSE(Method):
+class ConSE(OverBase):
     """The likeliest known classes' embeddings, weighted by probability, against every class's."""
 
-    base: Method = field(default_factory=ZeroShot)
     top: int = 10  # T: known classes that enter the mean
 
-    def __post_init__(self):
-        self.scope = self.base.scope
-
-    def needs(self):
-        return {}
-
     def fit(self, task):
-        self.backbone = task.backbone
+        super().fit(task)
         self.register_buffer("text", task.text.clone())  # (C, D)
         labels = task.support.labels
         known = labels.unique() if labels is not None and len(labels) else torch.arange(len(self.text))

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from adaptkit.io.values import Spec
 from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
 from adaptkit.report.scores import falling, percent, short_names, unit_of
-from adaptkit.runs.recipe import label
 from adaptkit.runs.results import Result
 
 FILES = ("page.html", "page.css", "page.js", "charts.js")
@@ -96,7 +96,7 @@ def protocol_facts(comparison: Comparison) -> list[str]:
 
 def page_text(value: object) -> str:
     """A part of a protocol, as its recipe has it."""
-    return ", ".join(map(label, ({k: v} for k, v in value.items()))) if isinstance(value, Mapping) else str(value)
+    return ", ".join(Spec.of({k: v}).label for k, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def costs(comparison: Comparison, column: Column, method: str) -> dict[str, Any]:
