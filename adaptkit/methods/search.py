@@ -135,11 +135,11 @@ def wins(tensors: Sequence[Tensor], values: Sequence[Tensor], labels: Tensor) ->
             torch.amin(torch.addcmul(up, margin, inv, out=ends), -1, out=high[i : i + step, j])
             torch.amax(torch.addcmul(lo, margin, inv, out=ends), -1, out=low[i : i + step, j])
     right, *doubtful = between(low.flatten(0, 1), high.flatten(0, 1), at)
-    settle(right, doubtful, tensors, labels, torch.tensor(points).to(known), known)
+    count_doubtful(right, doubtful, tensors, labels, torch.tensor(points).to(known), known)
     return right[:, back].view(k, *map(len, values))
 
 
-def settle(
+def count_doubtful(
     right: Tensor, doubtful: Sequence[Tensor], tensors: Sequence[Tensor], labels: Tensor, points: Tensor, last: Tensor
 ) -> None:
     """Count in `right`, ``(K * points, V)``, what an interval's end cannot tell: the logits themselves are asked.

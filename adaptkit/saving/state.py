@@ -21,13 +21,13 @@ from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
+from adaptkit.methods.settle import OWN
 from adaptkit.runs import plugins
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import Prompts
 
 Node = Any  # a JSON value
-OWN = {*vars(nn.Module())}  # what every module has, whatever it computes
 
 
 def dump(method: Method, backbone: Backbone) -> tuple[Node, dict[str, Tensor]]:
