@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor
 
 from adaptkit.io.errors import must_be
@@ -52,6 +53,10 @@ class Need:
         """What determines the bytes of a stored row, for the table's key."""
         own = {name: value for name, value in asdict(self).items() if name not in HOW_READ}
         return {"need": f"{type(self).__module__}.{type(self).__qualname__}", **own}
+
+    def blank(self, backbone: Backbone) -> Tensor:
+        """A row of a batch that shows nothing, ``(3, size, size)``: plugins are asked with it who answers."""
+        return torch.zeros(3, backbone.preprocess.size, backbone.preprocess.size)
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pixels to ``(B, ...)`` rows as they are stored."""
