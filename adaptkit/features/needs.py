@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from adaptkit.io.errors import must_be
@@ -52,6 +53,23 @@ class Need:
         """What determines the bytes of a stored row, for the table's key."""
         own = {name: value for name, value in asdict(self).items() if name not in HOW_READ}
         return {"need": f"{type(self).__module__}.{type(self).__qualname__}", **own}
+
+    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> Tensor:  # noqa: ANN401 (the source's)
+        """One item as a row of what `compute` is given: of an image ``(3, size, size)``.
+
+        Args:
+            item: as the source opens it.
+            backbone: whose preprocessing is asked for.
+            view: -1 for the plain image, else the number of a random view.
+            seed: determines the view.
+        """
+        if view < 0:
+            return backbone.preprocess(item)
+        return backbone.preprocess.view(item, self.augment, seed)
+
+    def blank(self, backbone: Backbone) -> Tensor:
+        """A row of a batch that shows nothing, ``(3, size, size)``: plugins are asked with it who answers."""
+        return torch.zeros(3, backbone.preprocess.size, backbone.preprocess.size)
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pixels to ``(B, ...)`` rows as they are stored."""

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from adaptkit.features.cache import FeatureCache, Part
-from adaptkit.features.items import Source, pixels
+from adaptkit.features.extraction import prepared
+from adaptkit.features.items import Source
 from adaptkit.features.needs import Pixels
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
@@ -96,6 +97,6 @@ def time_rows(cache: FeatureCache, source: Source, part: Part, rows: int = 8) ->
     """Seconds per row, measured on a few that are thrown away."""
     backbone = cache.tower(part.need.backbone)
     began = time.perf_counter()
-    batch = torch.stack([pixels(source, backbone, part.need.augment, *item) for item in part.items[:rows]])
+    batch = torch.stack([prepared(source, part.need, backbone, *item)[1] for item in part.items[:rows]])
     cache.compute(part.need, backbone, batch)
     return (time.perf_counter() - began) / len(batch)
