@@ -22,9 +22,8 @@ os.environ |= {
 def pytest_addoption(parser):
     parser.addoption(
         "--goldens",
-        default=Path(__file__).parent / "goldens",
         type=Path,
-        help="folder of goldens to hold methods against",
+        help="a folder of goldens to hold methods against, instead of tests/goldens and tests/goldens2",
     )
 
 

@@ -20,7 +20,7 @@ def wheel(tmp_path_factory):
     """A wheel built from a copy, so that the tree stays clean; setuptools is there already."""
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
-    ignore = shutil.ignore_patterns(".git", "goldens", "__pycache__", "*.egg-info", "build", ".*_cache", ".venv")
+    ignore = shutil.ignore_patterns(".git", "goldens*", "__pycache__", "*.egg-info", "build", ".*_cache", ".venv")
     shutil.copytree(ROOT, source, ignore=ignore)
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""Discover the goldens in ``--goldens DIR``, and count them in the last line."""
+"""Discover the goldens in ``--goldens DIR``, or in both of ours, and count them in the last line."""
 
 import importlib
 import pkgutil
@@ -6,8 +6,8 @@ import pkgutil
 import pytest
 
 from tests.parity import adaptors as folder
-from tests.parity.golden import adaptors, best_match
-from tests.parity.names import CORE, METHODS, NOT_METHODS
+from tests.parity.finding import goldens, has_method
+from tests.parity.names import FOLDERS
 
 TALLY = pytest.StashKey[dict]()
 
@@ -19,16 +19,14 @@ def pytest_generate_tests(metafunc):
 
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
-    root = metafunc.config.getoption("--goldens")
-    paths = sorted(p for p in root.glob("*.npz") if p.stem not in NOT_METHODS)
+    given = metafunc.config.getoption("--goldens")
+    paths = [path for root in ([given] if given else FOLDERS) for path in goldens(root)]
     if not paths:
-        raise pytest.UsageError(f"--goldens must be a folder with .npz files; got {str(root)!r}")
-    registered, here, missing = plugins.table("methods"), [], []
-    for path in paths:
-        name = best_match(path.stem, METHODS)
-        known = path.stem in CORE or best_match(path.stem, adaptors) or name is None or METHODS[name] in registered
-        (here if known else missing).append(path)
-    metafunc.config.stash[TALLY] = {"passed": 0, "failed": 0, "missing": [p.stem for p in missing]}
+        raise pytest.UsageError(f"--goldens must be a folder with .npz files and their sidecars; got {str(given)!r}")
+    registered = set(plugins.table("methods"))
+    here = [path for path in paths if has_method(path.stem, registered)]
+    missing = [path.stem for path in paths if path not in here]
+    metafunc.config.stash[TALLY] = {"passed": 0, "failed": 0, "missing": missing}
     metafunc.parametrize("golden_path", here, ids=[path.stem for path in here])
 
 

@@ -9,18 +9,35 @@ import torch
 INPUTS = ("in", "init")  # first part of a key, or the part after a variant's name, that marks an input
 
 adaptors = {}
-"""Functions that hold a method against a golden, by the golden's name, with the method's name in `adaptkit list`."""
+"""By the golden's name: the method's name in `adaptkit list`, and functions by the key that tells their form."""
 
 
-def adaptor(*names, method):
-    """Register a function for goldens of these names (and of names that begin with them)."""
+def adaptor(*names, method, having=""):
+    """Register a function for goldens of these names, and of names that begin with them.
+
+    Args:
+        names: of goldens.
+        method: as `adaptkit list methods` shows it.
+        having: a key of the goldens that the function takes, where others of the name have another form.
+    """
 
     def register(function):
         for name in names:
-            adaptors[name] = (method, function)
+            adaptors.setdefault(name, (method, {}))[1][having] = function
         return function
 
     return register
+
+
+def hold(golden):
+    """Hold the golden's method against it."""
+    name = best_match(golden.name, adaptors)
+    assert name, f"{golden.name} must have an adaptor in tests/parity/adaptors; none takes its name"
+    forms = adaptors[name][1]
+    takes = [key for key in forms if key and key in golden] + [key for key in forms if not key]
+    assert takes, f"{golden.name} must be of a form that an adaptor takes; got none of the keys {sorted(forms)}"
+    forms[takes[0]](golden)
+    golden.done()
 
 
 def best_match(name, known):

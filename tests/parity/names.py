@@ -1,4 +1,12 @@
-"""Which method each golden belongs to, as `adaptkit list methods` shows it: also for methods that are still to come."""
+"""Which method each golden belongs to, as `adaptkit list methods` shows it: also for methods that are still to come.
+
+A golden with the name of a method needs no line here.
+"""
+
+from pathlib import Path
+
+FOLDERS = [Path(__file__).parent.parent / name for name in ("goldens", "goldens2")]
+"""Where our goldens lie."""
 
 METHODS = {
     "amu-tuning": "amu-tuning",
@@ -17,6 +25,7 @@ METHODS = {
     "cocoop": "cocoop",
     "coop": "coop",
     "cross-modal-linear": "cross-modal",
+    "cross-modal-odd": "cross-modal",
     "cupl": "cupl",
     "descriptor-aggregation": "dclip",
     "dmn-tf": "dmn",
@@ -24,7 +33,10 @@ METHODS = {
     "dpa": "dpa",
     "dpe": "dpe",
     "ecalp": "ecalp",
+    "fpl-train": "fpl-prompts",
+    "frolic-parts": "frolic",
     "gda": "gda",
+    "gla-fewshot": "gla",
     "gda-base2new": "gda-base-to-new",
     "gda-em": "gda-em",
     "gta-clip": "gta-clip",
@@ -36,6 +48,7 @@ METHODS = {
     "mcm-ood": "mcm",
     "mocoop": "mocoop",
     "mta": "mta",
+    "perceptionclip": "perception-clip",
     "plot": "plot",
     "prograd": "prograd",
     "proker": "proker",
@@ -70,8 +83,5 @@ METHODS = {
     "zpe": "zpe",
 }
 
-NOT_METHODS = {"tiny_clip": "weights that the tower goldens share"}
-"""Files in the folder that are no golden."""
-
-CORE = {"dassl_schedule", "upl-select"}
-"""Goldens of what is no method: the schedule, and the support that UPL trains on."""
+CORE = {"dassl_schedule", "fpl", "upl-select"}
+"""Goldens of what is no method: the schedule, and supports that are labelled without labels."""

@@ -1,18 +1,20 @@
 """The small CLIPs that the tower goldens ran with, as backbones, and a golden's images as a task."""
 
 import json
+import math
 import re
 import zlib
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from adaptkit import Preprocess, Task, predict
 from adaptkit.towers.clip import CLIPBackbone, torch_ids
+from tests.parity.finding import weights_of
+from tests.parity.names import FOLDERS
 
-GIVEN = Path(__file__).parent.parent / "goldens"
+GIVEN = FOLDERS[0]
 
 
 def tiny_clip(golden, logit_scale=None):
@@ -22,7 +24,7 @@ def tiny_clip(golden, logit_scale=None):
         golden: whose sidecar names the weights and, where it has them, the tokens of its words.
         logit_scale: instead of the checkpoint's, for code that has a constant, e.g. 100.
     """
-    name = golden.meta.get("weights", "tiny_clip.npz").split()[0]
+    name = weights_of(golden.meta, "tiny_clip.npz")
     folder = golden.path.parent if (golden.path.parent / name).exists() else GIVEN
     words = tuple((word, tuple(ids)) for word, ids in sorted(golden.meta.get("toy_words", {}).items()))
     return load(folder / name, words, logit_scale)
@@ -134,12 +136,30 @@ def load(path, words, logit_scale):
     meta = json.loads(path.with_suffix(".json").read_text())
     with np.load(path) as arrays:
         weights = {k.removeprefix("hf."): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith("hf.")}
-    config = meta["hf_config"]
-    backbone = build(
-        config, weights, toy_tokenizer(meta["toy_tokenizer"], dict(words), config["text_config"]["vocab_size"])
-    )
+    config = sized(meta["hf_config"], weights)
+    tokenizer = toy_tokenizer(meta["toy_tokenizer"], dict(words), config["text_config"]["vocab_size"])
+    backbone = build(config, weights, tokenizer)
     backbone.logit_scale = logit_scale or backbone.logit_scale
     return backbone
+
+
+def sized(config, weights):
+    """A config with the sizes that the weights have; of it are heads, activation and what else arrays do not show."""
+
+    def tower(name):
+        layers = {int(key.split(".")[3]) for key in weights if key.startswith(f"{name}.encoder.layers.")}
+        hidden, width = weights[f"{name}.encoder.layers.0.mlp.fc1.weight"].shape
+        return {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": len(layers)}
+
+    joint = len(weights["visual_projection.weight"])
+    patch = weights["vision_model.embeddings.patch_embedding.weight"].shape[-1]
+    side = math.isqrt(len(weights["vision_model.embeddings.position_embedding.weight"]) - 1)
+    vocab = len(weights["text_model.embeddings.token_embedding.weight"])
+    positions = len(weights["text_model.embeddings.position_embedding.weight"])
+    text = {"vocab_size": vocab, "max_position_embeddings": positions, "projection_dim": joint, **tower("text_model")}
+    vision = {"image_size": side * patch, "patch_size": patch, "projection_dim": joint, **tower("vision_model")}
+    parts = {"text_config": config["text_config"] | text, "vision_config": config["vision_config"] | vision}
+    return {**config, "projection_dim": joint, **parts}
 
 
 def toy_tokenizer(spec, words, vocab):

@@ -37,3 +37,16 @@ def pseudo_label(golden):
         found = surest(p, everything, threshold)
         order = found[2].argsort(descending=True)[: len(golden[f"out_{key}_ids"])]
         compare(key, *(part[order] for part in found))
+
+
+@adaptor("fpl", method="the support fpl")
+def fpl(golden):
+    logits, scale = golden["in_logits"], 2 * float(golden["in_logits"].norm(dim=-1).max())
+    inside = logits / scale  # embeddings of unit norm whose products with the classes' are the logits
+    x = torch.cat([inside, (1 - inside.square().sum(-1, keepdim=True)).sqrt()], 1)
+    nothing = (x[:0], torch.zeros(0, dtype=torch.long))
+    task = Task.from_arrays(nothing, torch.eye(x.shape[1])[: logits.shape[1]], logit_scale=scale)
+    golden.close("in_probabilities", task.backbone.logits(x, task.text).softmax(-1), atol=1e-5)
+    chosen, _ = plugins.pick("supports", "fpl")(task, Images.from_arrays(x), None, shots=int(golden["in_k"]), seed=1)
+    golden.equal("out_rows", chosen.index)
+    golden.equal("out_labels", chosen.labels)
