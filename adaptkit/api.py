@@ -34,7 +34,19 @@ def load(
         shots: labelled images per class.
         seed: which of them.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
-        setting: further fields of `Setting`.
+        setting: further fields of `Setting`, e.g. ``select="none"``; `prompts` and `support` as recipes write them,
+            e.g. ``support={"indices": {"file": "mine.json"}}``.
+
+    Returns:
+        The task, and the N test images of its classes; features are computed when they are first read.
+
+    Raises:
+        ValueError: for a name or an option that no plugin has, with the nearest that one has.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> len(task.classnames), len(task.support), len(test)
+    (5, 10, 60)
     """
     workspace = Workspace(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
     return workspace.task(shots, seed), workspace.test()
@@ -48,6 +60,23 @@ def compare(
     seed: int = 0,
     trainer: Mapping[str, object] | None = None,
 ) -> Table:
-    """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images."""
+    """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images.
+
+    Args:
+        task: what is learned from.
+        test: labelled images.
+        methods: each a name, a name with options, or a method, which is left as it is.
+        seed: of training, and of the order in which streams meet the images.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+
+    Returns:
+        A table with a row for each method; ``table.frame()`` is a pandas table, with accuracy between 0 and 1.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> table = ak.compare(task, test, ["zero-shot", {"gda": {"alpha": 2.0}}])
+    >>> [result.method for result in table]
+    ['zero-shot', 'gda(alpha=2.0)']
+    """
     rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
     return Table([evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows])

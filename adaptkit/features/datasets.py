@@ -50,6 +50,11 @@ class Splits:
         domains: further test sets with the same classes, by name.
         templates: the dataset's own prompt templates; the class name replaces ``{}``.
         source: where the images come from and under which licence.
+
+    >>> from adaptkit.runs.loading import pick_dataset
+    >>> toy = pick_dataset("toy")
+    >>> len(toy.classnames), len(toy.train), len(toy.test), list(toy.domains)
+    (5, 100, 60, ['noisy'])
     """
 
     name: str

@@ -52,6 +52,11 @@ class Images:
 
     Attributes:
         labels: ``(N,)`` class ids, or ``None`` where a method must not see them.
+
+    >>> import torch, adaptkit as ak
+    >>> images = ak.Images.from_arrays(torch.randn(6, 4), labels=[0, 1, 2, 0, 1, 2])
+    >>> images[images.labels < 2].bind({"x": ak.Pooled()}).x.shape
+    torch.Size([4, 4])
     """
 
     def __init__(
@@ -113,7 +118,10 @@ class Images:
         Args:
             x: ``(N, D)`` features; ``(N, V, D)`` with views, of which the first also serves as the plain image;
                 ``(N, 3, H, W)`` preprocessed pixels; or a mapping from the names a method reads to such arrays.
-            labels: ``(N,)`` class ids.
+            labels: ``(N,)`` class ids, from 0.
+
+        Raises:
+            ValueError: when arrays, or arrays and labels, are not of one length.
         """
         rows = Arrays({n: tensor(a) for n, a in x.items()} if isinstance(x, Mapping) else {"": tensor(x)})
         n = len(next(iter(rows.arrays.values())))

@@ -29,6 +29,13 @@ class Need:
         augment: how random views are drawn, a name in `adaptkit.towers.preprocess.AUGMENTS`.
         fresh: draw the views anew at every reading, as most training scripts do, and never store them.
         backbone: "" for the task's own backbone, or another's name, e.g. ``"hf:facebook/dino-vitb16"``.
+
+    Raises:
+        ValueError: for an unknown `augment`, or a number of views that is no such number.
+
+    >>> import adaptkit as ak
+    >>> ak.Pooled(views=4) == ak.Pooled(views=4) != ak.Pooled()
+    True
     """
 
     views: int = 0
@@ -86,7 +93,12 @@ class Pooled(Need):
 
     Attributes:
         unit: scaled to unit norm, or as the tower gives it; one stored table serves both.
-        projected: in the joint space, or before the visual projection.
+        projected: in the joint space, ``(D,)``, or before the visual projection, ``(W,)``.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> task.support.bind({"views": ak.Pooled(views=4, augment="wide-crop-flip")}).views.shape
+    torch.Size([10, 4, 16])
     """
 
     unit: bool = True
@@ -107,7 +119,16 @@ class Pooled(Need):
 
 @dataclass(frozen=True, kw_only=True)
 class Patches(Need):
-    """Tokens leaving one block of the image tower: ``(T, W)`` per image, class token first, not projected."""
+    """Tokens leaving one block of the image tower: ``(T, W)`` per image, class token first, not projected.
+
+    Attributes:
+        block: from 0 and, negative, from the end.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> test[:3].bind({"tokens": ak.Patches(block=-1)}).tokens.shape
+    torch.Size([3, 17, 32])
+    """
 
     block: int = -1
 
@@ -121,7 +142,13 @@ class Patches(Need):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Need):
-    """The preprocessed image itself: ``(3, H, W)``. Never stored: for gradients through the image tower."""
+    """The preprocessed image itself: ``(3, H, W)``. Never stored: for gradients through the image tower.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> test[:3].bind({"pixels": ak.Pixels()}).pixels.shape
+    torch.Size([3, 3, 32, 32])
+    """
 
     stored: ClassVar[bool] = False
 

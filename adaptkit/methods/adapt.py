@@ -41,6 +41,15 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
         method: as constructed; it is changed and returned.
         task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+
+    Raises:
+        ValueError: when the task lacks what the method reads, e.g. support images to train on.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> gda = ak.adapt(ak.method("gda"), task)
+    >>> ak.predict(gda, test).shape
+    torch.Size([60, 5])
     """
     for child in method.children_methods():
         adapt(child, task, trainer=trainer).requires_grad_(False)
@@ -85,6 +94,18 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
         images: `Images`, or features ``(N, D)`` or ``(N, V, D)``, or pixels ``(N, 3, H, W)``; see
             `Images.from_arrays`.
         batch_size: rows at a time, unless the `scope` is ``"set"``; 0 means 1024, or 32 through a tower.
+
+    Returns:
+        Logits, before the softmax, or scores, higher for in-distribution; on the method's device, without gradients.
+
+    Raises:
+        ValueError: for arrays of another shape than the method reads.
+
+    >>> import torch, adaptkit as ak
+    >>> x, y, text = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(2, 4)
+    >>> gda = ak.adapt(ak.method("gda"), ak.Task.from_arrays(support=(x, y), text=text))
+    >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
+    torch.Size([3, 2])
     """
     queries = images if isinstance(images, Images) else from_arrays(method, images)
     queries = queries.blind().bind(method.needs())
@@ -107,7 +128,27 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 
 @torch.no_grad()
 def tune(method: Method, val: Images) -> Search:
-    """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins."""
+    """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
+
+    `adapt` does so with ``task.val``. A method whose `grid` is empty stays as it is.
+
+    Args:
+        method: adapted; it is changed.
+        val: labelled images.
+
+    Returns:
+        The values that were chosen, and how many answers were right in each cell of the grid.
+
+    Raises:
+        ValueError: when there are no labelled images.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> tip = ak.adapt(ak.method("tip-adapter", search_steps=(5, 4)), task)
+    >>> search = ak.tune(tip, test)  # to see the best that any cell can do
+    >>> search.correct.shape, sorted(search.values)
+    (torch.Size([5, 4]), ['alpha', 'beta'])
+    """
     grid = method.grid()
     val = val.bind(method.needs()).load()
     if val.labels is None or not len(val):
@@ -128,7 +169,20 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
 
 
 def accuracy(method: Method, images: Images) -> float:
-    """Share of right answers, between 0 and 1."""
+    """Share of right answers, between 0 and 1.
+
+    Args:
+        method: adapted; of logits, not of scores.
+        images: N labelled images.
+
+    Raises:
+        ValueError: when the images have no labels.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> 0.2 < ak.accuracy(ak.adapt(ak.method("zero-shot"), task), test) <= 1.0
+    True
+    """
     if images.labels is None:
         raise ValueError("images must have labels to measure accuracy; got none")
     return float((predict(method, images).argmax(-1) == images.labels).double().mean())

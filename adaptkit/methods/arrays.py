@@ -32,15 +32,15 @@ class GivenText:
     ) -> None:
         """See `adaptkit.methods.task.Task.from_arrays`."""
         self.rows = [tensor(t).reshape(-1, tensor(t).shape[-1]).float() for t in text]
-        self.classnames, counts = (
-            tuple(classnames or (f"class {c}" for c in range(len(self.rows)))),
-            [*map(len, self.rows)],
-        )
+        counts = [len(rows) for rows in self.rows]
+        if not counts:
+            raise ValueError("text must be the embeddings of at least one class; got none")
+        self.classnames = tuple(classnames or (f"class {c}" for c in range(len(counts))))
         if len(self.classnames) != len(counts):
             got = len(self.classnames)
             raise ValueError(f"classnames must be as many as the classes in text, {len(counts)}; got {got}")
         self.prompts = tuple(map(tuple, prompts)) if prompts else default_prompts(self.classnames, counts)
-        if [*map(len, self.prompts)] != counts:
+        if [len(sentences) for sentences in self.prompts] != counts:
             raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {self.prompts}")
         self.others = {name: tensor(rows).float() for name, rows in (others or {}).items()}
         self.backbone, self.dim = backbone, self.rows[0].shape[-1]

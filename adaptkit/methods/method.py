@@ -32,6 +32,23 @@ class Method(nn.Module):
             it, or the whole ``"set"`` of queries (transductive).
         output: ``"logits"``, ``(B, C)``, or ``"score"``, ``(B,)``, higher for in-distribution.
         exempt: contract checks this method fails by design, each with the reason.
+
+    >>> import torch, adaptkit as ak
+    >>> class NearestMean(ak.Method):
+    ...     "Cosine to the mean of each class's support."
+    ...
+    ...     scale: float = 10.0  # from cosine to logit
+    ...
+    ...     def fit(self, task):
+    ...         x, y = task.support.x, task.support.labels  # (S, D), (S,)
+    ...         means = [x[y == c].mean(0) for c in range(len(task.classnames))]
+    ...         self.register_buffer("means", ak.unit(torch.stack(means)))  # (C, D)
+    ...
+    ...     def forward(self, batch):
+    ...         return self.scale * batch.x @ self.means.T  # (B, C)
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.predict(ak.adapt(NearestMean(scale=20.0), task), test).shape
+    torch.Size([60, 5])
     """
 
     scope: ClassVar[Literal["sample", "stream", "set"]] = "sample"

@@ -32,6 +32,11 @@ class Schedule:
         warmup: epochs at `warmup_lr` before the cosine starts at its full height (Dassl's way).
         warmup_lr: learning rate during warm-up.
         drop_last: drop the last batch of an epoch when it is smaller than the others.
+
+    >>> import adaptkit as ak
+    >>> schedule = ak.Schedule(epochs=2, lr=0.1, decay="cosine")
+    >>> [round(schedule.rate(step, per_epoch=2, total=4), 3) for step in range(4)]
+    [0.1, 0.085, 0.05, 0.015]
     """
 
     epochs: int = 20

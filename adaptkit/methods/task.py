@@ -43,6 +43,18 @@ class Task:
         support: labelled images.
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> task.text.shape, task.support.bind({"x": ak.Pooled()}).x.shape
+    (torch.Size([5, 16]), torch.Size([10, 16]))
+
+    Or from features that are there already:
+
+    >>> import torch
+    >>> x, y, text = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(2, 4)
+    >>> ak.Task.from_arrays(support=(x, y), text=text, classnames=["cat", "dog"]).prompts
+    (('a photo of a cat.',), ('a photo of a dog.',))
     """
 
     backbone: Backbone

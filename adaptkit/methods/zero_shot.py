@@ -17,7 +17,20 @@ from adaptkit.methods.task import Task
 
 
 class ZeroShot(Method):
-    """Scaled cosine similarity between an image and each class's mean prompt embedding."""
+    """Scaled cosine similarity between an image and each class's mean prompt embedding.
+
+    A method that starts from the text extends it: ``self.text``, ``(C, D)``, is there after ``super().fit(task)``.
+
+    >>> import adaptkit as ak
+    >>> class Sharper(ak.ZeroShot):
+    ...     "Zero-shot logits, doubled."
+    ...
+    ...     def forward(self, batch):
+    ...         return 2 * self.zero_shot(batch.x)  # (B, C)
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.predict(ak.adapt(Sharper(), task), test).shape
+    torch.Size([60, 5])
+    """
 
     def support_needs(self) -> Mapping[str, Need]:
         """Nothing: it learns from no image."""

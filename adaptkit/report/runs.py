@@ -36,7 +36,22 @@ class Run:
 
 
 def read_results(*runs: Path | str) -> Table:
-    """Results of one or more runs, from the folders that they lie in: ``read_results("results/toy").frame()``."""
+    """Results of one or more runs, from the folders that they lie in: ``read_results("results/toy").frame()``.
+
+    Returns:
+        A table of all cells; accuracies are between 0 and 1 in its results, in percent where it is shown.
+
+    Raises:
+        ValueError: when a folder has no results, or two answer one cell differently.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import adaptkit as ak
+    >>> folder, (task, test) = Path(tempfile.mkdtemp()), ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.compare(task, test, ["zero-shot"])[0].save(folder / "one.json")  # as a run leaves one for each cell
+    >>> ak.read_results(folder)[0].method
+    'zero-shot'
+    """
     return Table([result for run in read_runs(runs) for result in run.results])
 
 

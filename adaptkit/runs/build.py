@@ -27,6 +27,13 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
 
     Raises:
         ValueError: for an unknown method or option, or a value of the wrong type, with what is allowed.
+
+    >>> import adaptkit as ak
+    >>> ak.method({"gda": {"alpha": 2.0}}, views=4).alpha
+    2.0
+    >>> ak.method("gda", alfa=2.0)
+    Traceback (most recent call last):
+    ValueError: an option of gda must be one of alpha, ...; got 'alfa'; did you mean 'alpha'?
     """
     if isinstance(spec, Method):
         if options:

@@ -45,6 +45,14 @@ class Classifier:
         classnames: C names, in the order of the logits.
         config: what `save_classifier` wrote about it.
         cache: where the features of pictures are kept; ``None`` without towers.
+
+    >>> import tempfile
+    >>> import adaptkit as ak
+    >>> folder, (task, test) = tempfile.mkdtemp(), ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.save_classifier(folder, ak.adapt(ak.method("gda"), task), task, backbone="toy:0")
+    >>> classifier = ak.load_classifier(folder)
+    >>> classifier(test).shape, classifier.classnames[0]
+    (torch.Size([60, 5]), 'cat')
     """
 
     method: Method

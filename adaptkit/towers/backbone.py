@@ -38,6 +38,13 @@ class Backbone:
         logit_bias: added to every logit (SigLIP); 0 elsewhere.
         vocabulary: digest of the tokenizer, part of the key of stored sentences.
         prefix: special tokens in front of a sentence's first word; 1 for CLIP's start-of-text, 0 for SigLIP.
+
+    >>> import torch, adaptkit as ak
+    >>> backbone = ak.load("toy", backbone="toy:0", shots=2, seed=1)[0].backbone
+    >>> x = ak.unit(backbone.encode_image(torch.zeros(3, 3, 32, 32)))  # (B, D)
+    >>> text = ak.unit(backbone.encode_text(["a photo of a cat.", "a photo of a dog."]))  # (C, D)
+    >>> backbone.logits(x, text).shape
+    torch.Size([3, 2])
     """
 
     model: nn.Module
@@ -153,7 +160,15 @@ class Backbone:
 def unit(x: Tensor) -> Tensor:
     """Scale the last axis to unit norm.
 
-    Where no gradient is asked for, rows that have it up to rounding stay as they are, bit for bit.
+    Where no gradient is asked for, rows that have it up to rounding stay as they are, bit for bit. Rows of zeros stay.
+
+    Args:
+        x: ``(..., D)``.
+
+    >>> import torch, adaptkit as ak
+    >>> ak.unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
     """
     if x.requires_grad:
         return F.normalize(x, dim=-1)

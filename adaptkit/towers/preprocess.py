@@ -42,6 +42,12 @@ class Preprocess:
         fit: ``"crop"`` resizes the shortest side to `edge` and crops the centre; ``"squash"`` ignores the aspect ratio.
         edge: length of the shortest side before the crop, pixels; 0 means `size`.
         resample: Pillow's filter.
+
+    >>> from PIL import Image
+    >>> import adaptkit as ak
+    >>> preprocess = ak.Preprocess(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    >>> preprocess(Image.new("RGB", (60, 40))).shape
+    torch.Size([3, 32, 32])
     """
 
     size: int

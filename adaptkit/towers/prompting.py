@@ -25,6 +25,16 @@ class Prompts:
         tokens: of the C sentences, with filler or initial words in the context's place.
         n: learned words.
         places: where they stand in each sentence, ``(C, n)``.
+
+    Raises:
+        ValueError: when a sentence is longer than the tower reads.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> prompts = ak.Prompts(task.backbone, task.classnames, n=4)
+    >>> context = prompts.start()  # (n, W): what is learned
+    >>> prompts.encode(context).shape  # (C, D), raw class embeddings
+    torch.Size([5, 16])
     """
 
     def __init__(
