@@ -20,9 +20,11 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.files import digest
 from adaptkit.methods.adapt import adapt, predict, retarget, trainable
+from adaptkit.methods.evaluation.classification import by_support, classification, hits, per_class
+from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
-from adaptkit.runs import metrics, streams
+from adaptkit.runs import streams
 from adaptkit.runs.evaluation_sets import EvaluationSet, among_classes, requested
 from adaptkit.runs.results import Result
 from adaptkit.towers import threads
@@ -118,14 +120,14 @@ def score(
         return
     names, prefix = tested.classnames or task.classnames, f"{tested.name}/" if tested.name else ""
     logits, labels = among_classes(answers, tested.images.labels.cpu(), tested.among)
-    right = logits.argmax(-1) == labels
-    shares = metrics.per_class(right, labels, logits.shape[1])
-    found = {prefix + k: v for k, v in metrics.classification(logits, labels).items()}
+    right = hits(logits, labels)
+    shares = per_class(right, labels, logits.shape[1])
+    found = {prefix + k: v for k, v in classification(logits, labels).items()}
     for name, rows in tested.parts.items():
-        found |= {f"{name}/{k}": v for k, v in metrics.classification(logits[rows], labels[rows]).items()}
+        found |= {f"{name}/{k}": v for k, v in classification(logits[rows], labels[rows]).items()}
     if bins and not tested.task and tested.among is None:
         counts = task.support.labels.bincount(minlength=len(names)).tolist()  # type: ignore[union-attr]
-        found |= {prefix + k: v for k, v in metrics.by_support(shares, counts, bins).items()}
+        found |= {prefix + k: v for k, v in by_support(shares, counts, bins).items()}
     record["metrics"] |= found
     among = range(len(names)) if tested.among is None else tested.among
     record["classes"][tested.name] = [(names[c], share) for c, share in zip(among, shares, strict=True)]
@@ -136,7 +138,7 @@ def detect(tests: Sequence[EvaluationSet], scores: Mapping[str, Tensor]) -> dict
     """How well scores tell the task's test images from those outside: set by set, and the mean over near and far."""
     found: dict[str, float] = {}
     for kind in ("near", "far"):
-        sets = [metrics.detection(scores[tests[0].name], scores[e.name]) for e in tests if e.outside == kind]
+        sets = [detection(scores[tests[0].name], scores[e.name]) for e in tests if e.outside == kind]
         names = [e.name for e in tests if e.outside == kind]
         for metric in sets[0] if sets else ():
             found[f"{kind}/{metric}"] = sum(values[metric] for values in sets) / len(sets)
