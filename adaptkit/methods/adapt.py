@@ -41,6 +41,7 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
         task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
     """
+    method.judge_by(task.kind)
     for child in method.children_methods():
         adapt(child, task, trainer=trainer).requires_grad_(False)
     method.train()
@@ -57,6 +58,29 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     if method.grid() and task.val is not None:
         tune(method, task.val)
     return method
+
+
+def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
+    """Let an adapted method learn the next task of a sequence; see `Method.extend`. Its hyperparameters stay.
+
+    Args:
+        method: adapted to the tasks before; it is changed and returned.
+        task: what it may learn from: all classes seen so far, and labelled images of the new ones.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+    """
+    for child in method.children_methods():
+        extend(child, task, trainer=trainer).requires_grad_(False)
+    method.train()
+    for child in method.children_methods():
+        child.eval()
+    bound = task.bind(method)
+    method.extend(bound)
+    method.to(task.support.device)
+    if trainable(method):
+        from adaptkit.methods.train import train
+
+        train(method, bound, trainer or {})
+    return method.eval()
 
 
 def retarget(method: Method, task: Task) -> Method:

@@ -7,11 +7,12 @@ from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.kinds import EVALUATIONS, evaluation
 from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
 from adaptkit.methods.task import Task
@@ -29,13 +30,17 @@ class Method(nn.Module):
     Attributes:
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
-        output: ``"logits"``, ``(B, C)``, or ``"score"``, ``(B,)``, higher for in-distribution.
+        output: ``"logits"``, ``(B, C)`` (or what the kind of the task asks for), or ``"score"``, ``(B,)``, higher for
+            in-distribution.
+        answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
     """
 
     scope: ClassVar[Literal["sample", "stream", "set"]] = "sample"
     output: ClassVar[Literal["logits", "score"]] = "logits"
+    answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
+    _kind = ""
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -44,6 +49,8 @@ class Method(nn.Module):
         """Make the annotations hyperparameters."""
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        if not isinstance(cls.answers, tuple) or not cls.answers or not set(cls.answers) <= {*EVALUATIONS}:
+            raise TypeError(f"{cls.__name__}.answers must be a tuple of {', '.join(EVALUATIONS)}; got {cls.answers!r}")
         for f in fields(cls):
             if f.name in RESERVED:
                 raise TypeError(f"an option must not be named like an attribute of Method; got {cls.__name__}.{f.name}")
@@ -71,7 +78,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define fit(task)")
 
     def forward(self, batch: Images) -> Tensor:
-        """Answer a batch: ``(B, C)`` logits, or ``(B,)`` scores."""
+        """Answer a batch: ``(B, C)`` logits, ``(B,)`` scores, or what the kind of its task asks for."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch)")
 
     def replay(self, stream: Images) -> Tensor:
@@ -79,8 +86,27 @@ class Method(nn.Module):
         return torch.cat([self(stream[i : i + 1]) for i in range(len(stream))])
 
     def loss(self, batch: Images) -> Tensor:
-        """Training loss on support rows, a scalar. Override for anything but cross-entropy."""
-        return F.cross_entropy(self.forward(batch), batch.labels)  # type: ignore[arg-type]
+        """Training loss on support rows, a scalar. Override for anything but that of the task's kind.
+
+        That is cross-entropy for classification; see `adaptkit.methods.evaluation`.
+        """
+        return self.evaluation.loss(self.forward(batch), batch.targets)  # type: ignore[arg-type]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What its answers are worth: by the kind of the task it adapted to, before that the first that it answers."""
+        return evaluation(self._kind or self.answers[0])
+
+    def judge_by(self, kind: str) -> None:
+        """Set the kind of task that it adapts to.
+
+        Raises:
+            ValueError: when that is none it answers.
+        """
+        if kind not in self.answers:
+            known = " or ".join(self.answers)
+            raise ValueError(f"methods must answer {kind} here; got {type(self).__name__}, which answers {known}")
+        self._kind = kind
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""
@@ -93,6 +119,16 @@ class Method(nn.Module):
         """
         if self.support_needs():
             raise ValueError(f"methods must be able to answer for other classes here; got {type(self).__name__}")
+        self.fit(task)
+
+    def extend(self, task: Task) -> None:
+        """Learn the next task of a sequence, and answer for the classes of `task` from then on.
+
+        Those are all classes seen so far, in their order; only the new ones, which are the last, have labelled images.
+        What learned nothing from images is fitted again. What did must say here how it learns more.
+        """
+        if self.support_needs():
+            raise ValueError(f"methods must define extend(task) to learn another task; got {type(self).__name__}")
         self.fit(task)
 
     def grid(self) -> Mapping[str, Sequence[float]]:
@@ -132,5 +168,5 @@ class Method(nn.Module):
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
 
 
-RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "exempt"}
+RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "answers", "exempt"}
 """Names that options cannot have."""

@@ -42,6 +42,7 @@ class Task:
         support: labelled images.
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
+        kind: what is asked about an image; see `Splits.kind`.
     """
 
     backbone: Backbone
@@ -51,6 +52,7 @@ class Task:
     support: Images
     val: Images | None = None
     pool: Images | None = None
+    kind: str = "classification"
 
     @cached_property
     def text_per_prompt(self) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 
@@ -45,6 +46,15 @@ class Evaluation:
     def per_class(self, answers: Tensor, targets: Tensor) -> list[float | None]:
         """A number between 0 and 1 for each class, ``None`` where it has no item; empty where a kind has no classes."""
         return []
+
+    def strata(self, targets: Tensor) -> Tensor:
+        """Whole numbers, ``(N,)``, in place of class ids for who draws so many items of each class.
+
+        Of items with several labels the first counts; those with none are a class of their own.
+        """
+        if targets.dim() == 1:
+            return targets
+        return torch.where(targets.bool().any(-1), targets.argmax(-1), targets.shape[-1])
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Whether both have shapes of this kind; their lengths are equal."""

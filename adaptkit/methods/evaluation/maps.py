@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,6 +54,10 @@ class Maps(Evaluation):
             "aupro": region_overlap(maps, masks),
         }
 
+    def strata(self, targets: Tensor) -> Tensor:
+        """Whether masks have an anomalous pixel, ``(N,)`` of 0 and 1."""
+        return targets.flatten(1).any(1).long()
+
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Maps and masks of one size."""
         return answers.dim() == 3 and answers.shape == targets.shape and answers[0].numel() > 0
@@ -91,8 +94,3 @@ def region_overlap(maps: np.ndarray, masks: np.ndarray, limit: float = LIMIT) ->
     inside = false <= limit
     x, y = np.append(false[inside], limit), np.append(overlap[inside], at_limit)
     return float(np.clip(np.trapezoid(y, x) / limit, 0.0, 1.0))
-
-
-def marked(masks: Tensor) -> Tensor:
-    """Whether each of ``(N, H, W)`` masks has an anomalous pixel, ``(N,)`` of 0 and 1."""
-    return masks.flatten(1).any(1).to(torch.long)
