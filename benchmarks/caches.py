@@ -91,7 +91,7 @@ def tip_x(size: Size) -> Row:
     first = (len(cells) // 3) // len(gammas) * len(gammas)
     plain, answers = timed(lambda: line(*cells[first][:2], gammas))
     for i, answer in enumerate(answers):
-        model.set(dict(zip(model.grid(), cells[first + i], strict=True)))
+        model.refit(dict(zip(model.grid(), cells[first + i], strict=True)))
         if i % 10 == 0:
             logits = predict(model, bound.val)
             ensure_count(int(search.correct.flatten()[first + i]), logits, labels, 2e-4, f"cell {cells[first + i]}")

@@ -18,6 +18,7 @@ from torch import nn
 from adaptkit import Method, Schedule, ZeroShot, adapt, method, predict
 from adaptkit.features.cache import FeatureCache
 from adaptkit.io.values import default
+from adaptkit.methods.adapt import tune
 from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS, check, toy_backbone
 
@@ -89,12 +90,39 @@ def count_all(method, stream):
     return honest(method, stream) / (method.seen + 1 + torch.arange(len(stream)))[:, None]
 
 
+def ridge(method, penalty):
+    """Weights towards labels, ``(C, D)``, of a ridge regression."""
+    x, y = method.x.double(), F.one_hot(method.labels, 5).double()
+    return torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y).T.float()
+
+
+def fit_ridge(method, task):
+    method.x, method.labels = nn.Buffer(task.support.x), nn.Buffer(task.support.labels)
+    method.weight = nn.Buffer(ridge(method, method.penalty))
+
+
+def refit_ridge(method, values):
+    Method.refit(method, values)
+    method.weight.copy_(ridge(method, method.penalty))
+
+
+def refit_and_forget(method, values):
+    Method.refit(method, values)
+    method.weight.copy_(ridge(method, 1.0))
+
+
 COUNTED = {"scope": "stream", "fit": lambda method, task: method.register_buffer("seen", torch.zeros(()))}
 TILTED = {
     "__annotations__": {"tilt": float},
     "tilt": 1.0,
     "grid": lambda method: {"tilt": (0.5, 1.0)},
     "forward": lambda method, batch: honest(method, batch) * method.tilt,
+}
+RIDGE = {
+    "__annotations__": {"penalty": float},
+    "penalty": 1.0,
+    "grid": lambda method: {"penalty": (0.01, 0.1, 1.0, 10.0)},
+    "support_needs": Method.support_needs,
 }
 READS_SUPPORT = {"support_needs": Method.support_needs}
 TRAINED = {**READS_SUPPORT, "__annotations__": {"schedule": Schedule}, "schedule": Schedule(steps=2)}
@@ -174,6 +202,18 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
         ("sweep_matches_forward", "cell 1 of Sweeps's sweep: outputs differ"),
     ),
     (
+        culprit("Ridge", lambda m, batch: 9 * batch.x @ m.weight.T, fit_ridge, **RIDGE),
+        ("grid_reaches_answers", r"Ridge's fit reads 'penalty', which its grid searches; override refit\(values\)"),
+    ),
+    (
+        culprit("Deaf", lambda m, batch: 9 * batch.x @ m.weight.T, fit_ridge, refit=refit_and_forget, **RIDGE),
+        ("grid_reaches_answers", "Deaf answers otherwise once it is refitted|Deaf's fit reads 'penalty'"),
+    ),
+    (
+        culprit("Idles", **{**TILTED, "forward": honest}),
+        ("grid_reaches_answers", "Idles answers the same for all values of 'tilt'; take it out of the grid"),
+    ),
+    (
         culprit("Hurries", replay=lambda m, stream: honest(m, stream) * 1.001, scope="stream"),
         ("replay_matches_forward", "Hurries's replay of 20 images: outputs differ"),
     ),
@@ -244,11 +284,26 @@ def test_a_declared_exemption_is_honoured(sandbox):
 
 
 def test_a_method_that_keeps_the_rules_passes(sandbox):
-    assert not failures(culprit("Honest", **TILTED), sandbox), "the checks must not fail a method that breaks no rule"
+    answer = {"forward": lambda m, batch: 9 * batch.x @ m.weight.T, "fit": fit_ridge}
+    for made in (culprit("Honest", **TILTED), culprit("Ridge", **answer, refit=refit_ridge, **RIDGE)):
+        assert not failures(made, sandbox), "the checks must not fail a method that breaks no rule"
+
+
+def test_the_answers_are_those_of_the_penalty_on_record(toy):
+    task, _ = toy
+    made = adapt(culprit("Ridge", lambda m, b: b.x @ m.weight.T, fit_ridge, refit=refit_ridge, **RIDGE)(), task)
+    assert torch.equal(made.weight, ridge(made, made.penalty)), "the weights must be those of the penalty chosen"
+    found = tune(made, task.val)
+    weights = [ridge(made, penalty) for penalty in made.grid()["penalty"]]
+    val = task.val.bind(made.needs())
+    right = [int((val.x @ weight.T).argmax(-1).eq(val.labels).sum()) for weight in weights]
+    assert found.correct.tolist() == right, "every cell must count the answers of its own penalty"
+    assert made.penalty == made.grid()["penalty"][right.index(max(right))], "and the best must be kept"
 
 
 @pytest.mark.parametrize(
-    "name", ["forward", "train", "type", "half", "training", "scope", "exempt", "fit", "needs", "loss", "grid", "set"]
+    "name",
+    ["forward", "train", "type", "half", "training", "scope", "exempt", "fit", "needs", "loss", "grid", "set", "refit"],
 )
 def test_an_option_named_like_an_attribute_of_a_method_is_an_error(name):
     with pytest.raises(TypeError, match=rf"must not be named like an attribute of Method; got Bad\.{name}"):

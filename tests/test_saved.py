@@ -56,6 +56,8 @@ def test_every_method_answers_bit_for_bit_as_before_it_was_saved(name, small, tm
     assert {file.name for file in (tmp_path / name).iterdir()} == FILES, "the folder must hold these three files"
     held, kept = load_file(tmp_path / name / "model.safetensors"), made.state_dict()
     assert all(torch.equal(held[key], kept[key]) for key in kept), "the tensors must be those of the state_dict"
+    loaded = again.method.state_dict()
+    assert all(loaded[key].stride() == kept[key].stride() for key in kept), "and lie in memory as before"
     assert not any(p.requires_grad for p in again.method.parameters()), "what is loaded must be frozen"
     scope = {"sample": "answered alone", "stream": "the images before it", "set": "answered together"}[made.scope]
     assert scope in (tmp_path / name / "README.md").read_text(), "the card must say what an answer depends on"

@@ -13,6 +13,7 @@ from torch import Tensor
 from adaptkit.features.items import Array, Images
 from adaptkit.methods.method import Method
 from adaptkit.methods.search import count
+from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
 
 
@@ -55,6 +56,7 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
 
         train(method, bound, trainer or {})
     method.eval()
+    settle(method)
     if method.grid() and task.val is not None:
         tune(method, task.val)
     return method
@@ -93,7 +95,9 @@ def retarget(method: Method, task: Task) -> Method:
         m.retarget(task.bind(m))
 
     turn(method)
-    return method.to(task.support.device).eval()
+    method.to(task.support.device).eval()
+    settle(method)
+    return method
 
 
 @torch.no_grad()  # not inference_mode: test-time methods take gradients inside
@@ -119,6 +123,13 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
 
 
 @torch.no_grad()
+def refit(method: Method, values: Mapping[str, float]) -> None:
+    """Set hyperparameters of an adapted method; it answers as if it had been made with them. See `Method.refit`."""
+    method.refit(values)
+    settle(method)
+
+
+@torch.no_grad()
 def tune(method: Method, val: Images) -> Search:
     """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins."""
     grid = method.grid()
@@ -128,7 +139,7 @@ def tune(method: Method, val: Images) -> Search:
     correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.labels)
     cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
     best = dict(zip(grid, cell, strict=True))
-    method.set(best)
+    refit(method, best)  # so that the answers are those of the values on record
     return Search(best, correct, len(val))
 
 
@@ -136,7 +147,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     """The logits of `val` at every cell of the grid, in order."""
     grid = method.grid()
     for cell in itertools.product(*grid.values()):
-        method.set(dict(zip(grid, cell, strict=True)))
+        refit(method, dict(zip(grid, cell, strict=True)))
         yield predict(method, val)
 
 

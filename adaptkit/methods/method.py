@@ -132,7 +132,7 @@ class Method(nn.Module):
         self.fit(task)
 
     def grid(self) -> Mapping[str, Sequence[float]]:
-        """Hyperparameters that only `forward` reads, with the values to try on the validation set.
+        """Hyperparameters, with the values to try on the validation set; those that `fit` reads need a `refit`.
 
         The last varies fastest; of equally good cells the first wins.
         """
@@ -147,9 +147,18 @@ class Method(nn.Module):
         return None
 
     def set(self, values: Mapping[str, float]) -> None:
-        """Set hyperparameters by name."""
+        """Set hyperparameters by name, and nothing else; `refit` is for a method that is adapted."""
         for name, value in values.items():
             setattr(self, name, value)
+
+    def refit(self, values: Mapping[str, float]) -> None:
+        """Set hyperparameters of an adapted method, and solve again what depends on them.
+
+        Every cell of the grid is answered after this, and the best is kept by it. Override where `fit` reads what the
+        grid searches: call ``super().refit(values)``, then solve again from what `fit` kept, copying into its buffers.
+        What is trained stays as it was trained, with the values the method was made with.
+        """
+        self.set(values)
 
     def __call__(self, batch: Images) -> Tensor:
         """Answer a batch, read under this method's own names."""

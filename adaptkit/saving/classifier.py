@@ -21,6 +21,7 @@ from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest
 from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
+from adaptkit.methods.settle import laid_out
 from adaptkit.methods.task import NoTowers, Task
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
@@ -89,6 +90,24 @@ def save_classifier(
     folder = vacant(Path(folder))
     if bool(backbone) == isinstance(task.backbone, NoTowers):
         raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {backbone!r}")
+    said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
+    config, data = _described(method, task, backbone, said)
+    written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in written.items():
+            atomic_write(folder / name, content)
+        again = load_classifier(folder, device=torch.device(task.support.device).type)
+        _ensure_answers(again, method, test)
+        atomic_write(folder / CARD, model_card(method, config).encode())
+    except BaseException:
+        for name in written:
+            (folder / name).unlink(missing_ok=True)
+        raise
+
+
+def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
     node, tensors = state.dump(method, task.backbone)
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}
@@ -96,31 +115,23 @@ def save_classifier(
         "format": CONFIG_FORMAT,
         "adaptkit": __version__,
         "options": repr(method),
-        "backbone": backbone,
-        "towers": {backbone: identity(task.backbone), **{name: identity(pick_backbone(name)) for name in second}},
+        "backbone": name,
+        "towers": {name: identity(task.backbone), **{other: identity(pick_backbone(other)) for other in second}},
         "classnames": task.classnames,
         "prompts": task.prompts,
-        "protocol": dict(protocol or {}),
-        "source": source,
-        "tested": _tested(method, test),
+        **said,
         "sha256": digest(data),
         "method": node,
     }
-    written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        for name, content in written.items():
-            atomic_write(folder / name, content)
-        again = load_classifier(folder, device=torch.device(task.support.device).type)
-        if test is not None:
-            rows = test[:ASKED_AGAIN]
-            if not torch.allclose(predict(method, rows), again(rows), rtol=1e-4, atol=1e-4):  # some GPUs' sums vary
-                raise ValueError(f"{type(method).__name__} must answer as before when it is loaded; it does not")
-        atomic_write(folder / CARD, model_card(method, config).encode())
-    except BaseException:
-        for name in written:
-            (folder / name).unlink(missing_ok=True)
-        raise
+    return config, data
+
+
+def _ensure_answers(again: Classifier, method: Method, test: Images | None) -> None:
+    """Refuse a classifier that does not answer the first test images as the method does."""
+    if test is not None:
+        rows = test[:ASKED_AGAIN]
+        if not torch.allclose(predict(method, rows), again(rows), rtol=1e-4, atol=1e-4):  # some GPUs' sums vary
+            raise ValueError(f"{type(method).__name__} must answer as before when it is loaded; it does not")
 
 
 def vacant(folder: Path) -> Path:
@@ -146,7 +157,8 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
         config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
         if config["format"] != CONFIG_FORMAT or config["sha256"] != digest(data):
             raise ValueError(f"format {config['format']}, or tensors of another classifier")
-        tensors, towers, protocol = read_tensors(data), config["towers"], config["protocol"]
+        tensors = {key: laid_out(tensor) for key, tensor in read_tensors(data).items()}
+        towers, protocol = config["towers"], config["protocol"]
         name, classnames, node = config["backbone"], tuple(config["classnames"]), config["method"]
         alone = None if name else NoTowers(**towers[name])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -23,57 +23,79 @@ def model_card(method: Method, config: Mapping[str, Any]) -> str:
         method: as adapted.
         config: of the saved classifier.
     """
-    name, names, protocol = type(method).__name__, config["classnames"], config["protocol"]
-    doc, dataset, tested = module_doc(type(method)), protocol.get("dataset", "features"), config["tested"]
+    lines = [*_head(method, config), *_use(method), *_origin(config)]
+    return "\n".join(lines)
+
+
+def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
+    """Front matter, what it is, and how good."""
+    names, doc = config["classnames"], module_doc(type(method))
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     answer = "logits, one a class" if method.output == "logits" else "a score, higher for in-distribution"
+    return [
+        "---",
+        "library_name: adaptkit",
+        "pipeline_tag: image-classification",
+        "---",
+        "",
+        f"# {type(method).__name__}, {config['protocol'].get('dataset', 'features')}",
+        "",
+        f"{first_sentence(doc)}. {source(doc)}.",
+        "",
+        f"- answers with {answer}",
+        f"- {len(names)} classes: {', '.join(names[:SHOWN])}{more}",
+        f"- accuracy: {_accuracy(config)}",
+        f"- images it learned from: {config['source'] or 'not stated'}",
+        "",
+    ]
+
+
+def _accuracy(config: Mapping[str, Any]) -> str:
+    """Accuracy in words, and what takes from its worth."""
+    tested = config["tested"]
+    if not tested:
+        return "not measured"
+    words = f"{100 * tested['accuracy']:.1f} % of {tested['images']} test images"
+    chosen = config["protocol"].get("select") == "oracle"
+    return f"{words}, on which its hyperparameters were chosen" if chosen else words
+
+
+def _use(method: Method) -> list[str]:
+    """How to ask it."""
+    return [
+        "## Use",
+        "",
+        "```bash",
+        "adaptkit predict THIS_FOLDER photos --out labels.csv",
+        "```",
+        "",
+        "```python",
+        "import adaptkit as ak",
+        "",
+        'classifier = ak.load_classifier("THIS_FOLDER")',
+        'logits = classifier(["photo.jpg"])  # paths, images in memory, or features (N, D)',
+        "```",
+        "",
+        f"{SCOPES[method.scope]} The backbone is not in this folder; it is loaded by its name, and must be the one "
+        "adapted. `model.safetensors` may hold features of the images it learned from.",
+        "",
+    ]
+
+
+def _origin(config: Mapping[str, Any]) -> list[str]:
+    """How it was adapted, and to which towers."""
     how = {
         "backbone": config["backbone"] or "none: it was adapted to features",
-        **protocol,
+        **config["protocol"],
         "adaptkit": config["adaptkit"],
     }
     towers = [f"- `{tower}`: {t['fingerprint']}" for tower, t in config["towers"].items() if "fingerprint" in t]
-    accuracy = f"{100 * tested['accuracy']:.1f} % of {tested['images']} test images" if tested else "not measured"
-    if tested and protocol.get("select") == "oracle":
-        accuracy += ", on which its hyperparameters were chosen"
-    return "\n".join(
-        [
-            "---",
-            "library_name: adaptkit",
-            "pipeline_tag: image-classification",
-            "---",
-            "",
-            f"# {name}, {dataset}",
-            "",
-            f"{first_sentence(doc)}. {source(doc)}.",
-            "",
-            f"- answers with {answer}",
-            f"- {len(names)} classes: {', '.join(names[:SHOWN])}{more}",
-            f"- accuracy: {accuracy}",
-            f"- images it learned from: {config['source'] or 'not stated'}",
-            "",
-            "## Use",
-            "",
-            "```bash",
-            "adaptkit predict THIS_FOLDER photos --out labels.csv",
-            "```",
-            "",
-            "```python",
-            "import adaptkit as ak",
-            "",
-            'classifier = ak.load_classifier("THIS_FOLDER")',
-            'logits = classifier(["photo.jpg"])  # paths, images in memory, or features (N, D)',
-            "```",
-            "",
-            f"{SCOPES[method.scope]} The backbone is not in this folder; it is loaded by its name, and must be the one "
-            "adapted. `model.safetensors` may hold features of the images it learned from.",
-            "",
-            "## How it was adapted",
-            "",
-            f"`{config['options']}`",
-            "",
-            *(f"- {key}: {value}" for key, value in how.items() if value not in (None, [], {}, ())),
-            "",
-            *(["Fingerprints:", "", *towers, ""] if towers else []),
-        ]
-    )
+    return [
+        "## How it was adapted",
+        "",
+        f"`{config['options']}`",
+        "",
+        *(f"- {key}: {value}" for key, value in how.items() if value not in (None, [], {}, ())),
+        "",
+        *(["Fingerprints:", "", *towers, ""] if towers else []),
+    ]

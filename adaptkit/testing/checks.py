@@ -18,6 +18,7 @@ from adaptkit.features.items import Images
 from adaptkit.methods.adapt import accuracy, adapt, predict, trainable
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
+from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
 from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward
 
@@ -185,6 +186,7 @@ CHECKS: dict[str, Check] = {
         every_parameter_learns,
         works_with_one_shot,
         sweep_matches_forward,
+        grid_reaches_answers,
         replay_matches_forward,
         beats_chance,
     )

@@ -49,7 +49,7 @@ def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
             copy.deepcopy(method),
         )
         for i in range(0, len(cells), 1 + len(cells) // 50):  # a grid may have hundreds
-            slow.set(dict(zip(grid, cells[i], strict=True)))
+            slow.refit(dict(zip(grid, cells[i], strict=True)))
             same(fast[i], predict(slow, rows), f"cell {i} of {name}'s sweep", 1e-5)
 
 

@@ -55,8 +55,8 @@ class ProKeR(ZeroShot):
             )
         self.coefficients = nn.Buffer(self.solve(self.system(self.beta), self.lam))
 
-    def set(self, values):
-        super().set(values)
+    def refit(self, values):
+        super().refit(values)
         self.coefficients.copy_(self.solve(self.system(self.beta), self.lam))
 
     def lift(self, x, beta):

@@ -70,8 +70,10 @@ class TIMO(ZeroShot):
         weight = len(scatter) * torch.cholesky_solve(means.T, torch.linalg.cholesky(scatter + ridge)).T
         return weight.to(self.text), (-0.5 * (weight * means).sum(-1)).to(self.text)
 
-    def set(self, values):
-        super().set(values)
+    def refit(self, values):
+        super().refit(values)
+        if "gamma" in values:
+            self.guided.copy_(self.guide(self.gamma))
         if "beta" in values:
             for buffer, value in zip((self.weight, self.bias), self.gaussian(self.beta), strict=True):
                 buffer.copy_(value)

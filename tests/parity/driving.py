@@ -37,9 +37,9 @@ def same_counts(golden, key, model, val, search, room):
     assert want.shape == search.correct.shape, f"the grid must have shape {tuple(want.shape)}"
     off = (want - search.correct).abs().flatten()
     for i in off.nonzero().flatten().tolist():
-        model.set(dict(zip(model.grid(), cells[i], strict=True)))
+        model.refit(dict(zip(model.grid(), cells[i], strict=True)))
         best = predict(model, val).topk(2).values
         ties = int((best[:, 0] - best[:, 1] < room).sum())
         assert off[i] <= ties, f"{golden.name}: {key} is off by {off[i]:.3g} at {cells[i]}, where {ties} are near-ties"
-    model.set(search.values)
+    model.refit(search.values)
     golden.seen[key] = float(off.max())

@@ -204,11 +204,11 @@ def same_counts(golden, key, model, images, correct):
     room = 2 * golden.meta["fp32_vs_fp64_of_the_reference"]["best_logits"]["max_abs_diff"]
     chosen = {name: getattr(model, name) for name in model.grid()}
     for i, j in (want != correct).nonzero().tolist():
-        model.set(dict(zip(model.grid(), (cells[0][i], cells[1][j]), strict=True)))
+        model.refit(dict(zip(model.grid(), (cells[0][i], cells[1][j]), strict=True)))
         best = predict(model, images).topk(2).values
         ties, off = int((best[:, 0] - best[:, 1] < room).sum()), abs(want[i, j] - correct[i, j])
         assert off <= ties, (
             f"{golden.name}: {key} is off by {off:.3g} in cell {i, j}, where {ties} images are near-ties"
         )
-    model.set(chosen)
+    model.refit(chosen)
     golden.equal(key, want)
