@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.search import count
 from adaptkit.methods.settle import settle
@@ -23,7 +24,7 @@ class Search:
 
     Attributes:
         values: the cell that was chosen.
-        correct: right answers in each cell, shaped like the grid.
+        correct: right answers in each cell, shaped like the grid; for other kinds than classification the objective.
         total: validation images.
     """
 
@@ -82,7 +83,9 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
         from adaptkit.methods.train import train
 
         train(method, bound, trainer or {})
-    return method.eval()
+    method.eval()
+    settle(method)
+    return method
 
 
 def retarget(method: Method, task: Task) -> Method:
@@ -131,12 +134,19 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 
 @torch.no_grad()
 def tune(method: Method, val: Images) -> Search:
-    """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins."""
+    """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
+
+    Best is by the objective of the method's `evaluation`; for classification right answers are counted.
+    """
     grid = method.grid()
     val = val.bind(method.needs()).load()
-    if val.labels is None or not len(val):
+    if val.targets is None or not len(val):
         raise ValueError(f"validation images must be labelled and at least one; got {val}")
-    correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.labels)
+    if method.evaluation.kind == "classification":
+        correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.targets)
+    else:
+        worth = [method.evaluation.objective(answers, val.targets) for answers in cell_by_cell(method, val.blind())]
+        correct = torch.tensor(worth, dtype=torch.double).view([len(values) for values in grid.values()])
     cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
     best = dict(zip(grid, cell, strict=True))
     refit(method, best)  # so that the answers are those of the values on record
@@ -152,10 +162,10 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
 
 
 def accuracy(method: Method, images: Images) -> float:
-    """Share of right answers, between 0 and 1."""
+    """Share of right answers among classes, between 0 and 1."""
     if images.labels is None:
         raise ValueError("images must have labels to measure accuracy; got none")
-    return float((predict(method, images).argmax(-1) == images.labels).double().mean())
+    return float(evaluation("classification").right(predict(method, images), images.labels).double().mean())
 
 
 def trainable(method: Method) -> int:
