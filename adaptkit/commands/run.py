@@ -6,9 +6,9 @@ from argparse import Namespace
 
 from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.text import columns
+from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.report.scores import heading
 from adaptkit.report.table import Table
-from adaptkit.runs.metrics import KINDS
 
 
 def command(options: Namespace) -> int:

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from adaptkit.features.items import Source
 
 
@@ -50,6 +54,9 @@ class Splits:
         domains: further test sets with the same classes, by name.
         templates: the dataset's own prompt templates; the class name replaces ``{}``.
         source: where the images come from and under which licence.
+        kind: what is asked about an item: ``"classification"``, ``"multi-label"``, ``"ranking"``, ``"maps"`` or
+            ``"ordinal"``; see `adaptkit.methods.evaluation`. Sources of other kinds than classification may have
+            ``targets``, one row an item, in place of ``labels``.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -65,3 +72,10 @@ class Splits:
     domains: Mapping[str, Source] = field(default_factory=dict)
     templates: tuple[str, ...] = ("a photo of a {}.",)
     source: str = ""
+    kind: str = "classification"
+
+
+def targets_of(source: Source) -> Tensor:
+    """What answers to a source's items are compared with, ``(N, ...)`` whole numbers: its ``targets`` or labels."""
+    given = getattr(source, "targets", None)
+    return torch.as_tensor(np.asarray(source.labels if given is None else given)).long()

@@ -51,7 +51,8 @@ class Images:
     """Some images. Each need a method declares is an attribute: ``images.x`` is ``(N, ...)``, read when asked for.
 
     Attributes:
-        labels: ``(N,)`` class ids, or ``None`` where a method must not see them.
+        labels: ``(N,)`` class ids, or ``None`` where a method must not see them; for other kinds than classification
+            the `targets`, which are the same tensor.
 
     >>> import torch, adaptkit as ak
     >>> images = ak.Images.from_arrays(torch.randn(6, 4), labels=[0, 1, 2, 0, 1, 2])
@@ -70,6 +71,11 @@ class Images:
         self.rows, self.index, self.labels, self.needs, self.device = rows, index, labels, dict(needs or {}), device
         if labels is not None:
             self.labels = labels.to(device)
+
+    @property
+    def targets(self) -> Tensor | None:
+        """What an answer is compared with, N rows: for classification the labels; see `adaptkit.methods.evaluation`."""
+        return self.labels
 
     def __len__(self) -> int:
         return len(self.index)
@@ -118,7 +124,7 @@ class Images:
         Args:
             x: ``(N, D)`` features; ``(N, V, D)`` with views, of which the first also serves as the plain image;
                 ``(N, 3, H, W)`` preprocessed pixels; or a mapping from the names a method reads to such arrays.
-            labels: ``(N,)`` class ids, from 0.
+            labels: ``(N,)`` class ids, or whole numbers of another shape for other kinds than classification.
 
         Raises:
             ValueError: when arrays, or arrays and labels, are not of one length.

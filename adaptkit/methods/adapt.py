@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.search import count
 from adaptkit.methods.settle import settle
@@ -23,7 +24,7 @@ class Search:
 
     Attributes:
         values: the cell that was chosen.
-        correct: right answers in each cell, shaped like the grid.
+        correct: right answers in each cell, shaped like the grid; for other kinds than classification the objective.
         total: validation images.
     """
 
@@ -51,6 +52,7 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     >>> ak.predict(gda, test).shape
     torch.Size([60, 5])
     """
+    method.set_kind(task.kind)
     for child in method.children_methods():
         adapt(child, task, trainer=trainer).requires_grad_(False)
     method.train()
@@ -67,6 +69,31 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     settle(method)
     if method.grid() and task.val is not None:
         tune(method, task.val)
+    return method
+
+
+def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
+    """Let an adapted method learn the next task of a sequence; see `Method.extend`. Its hyperparameters stay.
+
+    Args:
+        method: adapted to the tasks before; it is changed and returned.
+        task: what it may learn from: all classes seen so far, and labelled images of the new ones.
+        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+    """
+    for child in method.children_methods():
+        extend(child, task, trainer=trainer).requires_grad_(False)
+    method.train()
+    for child in method.children_methods():
+        child.eval()
+    bound = task.bind(method)
+    method.extend(bound)
+    method.to(task.support.device)
+    if trainable(method):
+        from adaptkit.methods.train import train
+
+        train(method, bound, trainer or {})
+    method.eval()
+    settle(method)
     return method
 
 
@@ -130,6 +157,8 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 def tune(method: Method, val: Images) -> Search:
     """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
 
+    Best is by the objective of the method's `evaluation`; for classification right answers are counted.
+
     `adapt` does so with ``task.val``. A method whose `grid` is empty stays as it is.
 
     Args:
@@ -151,9 +180,13 @@ def tune(method: Method, val: Images) -> Search:
     """
     grid = method.grid()
     val = val.bind(method.needs()).load()
-    if val.labels is None or not len(val):
+    if val.targets is None or not len(val):
         raise ValueError(f"validation images must be labelled and at least one; got {val}")
-    correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.labels)
+    if method.evaluation.kind == "classification":
+        correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.targets)
+    else:
+        worth = [method.evaluation.objective(answers, val.targets) for answers in cell_by_cell(method, val.blind())]
+        correct = torch.tensor(worth, dtype=torch.double).view([len(values) for values in grid.values()])
     cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
     best = dict(zip(grid, cell, strict=True))
     refit(method, best)  # so that the answers are those of the values on record
@@ -169,7 +202,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
 
 
 def accuracy(method: Method, images: Images) -> float:
-    """Share of right answers, between 0 and 1.
+    """Share of right answers among classes, between 0 and 1.
 
     Args:
         method: adapted; of logits, not of scores.
@@ -185,7 +218,7 @@ def accuracy(method: Method, images: Images) -> float:
     """
     if images.labels is None:
         raise ValueError("images must have labels to measure accuracy; got none")
-    return float((predict(method, images).argmax(-1) == images.labels).double().mean())
+    return float(evaluation("classification").right(predict(method, images), images.labels).double().mean())
 
 
 def trainable(method: Method) -> int:

@@ -7,11 +7,12 @@ from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.kinds import EVALUATIONS, evaluation
 from adaptkit.methods.ops import as_queries
 from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
@@ -30,7 +31,9 @@ class Method(nn.Module):
     Attributes:
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
-        output: ``"logits"``, ``(B, C)``, or ``"score"``, ``(B,)``, higher for in-distribution.
+        output: ``"logits"``, ``(B, C)`` (or what the kind of the task asks for), or ``"score"``, ``(B,)``, higher for
+            in-distribution.
+        answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
 
     >>> import torch, adaptkit as ak
@@ -53,7 +56,9 @@ class Method(nn.Module):
 
     scope: ClassVar[Literal["sample", "stream", "set"]] = "sample"
     output: ClassVar[Literal["logits", "score"]] = "logits"
+    answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
+    _kind = ""
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -62,6 +67,8 @@ class Method(nn.Module):
         """Make the annotations hyperparameters."""
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
+        if not isinstance(cls.answers, tuple) or not cls.answers or not set(cls.answers) <= {*EVALUATIONS}:
+            raise TypeError(f"{cls.__name__}.answers must be a tuple of {', '.join(EVALUATIONS)}; got {cls.answers!r}")
         for f in fields(cls):
             if f.name in RESERVED:
                 raise TypeError(f"an option must not be named like an attribute of Method; got {cls.__name__}.{f.name}")
@@ -89,7 +96,7 @@ class Method(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define fit(task)")
 
     def forward(self, batch: Images) -> Tensor:
-        """Answer a batch: ``(B, C)`` logits, or ``(B,)`` scores."""
+        """Answer a batch: ``(B, C)`` logits, ``(B,)`` scores, or what the kind of its task asks for."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(batch)")
 
     def replay(self, stream: Images) -> Tensor:
@@ -97,12 +104,30 @@ class Method(nn.Module):
         return torch.cat([self(stream[i : i + 1]) for i in range(len(stream))])
 
     def loss(self, batch: Images) -> Tensor:
-        """Training loss on support rows, a scalar: the mean cross-entropy of `forward`, nats. Override for any other.
+        """Training loss on support rows, a scalar; override for any but that of the task's kind.
 
-        Where the support is read in views and a query is not, each step shows `forward` one view of each image, drawn
-        anew, under the query's name.
+        For classification that is the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Where
+        the support is read in views and a query is not, each step shows `forward` one view of each image, drawn anew,
+        under the query's name.
         """
-        return F.cross_entropy(self.forward(as_queries(batch, self.needs())), batch.labels)  # type: ignore[arg-type]
+        answers = self.forward(as_queries(batch, self.needs()))
+        return self.evaluation.loss(answers, batch.targets)  # type: ignore[arg-type]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What its answers are worth: by the kind of the task it adapted to, before that the first that it answers."""
+        return evaluation(self._kind or self.answers[0])
+
+    def set_kind(self, kind: str) -> None:
+        """Set the kind of task that it adapts to.
+
+        Raises:
+            ValueError: when that is none it answers.
+        """
+        if kind not in self.answers:
+            known = " or ".join(self.answers)
+            raise ValueError(f"methods must answer {kind} here; got {type(self).__name__}, which answers {known}")
+        self._kind = kind
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""
@@ -115,6 +140,16 @@ class Method(nn.Module):
         """
         if self.support_needs():
             raise ValueError(f"methods must be able to answer for other classes here; got {type(self).__name__}")
+        self.fit(task)
+
+    def extend(self, task: Task) -> None:
+        """Learn the next task of a sequence, and answer for the classes of `task` from then on.
+
+        Those are all classes seen so far, in their order; only the new ones, which are the last, have labelled images.
+        What learned nothing from images is fitted again. What did must say here how it learns more.
+        """
+        if self.support_needs():
+            raise ValueError(f"methods must define extend(task) to learn another task; got {type(self).__name__}")
         self.fit(task)
 
     def grid(self) -> Mapping[str, Sequence[float]]:
@@ -163,5 +198,5 @@ class Method(nn.Module):
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
 
 
-RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "exempt"}
+RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "answers", "exempt"}
 """Names that options cannot have."""

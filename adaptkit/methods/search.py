@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from adaptkit.methods.evaluation.classification import hits
 from adaptkit.methods.kernels import TILE
 
 Grid = Mapping[str, Sequence[float]]
@@ -46,7 +47,7 @@ class Linear:
 
 
 def count(answers: Iterable[Tensor | Linear], grid: Grid, labels: Tensor) -> Tensor:
-    """Right answers of a sweep in each cell, shaped like the grid; of equal classes the first answers, as by argmax."""
+    """Right answers of a sweep in each cell, shaped like the grid, as `Classification.right` counts them."""
     total, named = torch.zeros(0), list[str]()
     for answer, cells, rows in placed(answers, grid, len(labels)):
         values = [torch.tensor(grid[name]).to(answer.fixed) for name in answer.slopes]
@@ -109,7 +110,7 @@ def wins(tensors: Sequence[Tensor], values: Sequence[Tensor], labels: Tensor) ->
         labels: ``(n,)``.
     """
     if not values:
-        return tensors[0].argmax(-1).eq(labels).sum(-1)
+        return hits(tensors[0], labels).sum(-1)
     own = labels[:, None]
     if any(t.mT.is_contiguous() for t in tensors):  # one layout for all
         tensors = [t.mT.contiguous().mT for t in tensors]
@@ -156,7 +157,7 @@ def count_doubtful(
         logits, *slopes = (t[line.div(len(points), rounding_mode="floor") % len(t), row] for t in tensors)
         for value, t in zip((*points[line % len(points)].T, last[i]), slopes, strict=True):
             logits = logits + value[:, None] * t
-        hit = logits.argmax(-1) == labels[row]
+        hit = hits(logits, labels[row])
         right.index_put_((line[hit], i[hit]), right.new_ones(()), accumulate=True)
 
 

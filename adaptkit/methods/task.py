@@ -43,6 +43,7 @@ class Task:
         support: labelled images.
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
+        kind: what is asked about an image; see `Splits.kind`.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -64,6 +65,7 @@ class Task:
     support: Images
     val: Images | None = None
     pool: Images | None = None
+    kind: str = "classification"
 
     @cached_property
     def text_per_prompt(self) -> list[Tensor]:

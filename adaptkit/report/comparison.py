@@ -9,6 +9,7 @@ from math import comb
 import numpy as np
 
 from adaptkit.io.errors import must_be
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.runs import Run
 from adaptkit.report.scores import HARMONIC, Score, falling, parts, percent, score
 from adaptkit.report.significance import OverDatasets, OverImages, Pair, Verdict, decidable, verdicts
@@ -185,11 +186,21 @@ def plain(label: str) -> str:
 
 
 def right(results: Sequence[Result], metric: str) -> dict[int, np.ndarray]:
-    """By seed, which images were answered right, ``(N,)`` booleans; nothing for metrics that are no mean of these."""
+    """By seed, how right each image's answer is, ``(N,)``; nothing for metrics that are no mean of these.
+
+    Booleans where answers are right or wrong; else numbers in the metric's unit.
+    """
     test, _, name = metric.rpartition("/")
-    if name != "accuracy":
-        return {}
-    return {r.seed: np.frombuffer(r.right[test].encode(), np.uint8) == ord("1") for r in results if r.right.get(test)}
+    found = {}
+    for r in results:
+        told = r.right.get(test)
+        if not told or name != evaluation(r.protocol.get("kind", "classification")).paired:
+            continue
+        if isinstance(told, str):
+            found[r.seed] = np.frombuffer(told.encode(), np.uint8) == ord("1")
+        else:
+            found[r.seed] = np.asarray(told) * (-1 if falling(name) else 1)
+    return found
 
 
 def quoted(quote: Published) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean, mean, stdev
 
+from adaptkit.methods.evaluation.kinds import EVALUATIONS
 from adaptkit.runs.results import Result
 
 HARMONIC = ("accuracy", "new/accuracy")  # what "harmonic" is the mean of: base and new classes
-UNSCALED = {"nll", "ece", "brier"}  # shown as they are; every other metric as a percentage
-FALLING = {"nll", "ece", "brier", "fpr95"}  # better where smaller
+UNSCALED = frozenset().union(*(each.unscaled for each in EVALUATIONS.values()))  # every other metric is a percentage
+FALLING = frozenset().union(*(each.falling for each in EVALUATIONS.values()))  # better where smaller
 
 
 @dataclass(frozen=True)

@@ -47,15 +47,15 @@ class OverImages:
     """Two methods' answers to the same images.
 
     Attributes:
-        sides: for each test set, which images each method got right on each seed, ``(seeds, N)`` booleans. Of two test
-            sets the harmonic means of the shares are compared.
+        sides: for each test set, which images each method got right on each seed, ``(seeds, N)`` booleans, or numbers
+            where answers are not right or wrong. Of two test sets the harmonic means of the shares are compared.
     """
 
     sides: Sequence[tuple[np.ndarray, np.ndarray]]
 
     def p(self) -> float:
-        """Of no difference, on other images: exact for one test set, asymptotic for two."""
-        if len(self.sides) == 1:
+        """Of no difference, on other images: exact for one test set of right and wrong, else asymptotic."""
+        if self._exact:
             one, two = self.sides[0]
             return sign_flip(one.sum(0, dtype=int) - two.sum(0, dtype=int))
         difference, error = self._difference()
@@ -66,7 +66,11 @@ class OverImages:
         tests = ("exact sign-flip test over images (McNemar's, where there is one seed)", "z test over images")
         difference, error = self._difference()
         span = (difference - 1.96 * error, difference + 1.96 * error)
-        return Verdict(reference, difference, p, tests[len(self.sides) - 1], span)
+        return Verdict(reference, difference, p, tests[not self._exact], span)
+
+    @property
+    def _exact(self) -> bool:
+        return len(self.sides) == 1 and all(answers.dtype == bool for answers in self.sides[0])
 
     def _difference(self) -> tuple[float, float]:
         """Of the methods' (harmonic) means, and its standard error over images, by the delta method."""

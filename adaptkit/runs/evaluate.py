@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import platform
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -19,78 +17,109 @@ from adaptkit import __version__
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import adapt, predict, retarget, trainable
+from adaptkit.methods.adapt import adapt, extend, predict, retarget, trainable
+from adaptkit.methods.evaluation.classification import by_support
+from adaptkit.methods.evaluation.detection import detection
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
-from adaptkit.runs import metrics, streams
+from adaptkit.runs import streams
+from adaptkit.runs.build import answers_elsewhere
+from adaptkit.runs.costs import Clock, extraction_cost, peak_memory
 from adaptkit.runs.evaluation_sets import EvaluationSet, among_classes, requested
 from adaptkit.runs.results import Result
 from adaptkit.towers import threads
 
 
-def evaluate(
-    adapting: Method,
-    task: Task,
-    tests: Images | Sequence[EvaluationSet],
-    *,
-    seed: int = 0,
-    trainer: Mapping[str, object] | None = None,
-    bins: tuple[int, int] | None = None,
-    keep: Callable[[str, Tensor], object] | None = None,
-    where: Mapping[str, Any] | None = None,
-) -> Result:
-    """One cell: adapt, predict, and compare with the labels, which nothing else sees.
+class How(TypedDict, total=False):
+    """How a cell is evaluated.
 
-    Args:
-        adapting: as constructed; it is left so.
-        task: what it may learn from.
-        tests: test sets, the task's own first; or its labelled test images, which a stream meets shuffled.
+    Attributes:
         seed: of training and of the stream's order.
         trainer: options for Lightning's Trainer.
         bins: numbers of labelled images that part few-shot from medium-shot from many-shot classes; see `Setting`.
         keep: given each test set's name and answers.
         where: further fields of the `Result`.
     """
-    if isinstance(tests, Images):
-        tests = [EvaluationSet("", tests, streams.order("shuffled", tests.index.tolist()))]
-    torch.manual_seed(seed)
-    with threads.sized(len(tests[0].images) * task.backbone.dim * len(task.classnames)):
-        return _evaluate(copy.deepcopy(adapting), task, tests, seed, trainer, bins, keep, dict(where or {}))
+
+    seed: int
+    trainer: Mapping[str, object] | None
+    bins: tuple[int, int] | None
+    keep: Callable[[str, Tensor], object] | None
+    where: Mapping[str, Any]
 
 
-def _evaluate(
-    adapted: Method,
-    task: Task,
-    tests: Sequence[EvaluationSet],
-    seed: int,
-    trainer: Mapping[str, object] | None,
-    bins: tuple[int, int] | None,
-    keep: Callable[[str, Tensor], object] | None,
-    where: dict[str, Any],
-) -> Result:
-    clock, named = Clock(tests[0].images), repr(adapted)
-    adapt(adapted, task, trainer=trainer)
-    seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
-    answers, tests = {}, requested(tests, adapted.output)
-    for tested in tests:
-        answers[tested.name] = answer(adapted if tested.task is None else retarget(adapted, tested.task), tested, seed)
-        seconds.setdefault("predict", clock.lap())  # of the task's own test images
-    record: dict[str, Any] = {"method": named, "seed": seed, "metrics": {}, "classes": {}, "right": {}}
-    for tested in tests:
-        if keep:
-            keep(tested.name, answers[tested.name])
-        score(adapted, tested, answers[tested.name], task, bins, record)
-    if adapted.output == "score":
-        record["metrics"] |= detect(tests, answers)
-    return Result(
-        **{**record, **where},
-        parameters=parameters,
-        seconds={**seconds, "extract": extraction_cost(adapted, task, tests)},
-        memory=peak_memory(),
-        support=support_digest(task.support),
-        options=repr(adapted),
-        versions=versions(),
-    )
+Tests = Images | Sequence[EvaluationSet]
+
+
+@overload
+def evaluate(adapting: Method, task: Task, tests: Tests, **how: Unpack[How]) -> Result: ...
+@overload
+def evaluate(adapting: Method, task: Sequence[Task], tests: Sequence[Tests], **how: Unpack[How]) -> list[Result]: ...
+def evaluate(
+    adapting: Method, task: Task | Sequence[Task], tests: Tests | Sequence[Tests], **how: Unpack[How]
+) -> Result | list[Result]:
+    """One cell: adapt, predict, and compare with the targets, which nothing else sees.
+
+    Args:
+        adapting: as constructed; it is left so.
+        task: what it may learn from; or several such tasks, which it learns one after another.
+        tests: test sets, the task's own first; or its test images with their targets, which a stream meets shuffled. Of
+            several tasks, as many of these: what is asked after each.
+        how: see `How`.
+
+    Returns:
+        A result; of several tasks a list of them, one after each.
+    """
+    if isinstance(task, Task):
+        return _evaluate(adapting, [task], [tests], how)[0]  # type: ignore[list-item]
+    return _evaluate(adapting, list(task), list(tests), how)  # type: ignore[arg-type]
+
+
+def _evaluate(adapting: Method, tasks: Sequence[Task], tests: Sequence[Tests], how: How) -> list[Result]:
+    asked = [as_sets(each) for each in tests]
+    if len(asked) != len(tasks) or not tasks:
+        raise ValueError(f"tests must be as many as the tasks, at least one; got {len(asked)} and {len(tasks)}")
+    torch.manual_seed(how.get("seed", 0))
+    with threads.sized(len(asked[-1][0].images) * tasks[-1].backbone.dim * len(tasks[-1].classnames)):
+        return list(_steps(copy.deepcopy(adapting), tasks, asked, how))
+
+
+def as_sets(tests: Tests) -> Sequence[EvaluationSet]:
+    """Test images as the one set that they are."""
+    if not isinstance(tests, Images):
+        return tests
+    return [EvaluationSet("", tests, streams.order("shuffled", tests.index.tolist()))]
+
+
+def _steps(
+    adapted: Method, tasks: Sequence[Task], asked: Sequence[Sequence[EvaluationSet]], how: How
+) -> Iterator[Result]:
+    """What stands in the record after each task."""
+    named = repr(adapted)
+    for step, (task, tests) in enumerate(zip(tasks, asked, strict=True), 1):
+        clock = Clock(tests[0].images)
+        (adapt if step == 1 else extend)(adapted, task, trainer=how.get("trainer"))
+        seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
+        answers, tests = {}, requested(tests, adapted.output)
+        if len(tasks) > 1 and not answers_elsewhere(adapted):
+            tests = [tested for tested in tests if not tested.task]
+        for tested in tests:
+            asks = adapted if tested.task is None else retarget(adapted, tested.task)
+            answers[tested.name] = answer(asks, tested, how.get("seed", 0))
+            seconds.setdefault("predict", clock.lap())  # of the task's own test images
+        judged = judge(adapted, task, tests, answers, how)
+        kind = {} if task.kind == "classification" else {"protocol": {"kind": task.kind}}
+        yield Result(
+            **{"method": named, "seed": how.get("seed", 0), **kind, **judged, **(how.get("where") or {})},
+            parameters=parameters,
+            seconds={**seconds, "extract": extraction_cost(adapted, task, tests)},
+            memory=peak_memory(),
+            support=support_digest(task.support),
+            options=repr(adapted),
+            versions=versions(),
+            step=step if len(tasks) > 1 else 0,
+        )
 
 
 def answer(adapted: Method, tested: EvaluationSet, seed: int) -> Tensor:
@@ -101,42 +130,66 @@ def answer(adapted: Method, tested: EvaluationSet, seed: int) -> Tensor:
     return predict(adapted, tested.images[order]).cpu()[order.argsort()]
 
 
-def score(
-    adapted: Method,
-    tested: EvaluationSet,
-    answers: Tensor,
-    task: Task,
-    bins: tuple[int, int] | None,
-    record: dict[str, Any],
-) -> None:
-    """Compare the answers to a set with the labels, into a result's record."""
-    if not answers.isfinite().all():
-        raise ValueError(
-            f"{adapted} must answer with finite numbers; got {int((~answers.isfinite()).sum())} that are not"
-        )
-    if adapted.output == "score" or tested.images.labels is None:
-        return
+@dataclass(frozen=True)
+class SetScores:
+    """What the answers to one test set are worth.
+
+    Attributes:
+        metrics: by name, that of the set before a slash.
+        classes: see `Result`.
+        right: see `Result`.
+    """
+
+    metrics: Mapping[str, float]
+    classes: Sequence[tuple[str, float | None]]
+    right: str | Sequence[float]
+
+
+def judge(
+    adapted: Method, task: Task, tests: Sequence[EvaluationSet], answers: Mapping[str, Tensor], how: How
+) -> dict[str, Any]:
+    """Compare the answers to all sets with their targets; the fields of a `Result`."""
+    keep, found = how.get("keep"), dict[str, SetScores]()
+    for tested in tests:
+        given = answers[tested.name]
+        if keep:
+            keep(tested.name, given)
+        if not given.isfinite().all():
+            raise ValueError(
+                f"{adapted} must answer with finite numbers; got {int((~given.isfinite()).sum())} that are not"
+            )
+        outside = task.kind == "classification" and adapted.output == "score"
+        if not outside and tested.images.targets is not None:
+            found[tested.name] = score(tested, given, task, how.get("bins"))
+    metrics = {name: value for each in found.values() for name, value in each.metrics.items()}
+    if task.kind == "classification" and adapted.output == "score":
+        metrics |= detect(tests, answers)
+    classes = {name: each.classes for name, each in found.items() if each.classes}
+    return {"metrics": metrics, "classes": classes, "right": {name: each.right for name, each in found.items()}}
+
+
+def score(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
+    """Compare the answers to a set with its targets."""
+    kind = evaluation(task.kind)
     names, prefix = tested.classnames or task.classnames, f"{tested.name}/" if tested.name else ""
-    logits, labels = among_classes(answers, tested.images.labels.cpu(), tested.among)
-    right = logits.argmax(-1) == labels
-    shares = metrics.per_class(right, labels, logits.shape[1])
-    found = {prefix + k: v for k, v in metrics.classification(logits, labels).items()}
+    given, targets = among_classes(answers, tested.images.targets.cpu(), tested.among)  # type: ignore[union-attr]
+    found = {prefix + k: v for k, v in kind.metrics(given, targets).items()}
     for name, rows in tested.parts.items():
-        found |= {f"{name}/{k}": v for k, v in metrics.classification(logits[rows], labels[rows]).items()}
+        found |= {f"{name}/{k}": v for k, v in kind.metrics(given[rows], targets[rows]).items()}
+    right, shares = kind.right(given, targets), kind.per_class(given, targets)
     if bins and not tested.task and tested.among is None:
         counts = task.support.labels.bincount(minlength=len(names)).tolist()  # type: ignore[union-attr]
-        found |= {prefix + k: v for k, v in metrics.by_support(shares, counts, bins).items()}
-    record["metrics"] |= found
+        found |= {prefix + k: v for k, v in by_support(shares, counts, bins).items()}
     among = range(len(names)) if tested.among is None else tested.among
-    record["classes"][tested.name] = [(names[c], share) for c, share in zip(among, shares, strict=True)]
-    record["right"][tested.name] = "".join("01"[r] for r in right.tolist())
+    told = "".join("01"[r] for r in right.tolist()) if right.dtype == torch.bool else right.tolist()
+    return SetScores(found, [(names[c], share) for c, share in zip(among, shares, strict=False)], told)
 
 
 def detect(tests: Sequence[EvaluationSet], scores: Mapping[str, Tensor]) -> dict[str, float]:
     """How well scores tell the task's test images from those outside: set by set, and the mean over near and far."""
     found: dict[str, float] = {}
     for kind in ("near", "far"):
-        sets = [metrics.detection(scores[tests[0].name], scores[e.name]) for e in tests if e.outside == kind]
+        sets = [detection(scores[tests[0].name], scores[e.name]) for e in tests if e.outside == kind]
         names = [e.name for e in tests if e.outside == kind]
         for metric in sets[0] if sets else ():
             found[f"{kind}/{metric}"] = sum(values[metric] for values in sets) / len(sets)
@@ -152,58 +205,8 @@ def support_digest(support: Images) -> str:
     return digest("\n".join(f"{support.rows.source.key(i)} {y}" for i, y in rows).encode())
 
 
-def peak_memory() -> float:
-    """Most memory that this process has held so far, MB; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1024)
-
-
 @cache
 def versions() -> dict[str, str]:
     """Of what makes the numbers."""
     packages = ("torch", "transformers", "scikit-learn", "torchmetrics", "numpy", "scipy")
     return {"adaptkit": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-@dataclass
-class Clock:
-    """Seconds between laps, without those that the cache spent extracting."""
-
-    images: Images
-    started: float = field(default_factory=time.perf_counter)
-    extracted: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.extracted = self._extracting()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now, extracting = time.perf_counter(), self._extracting()
-        took = now - self.started - (extracting - self.extracted)
-        self.started, self.extracted = now, extracting
-        return took
-
-    def _extracting(self) -> float:
-        return self.images.rows.cache.seconds if isinstance(self.images.rows, CachedRows) else 0.0
-
-
-def extraction_cost(adapted: Method, task: Task, tests: Sequence[EvaluationSet]) -> float:
-    """Seconds that computing the features a method reads took, whenever that was and whoever asked first.
-
-    Test images are those of the task's own test set.
-    """
-    val = task.val if adapted.grid() else None
-    reads = [
-        (task.support, adapted.all_needs(of_support=True)),
-        (val, adapted.all_needs()),
-        (tests[0].images, adapted.all_needs()),
-    ]
-    return sum(
-        images.rows.cache.cost(images.rows.source, need, len(images))
-        for images, needs in reads
-        if images is not None and isinstance(images.rows, CachedRows)
-        for need in set(needs)
-    )

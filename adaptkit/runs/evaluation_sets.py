@@ -49,11 +49,16 @@ def requested(tests: Sequence[EvaluationSet], output: str) -> list[EvaluationSet
 
 def restrict(images: Images, classes: range) -> Images:
     """The images of some classes, labelled from 0 on among these."""
+    some = of_classes(images, classes)
+    return some if some.labels is None else some.label(some.labels - classes.start)
+
+
+def of_classes(images: Images, classes: range) -> Images:
+    """The images of some classes, labelled as they were."""
     labels = images.labels
     if labels is None:
         raise ValueError("images must be labelled to be picked by class; got none")
-    rows = ((labels >= classes.start) & (labels < classes.stop)).nonzero()[:, 0]
-    return images[rows].label(labels[rows] - classes.start)
+    return images[((labels >= classes.start) & (labels < classes.stop)).nonzero()[:, 0]]
 
 
 def among_classes(logits: Tensor, labels: Tensor, among: Sequence[int] | None) -> tuple[Tensor, Tensor]:

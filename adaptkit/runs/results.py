@@ -26,14 +26,16 @@ class Result:
         support: digest of the labelled images' content and labels, in order.
         metrics: by name; accuracies are shares between 0 and 1.
         classes: by test set, each class's name and the share of its images that were answered right, between 0 and 1;
-            ``None`` where there is none.
-        right: by test set, a "1" for each image that was answered right and a "0" for the others, in order.
+            ``None`` where there is none. Of several labels an image, each one's average precision.
+        right: by test set, a "1" for each image that was answered right and a "0" for the others, in order; or a number
+            for each image, larger for better, where answers are not right or wrong.
         parameters: numbers that were trained.
         seconds: ``extract`` (what computing its features cost, whoever asked first), ``fit`` and ``predict``.
         memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
         versions: of the packages that made the numbers.
         oracle: hyperparameters were chosen on the test images.
+        step: of a sequence of tasks, how many were learned by then, from 1; 0 where there is one task.
     """
 
     method: str
@@ -43,13 +45,14 @@ class Result:
     support: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Sequence[tuple[str, float | None]]] = field(default_factory=dict)
-    right: Mapping[str, str] = field(default_factory=dict)
+    right: Mapping[str, str | Sequence[float]] = field(default_factory=dict)
     parameters: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: float = 0.0
     options: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     oracle: bool = False
+    step: int = 0
 
     @property
     def protocol_hash(self) -> str:

@@ -33,6 +33,8 @@ class Setting:
             together, ``"mixed"`` or ``"gradual"``.
         bins: two numbers of labelled images; accuracy is also given over the classes with fewer than the first
             (``few``), with more than the second (``many``), and with others (``medium``).
+        sequence: tasks that come one after another: the classes are parted in so many groups, in their order, and after
+            each a method answers among all classes seen so far.
         dtype: of stored features.
         precision: of the towers' arithmetic while extracting.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
@@ -50,6 +52,7 @@ class Setting:
     far: list[str] = field(default_factory=list)
     stream: Spec = field(default_factory=lambda: Spec("shuffled"))
     bins: tuple[int, int] | None = None
+    sequence: int = 1
     dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -69,6 +72,11 @@ class Setting:
             raise ValueError(f"domains, near and far must name each set once; got {twice[0]!r} twice")
         if "new" in sets and self.classes == "all":
             raise ValueError("classes must be 'base' where the set 'new' is asked for; got 'all'")
+        if self.sequence < 1:
+            raise ValueError(f"sequence must be at least 1; got {self.sequence}")
+        for name in ("domains", "near", "far", "bins", "classes"):
+            if self.sequence > 1 and getattr(self, name) not in ([], None, "all"):
+                raise ValueError(f"{name} must be left out in a sequence of tasks; got {getattr(self, name)!r}")
         if self.bins and self.bins[0] > self.bins[1]:
             raise ValueError(f"bins must be two numbers that do not fall; got {list(self.bins)}")
 

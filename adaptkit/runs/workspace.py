@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.datasets import Joined, Splits
+from adaptkit.features.datasets import Joined, Splits, targets_of
 from adaptkit.features.items import Images, Source
 from adaptkit.io.errors import must_be
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.task import Task
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.build import arguments
-from adaptkit.runs.evaluation_sets import EvaluationSet, restrict
+from adaptkit.runs.evaluation_sets import EvaluationSet, of_classes, restrict
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_dataset, pick_device
 from adaptkit.runs.setting import Setting
 
@@ -27,6 +30,7 @@ class Workspace:
     def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
         self.setting = setting
         self.splits = pick_dataset(setting.dataset)
+        check_kind(self.splits, setting)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
         self.sentences = self.write(self.splits)
@@ -35,6 +39,7 @@ class Workspace:
         count = len(self.splits.classnames)
         first = count if setting.classes == "all" else (count + 1) // 2
         self.learned, self.new = range(first), range(first, count)
+        self.groups = groups(count, setting.sequence)
 
     def write(self, splits: Splits) -> tuple[tuple[str, ...], ...]:
         """The sentences of each class of a dataset."""
@@ -42,10 +47,10 @@ class Workspace:
         return tuple(tuple(s) for s in function(splits.classnames, splits, **options))
 
     def images(self, source: Source, classes: range | None = None) -> Images:
-        """All images of a source, or those of some classes, labelled from 0 on."""
-        labels = torch.tensor(list(source.labels), dtype=torch.long)
-        images = Images(CachedRows(self.cache, source), torch.arange(len(source)), labels, device=self.device)
-        return images if classes is None else restrict(images, classes)
+        """All images of a source, or those of some classes, labelled from 0 on; of other kinds all have all classes."""
+        targets = targets_of(source)
+        images = Images(CachedRows(self.cache, source), torch.arange(len(source)), targets, device=self.device)
+        return images if classes is None or self.splits.kind != "classification" else restrict(images, classes)
 
     def test(self) -> Images:
         """The labelled test images of the classes that are learned."""
@@ -57,18 +62,83 @@ class Workspace:
         train = self.images(splits.train)
         val = None if splits.val is None else self.images(splits.val)
         task = self.about(range(len(splits.classnames)), train[:0], pool=train.blind())
-        support, few_val = self.choose(task, train, val, shots=shots, seed=seed, **self.support_options)
+        support, few_val = self.draw(task, train, val, shots, seed)
         if {"few-val": few_val, "full-val": val}.get(select, support) is None:
             raise ValueError(f"select must be 'none' where there are no validation images; got {select!r}")
         chosen = {"none": None, "few-val": few_val, "full-val": val, "oracle": self.images(splits.test)}[select]
+        if splits.kind != "classification":
+            return replace(task, support=support, val=chosen)
         of = self.learned  # the support was drawn from all classes: that of the base classes is a part of it
         return self.about(of, restrict(support, of), chosen and restrict(chosen, of), restrict(train, of).blind())
+
+    def draw(
+        self, task: Task, train: Images, val: Images | None, shots: int, seed: int
+    ) -> tuple[Images, Images | None]:
+        """Support and few validation images; who chooses them meets whole numbers for labels, whatever the kind."""
+        drawn = [None if images is None else images.label(self.strata(images)) for images in (train, val)]
+        support, few = self.choose(task, *drawn, shots=shots, seed=seed, **self.support_options)
+        if self.splits.kind == "classification":
+            return support, few
+        whole = {id(images.rows): images.targets for images in (train, val) if images is not None}
+
+        def restored(some: Images) -> Images:
+            if (targets := whole.get(id(some.rows))) is None:
+                kind = self.splits.kind
+                raise ValueError(f"support must be images of the dataset itself for {kind}; got other ones")
+            return some.label(targets[some.index])
+
+        return restored(support), None if few is None else restored(few)
+
+    def strata(self, images: Images) -> Tensor:
+        """What stands for labels where so many images of each are drawn, ``(N,)``."""
+        return evaluation(self.splits.kind).strata(images.targets)  # type: ignore[arg-type]
+
+    def tasks(self, shots: int, seed: int) -> list[Task]:
+        """The tasks of one cell in their order: one, or as many as the setting's sequence has.
+
+        Each has the classes seen so far; the images to learn from are those of its own group, the last of them.
+        """
+        whole = self.task(shots, seed)
+        if len(self.groups) == 1:
+            return [whole]
+        train = self.images(self.splits.train)
+        return [
+            self.about(
+                range(group.stop),
+                of_classes(whole.support, group),
+                whole.val and of_classes(whole.val, group),
+                of_classes(train, group).blind(),
+            )
+            for group in self.groups
+        ]
 
     def about(self, classes: range, support: Images, val: Images | None = None, pool: Images | None = None) -> Task:
         """A task on some of the classes."""
         some = slice(classes.start, classes.stop)
         names, sentences = self.splits.classnames[some], self.sentences[some]
-        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool)
+        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
+
+    def steps(self) -> list[list[EvaluationSet]]:
+        """The evaluation sets after each task of a sequence; all of them in one step where there is one task.
+
+        After a task the test images of all classes seen so far are answered, and judged group by group as well; those
+        of the next group are one more set, among the classes seen by then, for who can answer for them by name.
+        """
+        if len(self.groups) == 1:
+            return [self.evaluation_sets()]
+        test, train = self.images(self.splits.test), self.images(self.splits.train)
+        parts = [of_classes(test, group) for group in self.groups]
+        steps = []
+        for k in range(1, len(parts) + 1):
+            ends = [0, *accumulate(map(len, parts[:k]))]
+            images = test[torch.cat([part.index for part in parts[:k]])]
+            named = {f"task-{i + 1}": slice(*ends[i : i + 2]) for i in range(k)}
+            steps.append([EvaluationSet("", images, self.order(images), parts=named)])
+            if k < len(parts):
+                pool = of_classes(train, range(self.groups[k - 1].stop)).blind()
+                task = self.about(range(self.groups[k].stop), train[:0], pool=pool)
+                steps[-1].append(EvaluationSet(f"task-{k + 1}", parts[k], self.order(parts[k]), task=task))
+        return steps
 
     def evaluation_sets(self) -> list[EvaluationSet]:
         """Every test set, the task's own first."""
@@ -101,16 +171,20 @@ class Workspace:
     def evaluation_set(self, name: str, source: Source, classes: range | None = None, **more: Any) -> EvaluationSet:  # noqa: ANN401 (fields of EvaluationSet)
         """One source as a test set."""
         images = self.images(source, classes)
-        occur = getattr(source, "classes", None)  # a domain may have some of the classes only
+        occur = (
+            getattr(source, "classes", None) if self.splits.kind == "classification" else None
+        )  # a domain may have some of the classes only
         among = None if occur is None else [c for c in occur if classes is None or c in classes]
         return EvaluationSet(name, images, self.order(images), among=among, **more)
 
     def elsewhere(self, name: str) -> EvaluationSet:
         """The test images of another dataset, with its own classes."""
         splits = self.other(name)
+        if splits.kind != self.splits.kind:
+            raise ValueError(f"domains must ask for {self.splits.kind}; got {name!r}, which asks for {splits.kind}")
         train = self.images(splits.train)
         parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
-        task = Task(self.backbone, *parts, pool=train.blind())
+        task = Task(self.backbone, *parts, pool=train.blind(), kind=splits.kind)
         return self.evaluation_set(name, splits.test, task=task)
 
     def outside(self, name: str, kind: Literal["near", "far"]) -> EvaluationSet:
@@ -130,4 +204,27 @@ class Workspace:
 
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""
-        return streams.order(self.setting.stream, images.labels.tolist(), parts)  # type: ignore[union-attr]
+        return streams.order(self.setting.stream, self.strata(images).tolist(), parts)
+
+
+def groups(classes: int, count: int) -> list[range]:
+    """Classes parted in so many groups in their order, the larger ones first; a first one of two classes or more."""
+    if not 1 <= count <= max(1, classes // 2):
+        raise ValueError(f"sequence must be from 1 to half the number of classes, {classes}; got {count}")
+    ends = [0, *accumulate(classes // count + (i < classes % count) for i in range(count))]
+    return [range(*ends[i : i + 2]) for i in range(count)]
+
+
+def check_kind(splits: Splits, setting: Setting) -> None:
+    """A setting asks of a dataset what its kind has.
+
+    Raises:
+        ValueError: when the kind is unknown, or the setting parts images by class where they have no one class.
+    """
+    evaluation(splits.kind)
+    if splits.kind == "classification":
+        return
+    for name in ("classes", "near", "far", "stream", "bins", "sequence"):
+        if getattr(setting, name) not in ("all", [], "shuffled", None, 1):
+            got = f"{getattr(setting, name)!r} for {splits.name}, which asks for {splits.kind}"
+            raise ValueError(f"{name} must be left out where images have no one class each; got {got}")

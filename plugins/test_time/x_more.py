@@ -50,7 +50,7 @@ class XMoRe(ZeroShot):
 
     def forward(self, batch):
         found = batch.captions if self.captions == "given" else self.bank[knn(batch.x, self.bank, self.k)[1]]
-        log_p, weights = self.answers(batch.x, found)
+        log_p, weights = self.answer_by(batch.x, found)
         weights = weights.clamp_min(1e-6)  # what is below is rounding
         if self.as_released:
             totals = self.total + weights.cumsum(0)
@@ -60,7 +60,7 @@ class XMoRe(ZeroShot):
     def replay(self, stream):
         return self(stream)
 
-    def answers(self, x, captions):
+    def answer_by(self, x, captions):
         """Of the images and of their captions ``(B, K, D)``, log-probabilities ``(B, 2, C)`` and weights ``(B, 2)``."""
         spoken = self.zero_shot(captions).log_softmax(-1).logsumexp(1) - math.log(captions.shape[1])
         log_p = torch.stack([self.zero_shot(x).log_softmax(-1), spoken], 1)

@@ -3,7 +3,7 @@
 import re
 
 from adaptkit import Task, adapt, method, predict
-from adaptkit.runs.metrics import detection
+from adaptkit.methods.evaluation.detection import detection
 from tests.parity.golden import adaptor
 
 NAMES = {"MCM": "mcm", "maxlogit": "max-logit", "energy": "energy", "entropy": "entropy", "var": "variance"}

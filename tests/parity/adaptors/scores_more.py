@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import roc_curve
 
 from adaptkit import Task, adapt, method, predict
-from adaptkit.runs.metrics import detection
+from adaptkit.methods.evaluation.detection import detection
 from tests.parity.golden import adaptor
 
 

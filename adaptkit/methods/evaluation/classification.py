@@ -1,12 +1,57 @@
-"""What an answer is worth, through torchmetrics and scikit-learn."""
+"""One label per item."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import one_hot
+
+from adaptkit.methods.evaluation.base import Evaluation
+
+
+class Classification(Evaluation):
+    """Logits ``(N, C)`` against class ids ``(N,)``."""
+
+    kind = "classification"
+    shape = "(N, C) logits and (N,) class ids"
+    headline = ("accuracy",)
+    paired = "accuracy"
+    unscaled = frozenset({"nll", "ece", "brier"})
+    falling = frozenset({"nll", "ece", "brier"})
+
+    def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(answers, targets)
+
+    def right(self, answers: Tensor, targets: Tensor) -> Tensor:
+        """Whether the largest logit, the first of equal ones, is the true class's; booleans."""
+        return hits(answers, targets)
+
+    def objective(self, answers: Tensor, targets: Tensor) -> float:
+        """Accuracy."""
+        self.check(answers, targets)
+        return float(hits(answers, targets).double().mean())
+
+    def metrics(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
+        """See `classification`."""
+        self.check(answers, targets)
+        return classification(answers, targets)
+
+    def per_class(self, answers: Tensor, targets: Tensor) -> list[float | None]:
+        """Share of each class's items that were answered right."""
+        return per_class(hits(answers, targets), targets, answers.shape[1])
+
+    def fits(self, answers: Tensor, targets: Tensor) -> bool:
+        """Rows of logits of two classes or more, and ids."""
+        return answers.dim() == 2 and targets.dim() == 1 and answers.shape[1] > 1
+
+
+def hits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether logits, ``(..., N, C)``, are largest at labels, ``(N,)``; of equal ones the first is; ``(..., N)``."""
+    return logits.argmax(-1) == labels
 
 
 def classification(logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -24,7 +69,7 @@ def classification(logits: Tensor, labels: Tensor) -> dict[str, float]:
     top5 = {"top5_accuracy": float(accuracy(logits, labels, classes, average="micro", top_k=5))} if classes > 5 else {}
     log_p = logits.double().log_softmax(-1)
     return {
-        "accuracy": float((logits.argmax(-1) == labels).double().mean()),
+        "accuracy": float(hits(logits, labels).double().mean()),
         **top5,
         "macro_accuracy": float(accuracy(logits, labels, num_classes=classes, average="macro")),
         "ece": float(multiclass_calibration_error(logits.softmax(-1), labels, num_classes=classes, n_bins=15)),
@@ -48,25 +93,3 @@ def by_support(shares: Sequence[float | None], counts: Sequence[int], bins: tupl
 
 
 KINDS = ("many", "medium", "few")
-
-
-def detection(inside: Tensor, outside: Tensor) -> dict[str, float]:
-    """How well scores tell images of the task's classes from others: ``(N,)`` and ``(M,)``, higher for `inside`.
-
-    Returns:
-        ``auroc``; ``aupr`` (average precision, `inside` positive); and ``fpr95``, the share of `outside` above the
-        threshold that a share of `inside` nearest to 95 % exceeds, as the out-of-distribution literature has it. All
-        between 0 and 1.
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-
-    scores = torch.cat([inside, outside]).cpu().numpy()
-    labels = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).numpy()
-    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    end = int(tpr.searchsorted(1.0)) + 1  # beyond the first threshold that all of `inside` exceeds
-    nearest = end - 1 - int(abs(tpr[:end][::-1] - 0.95).argmin())  # of equally near ones the lowest threshold
-    return {
-        "auroc": float(roc_auc_score(labels, scores)),
-        "aupr": float(average_precision_score(labels, scores)),
-        "fpr95": float(fpr[nearest]),
-    }
