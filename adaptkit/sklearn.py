@@ -144,7 +144,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         return rows
 
     def _read(self, pictures: list[Picture]) -> Images:
-        return as_images(pictures, opened(self.backbone, self.device))
+        return as_images(pictures, opened_cache(self.backbone, self.device))
 
     def _task(self, rows: np.ndarray | list[Picture], labels: Tensor) -> Task:
         """What the method learns from."""
@@ -163,7 +163,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("text must be None where there is a backbone, which encodes the class names; got both")
         if self.classnames is None and not isinstance(self.classes_[0], str):
             raise ValueError(f"classnames must be given where labels are not names; got labels as {self.classes_[0]!r}")
-        cache = opened(self.backbone, self.device)
+        cache = opened_cache(self.backbone, self.device)
         prompts = tuple((self.template.replace("{}", name.replace("_", " ")),) for name in names)
         if isinstance(rows, list):
             return Task(cache.own, tuple(names), prompts, cache.sentences, self._read(rows).label(labels))
@@ -174,20 +174,20 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         """Attributes to copy or keep; of a backbone that has a name, only that."""
         kept = super().__getstate__()
         if isinstance(self.backbone, str) and "method_" in kept:
-            kept = {**kept, "method_": state.dump(self.method_, opened(self.backbone, self.device).own)}
+            kept = {**kept, "method_": state.dump(self.method_, opened_cache(self.backbone, self.device).own)}
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """The reverse."""
         if isinstance(kept.get("method_"), tuple):
-            own = opened(kept["backbone"], kept["device"]).own
+            own = opened_cache(kept["backbone"], kept["device"]).own
             node, tensors = kept["method_"]
             kept = {**kept, "method_": state.rebuild(node, tensors, own).to(own.device)}
         super().__setstate__(kept)
 
 
 @functools.lru_cache(maxsize=1)  # a search fits hundreds of times
-def opened(backbone: str | Backbone, device: str) -> FeatureCache:
+def opened_cache(backbone: str | Backbone, device: str) -> FeatureCache:
     """A backbone and its stored features."""
     towers = pick_backbone(backbone) if isinstance(backbone, str) else backbone
     name = backbone if isinstance(backbone, str) else ""

@@ -19,14 +19,14 @@ from adaptkit.io.errors import must_be
 
 Labels = Sequence[int]
 Indices = list[int]
-Drawn = tuple[Indices, Indices | None]
-Sampler = Callable[[Labels, Labels | None, int, int], Drawn]
+Sample = tuple[Indices, Indices | None]
+Sampler = Callable[[Labels, Labels | None, int, int], Sample]
 
 LADDER = (1, 2, 4, 8, 16)  # shots, in the order in which GDA's script draws them
 FEW = 4  # validation images of a class, at most
 
 
-def sample(sampler: str, train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def sample(sampler: str, train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """Draw by name.
 
     Args:
@@ -47,7 +47,7 @@ def sample(sampler: str, train_labels: Labels, val_labels: Labels | None, shots:
     return SAMPLERS[sampler](train_labels, val_labels, shots, seed)
 
 
-def coop(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def coop(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """Dassl's: CoOp, and what is built on it; cross-modal adaptation publishes the same rows.
 
     Draws: K training images class by class, then, from the same stream, min(K, 4) validation images class by class.
@@ -59,7 +59,7 @@ def coop(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int)
     return train, None if val_labels is None else draw(val_labels, min(shots, FEW), rng)
 
 
-def val_first(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def val_first(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """CLIP-LoRA's and TransCLIP's.
 
     Draws: min(K, 4) validation images class by class, then, from the same stream, K training images class by class.
@@ -74,7 +74,7 @@ def val_first(train_labels: Labels, val_labels: Labels | None, shots: int, seed:
     return draw(train_labels, shots, rng, repeat=True), val
 
 
-def tip(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def tip(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """Tip-Adapter's and APE's, whose releases know only seed 1; GDA's base-to-new and robustness scripts.
 
     Draws: K training images class by class, and nothing else: the rows of `coop` where every class has K images.
@@ -84,7 +84,7 @@ def tip(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) 
     return draw(train_labels, shots, random.Random(seed), repeat=True), whole(val_labels)
 
 
-def gda(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def gda(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """GDA's few-shot script, which seeds once and then draws for 1, 2, 4, 8 and 16 shots from one stream.
 
     Draws: those for each smaller number of shots in that list, thrown away; then K training images class by class. Only
@@ -99,7 +99,7 @@ def gda(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) 
     return draw(train_labels, shots, rng, repeat=True), whole(val_labels)
 
 
-def lp_plus_plus(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def lp_plus_plus(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """LP++'s on Caltech101, DTD, Flowers, Pets and ImageNet; ProLIP's on every dataset. The seed is the task, 1 to 10.
 
     Draws: K training images class by class, then, from the same stream, K validation images class by class.
@@ -114,7 +114,7 @@ def lp_plus_plus(train_labels: Labels, val_labels: Labels | None, shots: int, se
     return train, draw(val_labels, shots, rng, repeat=True)
 
 
-def lp_plus_plus_pool(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def lp_plus_plus_pool(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """LP++'s on EuroSAT, Aircraft, Food101, Cars, SUN397 and UCF101: its ten tasks see the same images, reordered.
 
     Draws: as `lp_plus_plus` with seed 1; then, with the seed, K of the K images of each class, train before val.
@@ -130,7 +130,7 @@ def lp_plus_plus_pool(train_labels: Labels, val_labels: Labels | None, shots: in
     return [pool[row] for row in train], [(val_pool or [])[row] for row in val]
 
 
-def probe(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Drawn:
+def probe(train_labels: Labels, val_labels: Labels | None, shots: int, seed: int) -> Sample:
     """CoOp's linear probe, which draws from features extracted in file order, with seeds 1 to 10.
 
     Draws: NumPy's legacy generator; classes by label; K training images class by class, then the validation images.
