@@ -142,7 +142,7 @@ class Task:
                 return torch.stack([given[s] for s in sentences])
             if backbone is None:
                 raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
-            with torch.no_grad():
+            with torch.no_grad(), backbone.unaltered():
                 return backbone.encode_text(list(sentences))
 
         towers = backbone or NoTowers(per_class[0].shape[-1], logit_scale, logit_bias)
