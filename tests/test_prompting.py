@@ -226,7 +226,7 @@ def test_deep_prompts_replace_what_the_block_before_made_of_the_context():
     prompts = Prompts(backbone, NAMES, n=2, init="a photo of a")
     context, deep = torch.randn(2, 24), torch.randn(len(NAMES), 2, 24)
     plain = prompts.encode(context)
-    handle = backbone.points["text.block.1"].register_forward_pre_hook(
+    handle = backbone.points["text.block.1"].module.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
     )
     try:

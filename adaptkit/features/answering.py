@@ -79,7 +79,7 @@ class Answering:
     def call(self, impl: Any, need: Need, backbone: Backbone, batch: Tensor) -> object:  # noqa: ANN401 (pluggy's)
         """What one plugin answers, ``None`` for nothing."""
         given = {"need": need, "backbone": backbone, "pixels": batch.to(backbone.device)}
-        with autocast(self.precision, backbone.device):
+        with autocast(self.precision, backbone.device), backbone.unaltered():
             return impl.function(*(given[name] for name in impl.argnames))
 
     def _impls(self) -> list[Any]:

@@ -124,7 +124,7 @@ class FeatureCache:
                     todo = np.flatnonzero(table.missing(ids)).tolist()
                     for start in range(0, len(todo), 256):
                         chunk, began = todo[start : start + 256], time.perf_counter()
-                        with torch.no_grad():  # not inference_mode: methods backpropagate through these rows
+                        with torch.no_grad(), tower.unaltered():  # not inference_mode: gradients start at these rows
                             rows = tower.encode_text([new[i] for i in chunk]).float().cpu().numpy()
                         table.append(ids[chunk], rows, time.perf_counter() - began)
                         self._count("Text", len(chunk), time.perf_counter() - began)

@@ -178,7 +178,7 @@ class Arrays:
         if pixels and not isinstance(need, Pixels):
             if self.backbone is None:
                 raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
-            with torch.no_grad():
+            with torch.no_grad(), self.backbone.unaltered():
                 rows = need.compute(self.backbone, rows.flatten(0, -4)).unflatten(0, rows.shape[:-3])
         row_dims = 3 if isinstance(need, Pixels) else 1 if isinstance(need, Pooled) else 2
         with_views = rows.dim() > row_dims + 1

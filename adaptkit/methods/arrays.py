@@ -63,7 +63,7 @@ class GivenText:
             return torch.stack([self.by_sentence[s] for s in sentences])
         if self.backbone is None:
             raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
-        with torch.no_grad():
+        with torch.no_grad(), self.backbone.unaltered():
             return self.backbone.encode_text(list(sentences))
 
     def images(self, x: Array | Mapping[str, Array], labels: Array | None = None) -> Images:

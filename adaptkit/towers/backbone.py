@@ -1,19 +1,21 @@
-"""A frozen two-tower backbone: one way in (encode), and one way to interfere (taps)."""
+"""A frozen two-tower backbone: one way in (encode), and two to interfere (points, which are tapped, and weights)."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptkit.towers import threads
+from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
+from adaptkit.towers.weights import Slot, find_slot, find_slots, swapped, swapped_out
 
-Tap = Callable[[Tensor, Tensor], Tensor]
 Tokens = Mapping[str, Tensor]
 
 
@@ -27,10 +29,13 @@ class Backbone:
     Attributes:
         model: holds every weight; frozen, in evaluation mode.
         preprocess: how the image tower wants its images.
-        points: modules that can be tapped. Always ``text.tokens`` (word embeddings, ``(P, L, W)``) and
-            ``text.block.I``; with a transformer image tower also ``image.tokens`` (``(B, T, W)``, positions added,
-            class token first) and ``image.block.I``. Blocks count from 0 and, negative, from the end. Their linear maps
-            are ``text.block.I.q``, ``.k``, ``.v``, ``.out``, ``.fc1`` and ``.fc2``.
+        points: where the towers can be tapped; a subclass may give modules. Always ``text.tokens`` (word embeddings,
+            ``(P, L, W)``) and ``text.block.I``; with a transformer image tower also ``image.tokens`` (``(B, T, W)``,
+            positions added, class token first) and ``image.block.I``. Blocks count from 0 and, negative, from the end.
+            Their linear maps are ``text.block.I.q``, ``.k``, ``.v``, ``.out``, ``.fc1`` and ``.fc2``, their norms
+            ``.norm1`` and ``.norm2``. Where there are any: ``image.projection`` and ``text.projection`` to the joint
+            space, ``image.norm`` and ``text.norm`` behind the last block, ``image.prenorm`` before the first,
+            ``image.head`` that pools, and ``text.positions``.
         dim: width D of the joint space.
         width: width W of each tower's tokens, by ``"image"`` and ``"text"``.
         depth: number of blocks of each tower.
@@ -49,7 +54,6 @@ class Backbone:
 
     model: nn.Module
     preprocess: Preprocess
-    points: dict[str, nn.Module]
     dim: int
     width: dict[str, int]
     depth: dict[str, int]
@@ -57,6 +61,18 @@ class Backbone:
     logit_bias: float = 0.0
     vocabulary: str = ""
     prefix: int = 1
+
+    _points: Mapping[str, Point] = MappingProxyType({})
+    _slots: Mapping[str, Slot] | None = None
+
+    @property
+    def points(self) -> Mapping[str, Point]:
+        """Where the towers can be tapped."""
+        return self._points
+
+    @points.setter
+    def points(self, given: Mapping[str, Point | nn.Module]) -> None:
+        self._points, self._slots = as_points(given), None
 
     def freeze(self) -> None:
         """Freeze the weights and take their digest: the last line of a subclass's constructor."""
@@ -113,7 +129,7 @@ class Backbone:
     def taps(self, fns: Mapping[str, Tap]) -> Iterator[None]:
         """Rewrite what leaves named points of the towers, inside a ``with`` block only.
 
-        Each tap gets a point's ``(input, output)`` and returns the output to use; it runs after the module.
+        Each tap gets a point's ``(input, output)`` and returns the output to use; see `Point.attach`.
 
         Raises:
             ValueError: for a point that this backbone does not have, with those it has.
@@ -121,15 +137,60 @@ class Backbone:
         for name in fns:
             if name not in self.points:
                 raise ValueError(f"a tap point must be one of {', '.join(self.points)}; got {name!r}")
-        handles = [
-            self.points[name].register_forward_hook(lambda _m, args, out, fn=fn: fn(args[0], out))
-            for name, fn in fns.items()
-        ]
-        try:
+        with contextlib.ExitStack() as stack:
+            for name, fn in fns.items():
+                stack.enter_context(self.points[name].attach(fn))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
+
+    def weight_names(self) -> list[str]:
+        """Names of all weights, in the model's order, e.g. ``image.block.0.q.weight``, ``text.norm.bias``.
+
+        A point's weights have its name and ``.weight``, ``.bias`` or what they are called inside it; all others
+        ``model.`` and their name in the model. The factor from cosine to logit is a number, and not among them.
+        """
+        return [*self.slots()]
+
+    def weight(self, name: str) -> Tensor:
+        """The weight in effect, as it is in memory; clone it to start from it. ``.weight`` may be left out."""
+        return self._slot(name).get().detach()
+
+    @contextlib.contextmanager
+    def weights(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Compute with other weights inside a ``with`` block only; gradients reach them, and the model stays frozen.
+
+        Blocks may be nested; then the inner one's weights are in effect. What the cache computes meanwhile, it computes
+        with the frozen ones. A backward pass may come after the block, unless it computes a part again.
+
+        Args:
+            values: by name, as in `weight_names`; ``.weight`` may be left out, and ``block.-1`` is the last.
+
+        Raises:
+            ValueError: for a name that there is not, and for a tensor of another shape or on another device.
+        """
+        slots = {self._slot(name): (name, value) for name, value in values.items()}
+        for slot, (name, value) in slots.items():
+            want = slot.get()
+            if value.shape != want.shape:
+                raise ValueError(f"weight {name!r} must have shape {tuple(want.shape)}; got {tuple(value.shape)}")
+            if value.device != want.device:
+                raise ValueError(f"weight {name!r} must be on {want.device}, as the backbone; got {value.device}")
+        with swapped({slot: value for slot, (_, value) in slots.items()}):
+            yield
+
+    @contextlib.contextmanager
+    def unaltered(self) -> Iterator[None]:
+        """Compute with the frozen weights, whatever is swapped in around: for what is kept beyond the block."""
+        with swapped(swapped_out()):
+            yield
+
+    def slots(self) -> Mapping[str, Slot]:
+        """The places of all weights, by name."""
+        if self._slots is None:
+            self._slots = find_slots(self.points, self.model) if hasattr(self, "model") else {}
+        return self._slots
+
+    def _slot(self, name: str) -> Slot:
+        return find_slot(name, self.slots(), getattr(self, "depth", {}))
 
     def require(self, *points: str) -> None:
         """Say at once, not after an hour, that a tower lacks what a method taps.

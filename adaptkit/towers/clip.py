@@ -14,6 +14,18 @@ Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
 NOTES = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")  # no effect on features
 LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out", "fc1": "fc1", "fc2": "fc2"}
 
+PARTS = {
+    "image.tokens": "vision_model.embeddings",
+    "image.prenorm": "vision_model.pre_layrnorm",
+    "image.norm": "vision_model.post_layernorm",
+    "image.head": "vision_model.head",
+    "image.projection": "visual_projection",
+    "text.tokens": "text_model.embeddings.token_embedding",
+    "text.positions": "text_model.embeddings.position_embedding",
+    "text.norm": "text_model.final_layer_norm",
+    "text.projection": "text_projection",
+}
+
 
 class CLIPBackbone(Backbone):
     """A `transformers.CLIPModel`. The text tower is causal, so sentences are cut after the longest: exact, and faster.
@@ -25,9 +37,11 @@ class CLIPBackbone(Backbone):
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, preprocess: Preprocess) -> None:
         self.model, self.tokenizer, self.preprocess = model, tokenizer, preprocess
         vision, text = model.vision_model, model.text_model
-        self.points = {"image.tokens": vision.embeddings, "text.tokens": text.embeddings.token_embedding}  # type: ignore[dict-item, union-attr]
+        modules = dict(model.named_modules())
+        points = {name: modules[path] for name, path in PARTS.items() if path in modules}
         for tower, layers in (("image", vision.encoder.layers), ("text", text.encoder.layers)):  # type: ignore[union-attr]
-            self.points |= block_points(tower, layers, LINEARS)  # type: ignore[arg-type]
+            points |= block_points(tower, layers, LINEARS)  # type: ignore[arg-type]
+        self.points = points
         self.width = {"image": vision.config.hidden_size, "text": text.config.hidden_size}  # type: ignore[union-attr, dict-item]
         self.depth = {"image": len(vision.encoder.layers), "text": len(text.encoder.layers)}  # type: ignore[union-attr, arg-type]
         self.logit_scale = float(model.logit_scale.detach().exp())  # type: ignore[operator]
@@ -76,6 +90,7 @@ class SiglipBackbone(CLIPBackbone):
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, preprocess: Preprocess) -> None:
         super().__init__(model, tokenizer, preprocess)
+        self.points = {**self.points, "text.projection": model.text_model.head}  # type: ignore[dict-item, union-attr]
         self.logit_bias = float(model.logit_bias)  # type: ignore[arg-type]
 
     def joint_width(self) -> int:
@@ -92,10 +107,12 @@ class SiglipBackbone(CLIPBackbone):
 
 
 def block_points(tower: str, layers: Sequence[nn.Module], linears: dict[str, str]) -> dict[str, nn.Module]:
-    """Tap points of a stack of transformer blocks; `linears` maps the ends of module names to those of points."""
+    """Points of a stack of transformer blocks; `linears` maps the ends of module names to those of points."""
     points: dict[str, nn.Module] = {}
     for i, block in enumerate(layers):
         points[f"{tower}.block.{i}"] = points[f"{tower}.block.{i - len(layers)}"] = block
+        norms = (module for module in block.modules() if isinstance(module, nn.LayerNorm))
+        points |= {f"{tower}.block.{i}.norm{j}": module for j, module in enumerate(norms, 1)}
         for name, module in block.named_modules():
             short = next((s for end, s in linears.items() if name.endswith(end)), None)
             if isinstance(module, nn.Linear) and short:

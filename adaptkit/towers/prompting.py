@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from adaptkit.towers.backbone import Backbone, Tap
+from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.once import Once
+from adaptkit.towers.points import Tap
+from adaptkit.towers.weights import in_effect
 
 Position = Literal["end", "middle", "front"]
 
@@ -123,8 +125,10 @@ class Prompts:
             return chunked(encode, everyone, size).unflatten(0, (*batch, classes))
 
         everyone = torch.arange(classes * math.prod(batch))  # (B * C,)
-        if any(m._forward_hooks for name, m in self.backbone.points.items() if name.startswith("text")):
+        if any(point.tapped for name, point in self.backbone.points.items() if name.startswith("text")):
             return every(len(everyone))  # somebody's taps: gone by the backward pass, and unknown to `once`
+        if torch.is_grad_enabled() and in_effect():
+            return every(len(everyone))  # somebody's weights: gone by the backward pass
         return self.once(lambda: every(self.chunk), context, *deep.values())
 
     def encode_each(self, contexts: Tensor) -> Tensor:

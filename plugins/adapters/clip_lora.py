@@ -39,14 +39,14 @@ class CLIPLoRA(Method):
         return {"views": Pixels(views=1, augment="wide-crop-flip", fresh=True)}
 
     def fit(self, task):
-        self.backbone, points = task.backbone, task.backbone.points
-        if self.encoder != "text" and "image.block.0" not in points:
+        self.backbone = task.backbone
+        if self.encoder != "text" and "image.block.0" not in task.backbone.points:
             raise ValueError(f"encoder must be 'text' where the image tower is no transformer; got {self.encoder!r}")
         towers = {"both": ("image", "text"), "vision": ("image",), "text": ("text",)}[self.encoder]
         blocks = [f"{tower}.block.{i}" for tower in towers for i in range(task.backbone.depth[tower])]
         self.names = [f"{block}.{name}" for block in blocks for name in self.maps]
         task.backbone.require(*self.names)
-        shapes = [points[name].weight.shape for name in self.names]
+        shapes = [task.backbone.weight(name).shape for name in self.names]
         self.a = nn.ParameterList(torch.empty(self.rank, width) for _, width in shapes)
         self.b = nn.ParameterList(torch.zeros(out, self.rank) for out, _ in shapes)
         for a in self.a:
@@ -64,17 +64,19 @@ class CLIPLoRA(Method):
         else:
             self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
 
-    def taps(self, tower):
-        scale = self.alpha / self.rank**0.5
-        return {
-            name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T)
-            for name, a, b in zip(self.names, self.a, self.b, strict=True)
-            if name.startswith(tower)
-        }
+    def updated(self, tower):
+        """A block in which a tower has its updates: merged into its weights, or beside them where dropout acts."""
+        scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, strict=True)
+        own = [(name, a, b) for name, a, b in updates if name.startswith(tower)]
+        if self.training:
+            return self.backbone.taps(
+                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b in own}
+            )
+        return self.backbone.weights({name: self.backbone.weight(name) + scale * b @ a for name, a, b in own})
 
     def text(self):
         def encode(rows):
-            with self.backbone.taps(self.taps("text")):
+            with self.updated("text"):
                 return unit(self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()}))
 
         def every():
@@ -96,7 +98,7 @@ class CLIPLoRA(Method):
         """``(B, D)`` embeddings or ``(B, 3, H, W)`` pixels to ``(B, C)``."""
         text = self.text()
         if self.encoder != "text":
-            with self.backbone.taps(self.taps("image")):
+            with self.updated("image"):
                 images = unit(self.backbone.encode_image(images))
         return self.backbone.logits(images, text)
 

@@ -31,14 +31,11 @@ class ProLIP(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
-        model = task.backbone.model if hasattr(task.backbone, "model") else None
-        projection = getattr(model, "visual_projection", None)
-        if not isinstance(projection, nn.Linear):
+        point = task.backbone.points.get("image.projection")
+        if point is None or not isinstance(point.module, nn.Linear):
             got = type(task.backbone).__name__
             raise ValueError(f"the backbone must end in a linear visual projection for pro-lip; got {got}")
-        self.weight = nn.Parameter(projection.weight.detach().clone())  # (D, W)
-        self.start = nn.Buffer(self.weight.detach().clone())
-        self.bias = nn.Buffer(self.start.new_zeros(len(self.start)) if projection.bias is None else projection.bias)
+        self.weight = nn.Parameter(task.backbone.weight("image.projection").clone())  # (D, W)
         self.strength = self.penalty * len(task.classnames) / max(1, len(task.support))  # lambda
         self.turn = 0
 
@@ -50,11 +47,12 @@ class ProLIP(ZeroShot):
 
     def logits(self, h):
         """``(B, W)`` embeddings before the projection to ``(B, C)``."""
-        return self.zero_shot(unit(F.linear(h, self.weight, self.bias)))
+        with self.backbone.weights({"image.projection": self.weight}):
+            return self.zero_shot(unit(self.backbone.points["image.projection"](h)))
 
     def distance(self):
         """Squared distance from the pretrained projection: a sum."""
-        return (self.weight - self.start).square().sum()
+        return (self.weight - self.backbone.weight("image.projection")).square().sum()
 
     def loss(self, batch):
         views = batch.h

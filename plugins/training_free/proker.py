@@ -79,7 +79,7 @@ class ProKeR(ZeroShot):
         matrix, rhs = system
         matrix = matrix / lam
         matrix.diagonal().add_(1)
-        return torch.cholesky_solve(rhs, torch.linalg.cholesky(matrix)).to(self.keys)
+        return torch.cholesky_solve(rhs, torch.linalg.cholesky(matrix)).to(self.keys).contiguous()
 
     def forward(self, batch):
         return self.zero_shot(batch.x) + self.correction(self.lift(batch.x, self.beta), self.coefficients)

@@ -99,7 +99,7 @@ def attention(guide, pixels):
     block, kept = f"image.block.{guide.depth['image'] - 1}", {}
     with guide.taps({f"{block}.{part}": lambda _, out, part=part: kept.setdefault(part, out) for part in "qk"}):
         guide.encode_image(pixels)
-    width = next(m.head_dim for m in guide.points[block].modules() if hasattr(m, "head_dim"))
+    width = next(m.head_dim for m in guide.points[block].module.modules() if hasattr(m, "head_dim"))
     q, k = (kept[part].unflatten(2, (-1, width)).transpose(1, 2) for part in "qk")  # (B, heads, T, width)
     weights = (q[:, :, :1] @ k.transpose(2, 3) / width**0.5).softmax(-1).mean(1)[:, 0, 1:]
     if math.isqrt(weights.shape[1]) ** 2 != weights.shape[1]:

@@ -22,7 +22,8 @@ class Projected(Backbone):
         self.model.visual_projection.weight.data = weight
         if bias is not None:
             self.model.visual_projection.bias.data = bias
-        self.dim, self.points, self.logit_scale = len(weight), {}, 100.0
+        self.points = {"image.projection": self.model.visual_projection}
+        self.dim, self.logit_scale = len(weight), 100.0
 
 
 @adaptor("prolip-vit", "prolip-rn", method="pro-lip")

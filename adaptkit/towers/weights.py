@@ -1,0 +1,93 @@
+"""Weights of frozen towers under neutral names, and other tensors in their places, inside a ``with`` block only."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import Tensor, nn
+
+from adaptkit.towers.points import Point
+
+NUMBERS = ("logit_scale", "logit_bias")  # a backbone keeps them as numbers; in the model nobody reads them
+_swaps: list[tuple[Mapping[Slot, Tensor], Mapping[Slot, Tensor]]] = []  # of open blocks: what came in, what was there
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """One weight's place: a module, and the attribute it reads the weight by."""
+
+    module: nn.Module
+    attribute: str
+
+    def __deepcopy__(self, memo: dict) -> Slot:
+        return self  # a place in a frozen model, which is not copied either
+
+    def get(self) -> Tensor:
+        """The weight in effect."""
+        return self.module._parameters[self.attribute]  # type: ignore[return-value]
+
+    def put(self, weight: Tensor) -> None:
+        """Let the module read another one, through which gradients pass."""
+        self.module._parameters[self.attribute] = weight  # type: ignore[assignment]
+
+
+def find_slots(points: Mapping[str, Point], model: nn.Module) -> dict[str, Slot]:
+    """Every weight of a model by its name, in the model's order.
+
+    A name is that of a point and the weight's own inside it, or ``model.`` and its own. What lies in several points is
+    named by the smallest, e.g. by a linear map and not by its block.
+    """
+    names: dict[tuple[int, str], str] = {}
+    known = [(name, point.module) for name, point in points.items() if ".-" not in name]  # blocks have two names
+    for name, module in [*sorted(known, key=lambda named: sum(1 for _ in named[1].modules())), ("model", model)]:
+        for inside, part in module.named_modules():
+            for attribute, weight in part._parameters.items():
+                if weight is not None and attribute not in NUMBERS:
+                    names.setdefault((id(part), attribute), ".".join(filter(None, (name, inside, attribute))))
+    places = ((part, attribute) for part in model.modules() for attribute in part._parameters)
+    slots = ((names.get((id(part), attribute), ""), Slot(part, attribute)) for part, attribute in places)
+    return {name: slot for name, slot in slots if name}
+
+
+def find_slot(name: str, slots: Mapping[str, Slot], depth: Mapping[str, int]) -> Slot:
+    """The slot of a name, which may leave out ``.weight``, and count blocks from the end.
+
+    Raises:
+        ValueError: for a name that there is not, with the nearest.
+    """
+    found = re.fullmatch(r"(\w+)\.block\.(-\d+)\.(.+)", name)
+    whole = f"{found[1]}.block.{depth.get(found[1], 0) + int(found[2])}.{found[3]}" if found else name
+    for known in (whole, f"{whole}.weight"):
+        if known in slots:
+            return slots[known]
+    near = ", ".join(map(repr, get_close_matches(name, slots, n=3))) or "none is like it"
+    raise ValueError(f"a weight must be one of backbone.weight_names(); got {name!r}; nearest: {near}")
+
+
+@contextlib.contextmanager
+def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
+    """Put tensors into slots, and what was there back at the end, come what may."""
+    before = {slot: slot.get() for slot in values}
+    _swaps.append((values, before))
+    try:
+        for slot, weight in values.items():
+            slot.put(weight)
+        yield
+    finally:
+        for slot, weight in before.items():
+            slot.put(weight)
+        _swaps.pop()
+
+
+def in_effect() -> dict[Slot, Tensor]:
+    """What is swapped in now, in any backbone."""
+    return {slot: weight for values, _ in _swaps for slot, weight in values.items()}
+
+
+def swapped_out() -> dict[Slot, Tensor]:
+    """The frozen weights of all that is swapped now."""
+    return {slot: weight for _, before in reversed(_swaps) for slot, weight in before.items()}
