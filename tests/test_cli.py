@@ -106,6 +106,33 @@ def test_list_names_every_plugin_and_where_it_comes_from(say):
     assert {e["role"] for e in json.loads(say("list", "--json")[1])} == {*plugins.ROLES, "recipes"}, "of every role"
 
 
+def test_list_says_of_each_method_what_it_does_in_one_line_that_fits(say, tmp_path, forget):
+    _, out, _ = say("list", "methods")
+    wide = [line for line in out.splitlines() if len(line) >= 120]
+    assert not wide, f"lines must fit into 119 columns; got {wide}"
+    abouts = {entry["name"]: entry["about"] for entry in json.loads(say("list", "methods", "--json")[1])}
+    lines = {line.split()[0]: line for line in out.splitlines()[3:] if line}
+    cut = [name for name, about in abouts.items() if about not in lines[name]]
+    assert not cut, f"our own methods must say it in so few words; not so {cut}"
+    vague = [
+        name for name, about in abouts.items() if len(about) < 30 or re.match("Transductive|Answers depend", about)
+    ]
+    assert not vague, f"and what they do, not how they differ; not so {vague}"
+    for name, words in {"tda": "two caches", "oga": "Gaussians", "stat-a": "mixture", "re-clip": "labels"}.items():
+        assert words in abouts[name], f"{name} must say what it does; got {abouts[name]}"
+
+
+def test_a_long_line_of_a_list_is_cut_at_a_word(say, tmp_path, forget):
+    long = METHOD.format(name="wordy", more="").replace(
+        "class Copy(ZeroShot):\n", f"class Copy(ZeroShot):\n    {LONG!r}\n"
+    )
+    (tmp_path / "wordy.py").write_text(long)
+    code, out, error = say("--plugin", tmp_path / "wordy.py", "list", "methods")
+    line = next(line for line in out.splitlines() if line.startswith("wordy"))
+    assert code == 0 and len(line) < 120, f"the line must fit; got {line!r} and {error!r}"
+    assert re.search(r"wordy +(word )+\.\.\. +sample", line), f"and end at a word; got {line!r}"
+
+
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_list_names_plugins_that_could_not_be_loaded(more, say, forget):
     plugins.broken["theirs"] = "ZeroDivisionError: division by zero"
@@ -164,6 +191,7 @@ def test_what_cannot_be_understood_is_one_line_and_exit_code_2(argv, words, say,
     assert re.search(words.replace("?", r"\?"), error), f"it must say {words!r}; got {error!r}"
 
 
+LONG = "word " * 40
 METHOD = '''"""A copy of zero-shot.
 
 Source: nobody. Deviations: none.

@@ -19,7 +19,10 @@ from adaptkit import Method, Pooled, ZeroShot, hookimpl, predict
 
 
 class GLA(ZeroShot):
-    """``base / T - log prior of the support + zero-shot - log prior of pre-training``."""
+    """Zero-shot plus an adapted model, both freed of their bias towards some classes.
+
+    ``base / T - log prior of the support + zero-shot - log prior of pre-training``.
+    """
 
     base: Method = field(default_factory=ZeroShot)
     steps: int = 50  # of Newton's method, at most

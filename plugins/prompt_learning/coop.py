@@ -16,7 +16,7 @@ from adaptkit.towers.prompting import Position
 
 
 class CoOp(Method):
-    """A few word embeddings, trained through the frozen text tower by cross-entropy."""
+    """Trained context words around the class name, the same for all images."""
 
     n: int = 16  # context words; ignored with `init`
     init: str = ""  # words to start from, e.g. "a photo of a"; without them the start is random

@@ -10,7 +10,7 @@ from adaptkit import Method, ZeroShot, hookimpl
 
 
 class MCM(Method):
-    """The largest probability of the base's answer, at a temperature of cosines rather than of logits."""
+    """Scores an image by its largest class probability, at a temperature of cosines."""
 
     output = "score"
 

@@ -14,7 +14,7 @@ from adaptkit import Method, ZeroShot, hookimpl, unit
 
 
 class ConSE(Method):
-    """The likeliest known classes' embeddings, weighted by probability, against every class's."""
+    """Averages the names that known classes give an image, and picks the nearest class."""
 
     base: Method = field(default_factory=ZeroShot)
     top: int = 10  # T: known classes that enter the mean
