@@ -87,7 +87,7 @@ TYPED = [  # what is typed after a good recipe
     (["--only", "gdaa"], "a method of this recipe must be one of zero-shot; got 'gdaa'"),
     (
         ["--only", "gdaa"],
-        r"; to add it, name it under methods: of the recipe or in --set 'methods=\[zero-shot, gdaa\]'",
+        r"name it under methods: of the recipe or in --set 'methods=\[zero-shot, gdaa\]'",
     ),
     (["--only", "gdaa"], ", and load the file that brings it with --plugin FILE"),
     (["--only", "zero-shoot"], "; did you mean 'zero-shot'?"),
