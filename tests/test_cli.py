@@ -220,6 +220,47 @@ def test_check_passes_a_good_file_and_fails_a_bad_one(say, tmp_path, forget):
     assert say("check", "my-good")[0] == 0, "a method may be checked by name"
 
 
+def test_check_names_a_cause_once_with_its_line_and_what_it_kept_from_running(say, tmp_path, forget, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = METHOD.format(name="raises", more="")
+    fit = "    def fit(self, task):\n        super().fit(task)\n        task.nothing\n@hookimpl"
+    (tmp_path / "raises.py").write_text(text.replace("@hookimpl", fit))
+    line = 1 + (tmp_path / "raises.py").read_text().splitlines().index("        task.nothing")
+    code, out, _ = say("check", "raises.py")
+    cause = f"AttributeError: 'Task' object has no attribute 'nothing' (raises.py:{line}, in fit)"
+    assert code == 1 and out.count("FAILED") == out.count("no attribute") == 1, f"a cause must be said once; got {out}"
+    assert f"  FAILED  output_shape: {cause}\n" in out, f"with file and line; got {out}"
+    others = ", ".join(title for title in CHECKS if title not in ("docstring_names_source", "output_shape"))
+    kept = len(CHECKS) - out.count("passed  ") - 1
+    rest = re.search(rf"the failure of output_shape kept {kept} more from running: (.*)", out)
+    assert rest and set(rest[1].split(", ")) <= set(others.split(", ")), f"and what it kept from running; got {out}"
+    assert out.splitlines()[-1] == f"1 methods, {len(CHECKS) - kept - 1} passed, {kept + 1} failed", (
+        "all must be counted"
+    )
+    assert "accuracy" not in out, "what cannot answer has no accuracy"
+
+
+def test_a_cause_in_the_author_s_own_assertion_has_its_line_too(say, tmp_path, forget):
+    more = "\n    def needs(self):\n        assert False, 'mine'"
+    (tmp_path / "asserts.py").write_text(METHOD.format(name="asserts", more=more))
+    _, out, _ = say("check", tmp_path / "asserts.py")
+    assert re.search(r"FAILED  output_shape: AssertionError: mine \(.*asserts\.py:10, in needs\)", out), f"got {out}"
+
+
+@pytest.mark.parametrize(
+    ("more", "number"), [("", r"(\d+\.\d)%; of zero-shot: \1%"), (" * 0", "20.0%; of zero-shot: [3-9]")]
+)
+def test_check_prints_the_accuracy_beside_that_of_zero_shot(more, number, say, tmp_path, forget):
+    (tmp_path / "beside.py").write_text(METHOD.format(name="beside", more=more))
+    _, out, _ = say("check", tmp_path / "beside.py")
+    assert re.search(f"^  accuracy on the toy task: {number}", out, re.M), f"both must be printed; got {out}"
+
+
+def test_check_prints_no_accuracy_of_scores(say):
+    code, out, _ = say("check", "max-logit")
+    assert code == 0 and "accuracy on" not in out, f"a score has none; got {out}"
+
+
 def test_a_plugin_that_cannot_be_imported_is_named_and_may_be_mended(say, tmp_path, forget):
     broken = tmp_path / "mine.py"
     broken.write_text("def methods(:\n")
