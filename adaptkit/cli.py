@@ -111,7 +111,7 @@ def add_compare(commands: Commands) -> None:
 
 def add_plugins(commands: Commands) -> None:
     """``list``, ``show`` and ``check``: plugins."""
-    command = commands.add_parser("list", help="what is installed, and which plugin brings it")
+    command = commands.add_parser("list", help="what is installed, and what it does")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
     )

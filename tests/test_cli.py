@@ -106,6 +106,33 @@ def test_list_names_every_plugin_and_where_it_comes_from(say):
     assert {e["role"] for e in json.loads(say("list", "--json")[1])} == {*plugins.ROLES, "recipes"}, "of every role"
 
 
+def test_list_says_of_each_method_what_it_does_in_one_line_that_fits(say, tmp_path, forget):
+    _, out, _ = say("list", "methods")
+    wide = [line for line in out.splitlines() if len(line) >= 120]
+    assert not wide, f"lines must fit into 119 columns; got {wide}"
+    abouts = {entry["name"]: entry["about"] for entry in json.loads(say("list", "methods", "--json")[1])}
+    lines = {line.split()[0]: line for line in out.splitlines()[3:] if line}
+    cut = [name for name, about in abouts.items() if about not in lines[name]]
+    assert not cut, f"our own methods must say it in so few words; not so {cut}"
+    vague = [
+        name for name, about in abouts.items() if len(about) < 30 or re.match("Transductive|Answers depend", about)
+    ]
+    assert not vague, f"and what they do, not how they differ; not so {vague}"
+    for name, words in {"tda": "two caches", "oga": "Gaussians", "stat-a": "mixture", "re-clip": "labels"}.items():
+        assert words in abouts[name], f"{name} must say what it does; got {abouts[name]}"
+
+
+def test_a_long_line_of_a_list_is_cut_at_a_word(say, tmp_path, forget):
+    long = METHOD.format(name="wordy", more="").replace(
+        "class Copy(ZeroShot):\n", f"class Copy(ZeroShot):\n    {LONG!r}\n"
+    )
+    (tmp_path / "wordy.py").write_text(long)
+    code, out, error = say("--plugin", tmp_path / "wordy.py", "list", "methods")
+    line = next(line for line in out.splitlines() if line.startswith("wordy"))
+    assert code == 0 and len(line) < 120, f"the line must fit; got {line!r} and {error!r}"
+    assert re.search(r"wordy +(word )+\.\.\. +sample", line), f"and end at a word; got {line!r}"
+
+
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_list_names_plugins_that_could_not_be_loaded(more, say, forget):
     plugins.broken["theirs"] = "ZeroDivisionError: division by zero"
@@ -164,6 +191,7 @@ def test_what_cannot_be_understood_is_one_line_and_exit_code_2(argv, words, say,
     assert re.search(words.replace("?", r"\?"), error), f"it must say {words!r}; got {error!r}"
 
 
+LONG = "word " * 40
 METHOD = '''"""A copy of zero-shot.
 
 Source: nobody. Deviations: none.
@@ -190,6 +218,47 @@ def test_check_passes_a_good_file_and_fails_a_bad_one(say, tmp_path, forget):
         f"the check must be named, with its reason; got {out}"
     )
     assert say("check", "my-good")[0] == 0, "a method may be checked by name"
+
+
+def test_check_names_a_cause_once_with_its_line_and_what_it_kept_from_running(say, tmp_path, forget, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = METHOD.format(name="raises", more="")
+    fit = "    def fit(self, task):\n        super().fit(task)\n        task.nothing\n@hookimpl"
+    (tmp_path / "raises.py").write_text(text.replace("@hookimpl", fit))
+    line = 1 + (tmp_path / "raises.py").read_text().splitlines().index("        task.nothing")
+    code, out, _ = say("check", "raises.py")
+    cause = f"AttributeError: 'Task' object has no attribute 'nothing' (raises.py:{line}, in fit)"
+    assert code == 1 and out.count("FAILED") == out.count("no attribute") == 1, f"a cause must be said once; got {out}"
+    assert f"  FAILED  output_shape: {cause}\n" in out, f"with file and line; got {out}"
+    others = ", ".join(title for title in CHECKS if title not in ("docstring_names_source", "output_shape"))
+    kept = len(CHECKS) - out.count("passed  ") - 1
+    rest = re.search(rf"the failure of output_shape kept {kept} more from running: (.*)", out)
+    assert rest and set(rest[1].split(", ")) <= set(others.split(", ")), f"and what it kept from running; got {out}"
+    assert out.splitlines()[-1] == f"1 methods, {len(CHECKS) - kept - 1} passed, {kept + 1} failed", (
+        "all must be counted"
+    )
+    assert "accuracy" not in out, "what cannot answer has no accuracy"
+
+
+def test_a_cause_in_the_author_s_own_assertion_has_its_line_too(say, tmp_path, forget):
+    more = "\n    def needs(self):\n        assert False, 'mine'"
+    (tmp_path / "asserts.py").write_text(METHOD.format(name="asserts", more=more))
+    _, out, _ = say("check", tmp_path / "asserts.py")
+    assert re.search(r"FAILED  output_shape: AssertionError: mine \(.*asserts\.py:10, in needs\)", out), f"got {out}"
+
+
+@pytest.mark.parametrize(
+    ("more", "number"), [("", r"(\d+\.\d)%; of zero-shot: \1%"), (" * 0", "20.0%; of zero-shot: [3-9]")]
+)
+def test_check_prints_the_accuracy_beside_that_of_zero_shot(more, number, say, tmp_path, forget):
+    (tmp_path / "beside.py").write_text(METHOD.format(name="beside", more=more))
+    _, out, _ = say("check", tmp_path / "beside.py")
+    assert re.search(f"^  accuracy on the toy task: {number}", out, re.M), f"both must be printed; got {out}"
+
+
+def test_check_prints_no_accuracy_of_scores(say):
+    code, out, _ = say("check", "max-logit")
+    assert code == 0 and "accuracy on" not in out, f"a score has none; got {out}"
 
 
 def test_a_plugin_that_cannot_be_imported_is_named_and_may_be_mended(say, tmp_path, forget):

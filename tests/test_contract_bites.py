@@ -5,6 +5,7 @@ Source: none. Deviations: all of them.
 
 import re
 import sys
+import threading
 import types
 from dataclasses import field, fields, replace
 from itertools import count
@@ -21,6 +22,7 @@ from adaptkit.io.values import default
 from adaptkit.methods.adapt import tune
 from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS, check, toy_backbone
+from adaptkit.testing.harness import adapted
 
 
 def honest(method, batch):
@@ -276,6 +278,60 @@ def test_a_module_without_a_card_is_caught(missing, monkeypatch, sandbox):
     cls = type("Bare", (ZeroShot,), {"__module__": "bare"})
     with pytest.raises(AssertionError, match=f"bare must have a '{missing}' line"):
         check("docstring_names_source", cls, *sandbox)
+
+
+def adaptations(monkeypatch):
+    """The methods that are fitted from now on."""
+    fitted = []
+    fit = ZeroShot.fit
+    monkeypatch.setattr(ZeroShot, "fit", lambda method, task: (fitted.append(method), fit(method, task))[1])
+    return fitted
+
+
+def test_checks_that_ask_for_the_same_share_one_adaptation(monkeypatch, sandbox):
+    task, queries = sandbox
+    fitted, make = adaptations(monkeypatch), culprit("Shared")
+    one, two = adapted(make, task), adapted(make, task)
+    assert len(fitted) == 1, "one task, seed and method are adapted once"
+    assert one is not two and torch.equal(predict(one, queries), predict(two, queries)), "each check must have its own"
+    one.text += 1
+    assert torch.equal(two.text, adapted(make, task).text), "what one check does to its copy must not reach another"
+    adapted(make, replace(task))
+    adapted(make, task)
+    adapted(lambda: method("zero-shot"), task)
+    adapted(make, task, anew=True)
+    assert len(fitted) == 5, "another task or method is adapted anew, and what is asked for anew"
+
+
+def test_options_tell_shared_adaptations_apart(sandbox):
+    task, queries = sandbox
+    tilted = culprit("Tilted", **TILTED)
+    task = replace(task, val=None)
+    answers = [predict(adapted(lambda tilt=tilt: tilted(tilt=tilt), task), queries) for tilt in (1.0, 0.5)]
+    assert torch.equal(answers[0] * 0.5, answers[1]), "each option must be adapted with"
+
+
+def test_a_method_that_cannot_be_copied_is_adapted_for_each_check(monkeypatch, sandbox):
+    task, _ = sandbox
+    make = culprit("Locked", fit=lambda m, task: setattr(m, "lock", threading.Lock()))
+    fitted = adaptations(monkeypatch)
+    assert adapted(make, task) is not adapted(make, task) and len(fitted) == 2, "there is nothing to share"
+
+
+def test_the_generator_goes_on_as_after_adapting(sandbox):
+    make = culprit("Draws", fit=lambda m, task: torch.rand(3))
+    draws = [(adapted(make, sandbox[0]), torch.rand(2))[1] for _ in range(2)]
+    assert torch.equal(*draws), "a check must see the same random numbers, shared or not"
+
+
+def test_what_predicting_changes_is_seen_through_a_copy(sandbox):
+    def count_behind(method, task):
+        method.register_buffer("seen", torch.zeros(()))
+        method.count = lambda: method.seen.add_(1)  # of the original, whichever copy answers
+
+    cls = culprit("Hides", lambda m, batch: (m.count(), honest(m, batch))[1], count_behind)
+    said = failures(cls, sandbox)
+    assert said["predict_is_pure"] == "Hides changed ['seen'] while predicting", f"it must be caught; got {said}"
 
 
 def test_a_declared_exemption_is_honoured(sandbox):

@@ -16,17 +16,16 @@ def block(name):
 
 def table():
     """The table of methods, in Markdown."""
-    from adaptkit.report.cards import entry, first_sentence, module_doc
+    from adaptkit.report.cards import entry
     from adaptkit.runs.plugins import table as registered
 
     lines = ["| method | what it does | scope | trained | source |", "|---|---|---|---|---|"]
-    for name, cls in registered("methods").items():
+    for name in registered("methods"):
         e = entry("methods", name)
         arxiv = re.search(r"arXiv:(\d{4}\.\d{4,5})", e["source"])
         link = f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else ""
-        doc = inspect.getdoc(cls) if "__doc__" in vars(cls) and vars(cls)["__doc__"] else module_doc(cls)
         trained = "trained" if e["trained"] else ""
-        lines.append(f"| `{name}` | {first_sentence(doc)} | {e['scope']} | {trained} | {link} |")
+        lines.append(f"| `{name}` | {e['about']} | {e['scope']} | {trained} | {link} |")
     return "\n".join(lines) + "\n"
 
 

@@ -90,6 +90,11 @@ WRONG = [  # a recipe, and words that the error must have
 ]
 TYPED = [  # what is typed after a good recipe
     (["--only", "gdaa"], "a method of this recipe must be one of zero-shot; got 'gdaa'"),
+    (
+        ["--only", "gdaa"],
+        r"name it under methods: of the recipe or in --set 'methods=\[zero-shot, gdaa\]'",
+    ),
+    (["--only", "gdaa"], ", and load the file that brings it with --plugin FILE"),
     (["--only", "zero-shoot"], "; did you mean 'zero-shot'?"),
     (["--set", "shots"], "--set must be KEY=VALUE; got 'shots'"),
     (["--set", "shotss=[1]"], "a key must be one of .*; did you mean 'shots'?"),

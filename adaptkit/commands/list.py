@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from adaptkit.commands.requested import load_files
 from adaptkit.io.text import columns
 from adaptkit.runs import plugins, recipe
+
+WIDTH = 119  # of a line
 
 
 def command(options: Namespace) -> int:
@@ -19,9 +23,7 @@ def command(options: Namespace) -> int:
     if options.json:
         print(json.dumps([entry for entries in tables.values() for entry in entries], indent=1))
     for role, entries in tables.items() if not options.json else ():
-        keys = [k for k in entries[0] if k != "role"] if entries else []
-        print(f"{role} ({len(entries)})")
-        print(columns([keys, *([_cell(e[k]) for k in keys] for e in entries)]) + "\n")
+        print(f"{role} ({len(entries)})\n{_as_text(entries)}\n")
     for name, trace in plugins.broken.items():
         print(f"plugin {name!r} could not be loaded:\n{trace}", file=sys.stderr)
     return 0
@@ -35,6 +37,17 @@ def _entries(role: str) -> list[dict[str, Any]]:
     from adaptkit.report.cards import entry
 
     return [entry(role, name) for name in (recipe.names() if role == "recipes" else plugins.table(role))]
+
+
+def _as_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A line each: of a method, its plugin and source are left to ``show``; what it does is cut at a word."""
+    method = bool(entries) and entries[0]["role"] == "methods"
+    keys = [k for k in entries[0] if k != "role" and not (method and k in ("plugin", "source"))] if entries else []
+    rows = [keys, *([_cell(e[k]) for k in keys] for e in entries)]
+    room = max(20, WIDTH - sum(2 + max(len(row[i]) for row in rows) for i, k in enumerate(keys) if k != "about"))
+    for row in rows:
+        row[:] = [shorten(c, room, placeholder=" ...") if k == "about" else c for k, c in zip(keys, row, strict=True)]
+    return columns(rows)
 
 
 def _cell(value: object) -> str:

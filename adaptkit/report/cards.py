@@ -32,6 +32,7 @@ def entry(role: str, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "role": role,
+        "about": first_sentence(about(thing)),
         "scope": thing.scope,
         "trained": trained,
         "plugin": owner,
@@ -86,6 +87,12 @@ def method_card(name: str, cls: type[Method]) -> str:
 def module_doc(thing: Any) -> str:  # noqa: ANN401 (a class or a function)
     """The card: the docstring of the module a thing comes from."""
     return inspect.cleandoc(sys.modules[thing.__module__].__doc__ or "(no docstring)")
+
+
+def about(cls: type[Method]) -> str:
+    """What a method does: its class's own docstring, or the card of its module."""
+    own = vars(cls).get("__doc__")
+    return inspect.cleandoc(own) if own and not own.startswith(f"{cls.__name__}(") else module_doc(cls)
 
 
 def first_sentence(text: str) -> str:

@@ -77,7 +77,7 @@ def scope(make: Make, task: Task, queries: Images) -> None:
 
 def predict_is_pure(make: Make, task: Task, queries: Images) -> None:
     """Twice the same answer; the method as before."""
-    method = adapted(make, task)
+    method = adapted(make, task, anew=True)  # a copy may share what is changed with the one that it was copied from
     before = {n: t.clone() for n, t in method.state_dict().items()}
     first = predict(method, queries)
     same(predict(method, queries), first, f"{type(method).__name__} answers differently the second time", 1e-6)
@@ -87,7 +87,7 @@ def predict_is_pure(make: Make, task: Task, queries: Images) -> None:
 
 def fit_is_repeatable(make: Make, task: Task, queries: Images) -> None:
     """From one seed, bit for bit the same method."""
-    one, two = adapted(make, task).state_dict(), adapted(make, task).state_dict()
+    one, two = adapted(make, task).state_dict(), adapted(make, task, anew=True).state_dict()
     unequal = [n for n in one if not torch.equal(one[n], two[n])]
     ensure(not unequal, f"{unequal} differ between two adaptations from one seed; draw from torch's generator only")
 
@@ -95,7 +95,7 @@ def fit_is_repeatable(make: Make, task: Task, queries: Images) -> None:
 def backbone_untouched(make: Make, task: Task, queries: Images) -> None:
     """Weights and gradients as before, no tap left, no frozen weight inside the method."""
     model, before = task.backbone.model, task.backbone.digest()
-    method = adapted(make, task)
+    method = adapted(make, task, anew=True)
     predict(method, queries[:12])
     name = type(method).__name__
     ensure(task.backbone.digest() == before, f"{name} changed the frozen backbone")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,10 +19,46 @@ Make = Callable[[], Method]
 Check = Callable[[Make, Task, Images], None]
 
 
-def adapted(make: Make, task: Task) -> Method:
-    """The method, adapted from a fixed seed."""
+@dataclass(frozen=True)
+class Adaptation:
+    """An adapted method as it was before it answered anything, what it came from, and the generator's state then."""
+
+    kind: type[Method]
+    options: str
+    task: Task
+    method: Method
+    state: Tensor
+
+
+KEPT: list[Adaptation] = []  # the latest only: the checks of one method follow one another
+
+
+def adapted(make: Make, task: Task, *, anew: bool = False) -> Method:
+    """The method, adapted from a fixed seed: once for all checks that ask for the same, who get a copy each.
+
+    Args:
+        make: makes the method.
+        task: what it adapts to; another object is another task.
+        anew: adapt again, in a check that is about adapting, or about what a copy might hide.
+    """
     torch.manual_seed(0)
-    return adapt(make(), task)
+    method = make()
+    kind, options = type(method), repr(method)
+    for kept in () if anew else KEPT:
+        if (kept.kind, kept.options) == (kind, options) and kept.task is task:
+            torch.set_rng_state(kept.state)
+            return copy.deepcopy(kept.method)
+    method = adapt(method, task)
+    if not anew:
+        keep(Adaptation(kind, options, task, method, torch.get_rng_state()))
+    return method
+
+
+def keep(adaptation: Adaptation) -> None:
+    """Keep a copy for other checks, in place of the one before; what cannot be copied is adapted for each check."""
+    KEPT.clear()
+    with contextlib.suppress(Exception):  # whatever a stranger's attributes raise: no check is about copying
+        KEPT.append(replace(adaptation, method=copy.deepcopy(adaptation.method)))
 
 
 def same(got: Tensor, want: Tensor, what: str, tolerance: float = 1e-3) -> None:

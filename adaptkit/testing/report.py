@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import torch
 
 from adaptkit.features.items import Images
 from adaptkit.io.values import default
+from adaptkit.methods.adapt import accuracy
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.task import Task
+from adaptkit.methods.zero_shot import ZeroShot
 from adaptkit.runs import plugins
 from adaptkit.runs.build import method
 from adaptkit.testing.checks import CHECKS, check
+from adaptkit.testing.harness import adapted
 from adaptkit.testing.toy import toy_task
 
 STEPS = {"beats_chance": 60}  # of training; 4 in the other checks
 QUERIES = {"beats_chance": 60, "sweep_matches_forward": 8}  # 20 in the others
+
+HERE = Path(__file__).parent
+FEW: list[Task] = []  # the task that was asked for last, and the same with few validation images
 
 
 def brief(name: str, steps: int) -> Method:
@@ -33,23 +43,74 @@ def check_briefly(name: str, title: str, task: Task, queries: Images) -> None:
     Raises:
         AssertionError: when it fails.
     """
-    task = replace(task, val=None if task.val is None else task.val[:10])
-    check(title, lambda: brief(name, STEPS.get(title, 4)), task, queries[: QUERIES.get(title, 20)])
+    check(title, lambda: brief(name, STEPS.get(title, 4)), with_few_val(task), queries[: QUERIES.get(title, 20)])
+
+
+def with_few_val(task: Task) -> Task:
+    """The task, with ten validation images: one object for one task, as those are who share an adaptation."""
+    if not FEW or FEW[0] is not task:
+        FEW[:] = task, replace(task, val=None if task.val is None else task.val[:10])
+    return FEW[1]
 
 
 def check_methods(names: Sequence[str]) -> int:
     """Run every check on every method, print what happened, and return the exit code: 1 when one failed."""
     torch.set_num_threads(1)  # tiny tensors
     task, queries = toy_task()
-    failures = 0
-    for name in names:
-        print(name)
-        for title in CHECKS:
-            try:
-                check_briefly(name, title, task, queries)
-                print(f"  passed  {title}")
-            except Exception as error:  # whatever a stranger's method raises is its result
-                failures += 1
-                print(f"  FAILED  {title}: {type(error).__name__}: {' '.join(str(error).split())}")
+    failures = sum(check_method(name, task, queries) for name in names)
     print(f"{len(names)} methods, {len(names) * len(CHECKS) - failures} passed, {failures} failed")
     return 1 if failures else 0
+
+
+def check_method(name: str, task: Task, queries: Images) -> int:
+    """Run every check on one method, print what happened, each cause once, and return how many failed."""
+    print(name)
+    causes: dict[str, list[str]] = {}
+    for title in CHECKS:
+        try:
+            check_briefly(name, title, task, queries)
+            print(f"  passed  {title}")
+        except Exception as error:  # whatever a stranger's method raises is its result
+            what, where = cause(error, plugins.table("methods")[name])
+            same = causes.setdefault(where or what, [])  # at one line, the numbers in a sentence may differ
+            same.append(title)
+            if same == [title]:
+                print(f"  FAILED  {title}: {what}{where}")
+    for first, *others in causes.values():
+        if others:
+            print(f"  the failure of {first} kept {len(others)} more from running: {', '.join(others)}")
+    with contextlib.suppress(Exception):  # what keeps it from answering stands above
+        if comparison := beside_zero_shot(name, task, queries):
+            print(f"  {comparison}")
+    return sum(map(len, causes.values()))
+
+
+def cause(error: Exception, cls: type[Method]) -> tuple[str, str]:
+    """What went wrong in one line, and, unless a check says so itself, the line of the author's code it came from."""
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    frames = traceback.extract_tb(error.__traceback__)
+    files = {getattr(sys.modules.get(base.__module__), "__file__", None) for base in cls.__mro__ if is_theirs(base)}
+    lines = [frame for frame in frames if frame.filename in files]
+    if Path(frames[-1].filename).parent == HERE or not lines:
+        return what, ""
+    return what, f" ({shown(lines[-1].filename)}:{lines[-1].lineno}, in {lines[-1].name})"
+
+
+def is_theirs(cls: type) -> bool:
+    """Whether a class is an author's, and not the kit's or a library's."""
+    return issubclass(cls, Method) and cls.__module__.partition(".")[0] != "adaptkit"
+
+
+def shown(file: str) -> str:
+    """A path as short as it can be opened from here."""
+    return str(Path(file).relative_to(Path.cwd())) if Path(file).is_relative_to(Path.cwd()) else file
+
+
+def beside_zero_shot(name: str, task: Task, queries: Images) -> str:
+    """The method's accuracy on the toy task beside zero-shot's; nothing for scores, which have none."""
+    few, some = with_few_val(task), queries[: QUERIES["beats_chance"]]
+    method = adapted(lambda: brief(name, STEPS["beats_chance"]), few)  # as `beats_chance` left it
+    if method.output != "logits":
+        return ""
+    ours, theirs = accuracy(method, some), accuracy(adapted(ZeroShot, few), some)
+    return f"accuracy on the toy task: {ours:.1%}; of zero-shot: {theirs:.1%}"

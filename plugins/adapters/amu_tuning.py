@@ -22,7 +22,10 @@ Uncertainty = Literal["moment", "entropy", "energy", "max", "max-min", "var", "t
 
 
 class AMUTuning(ZeroShot):
-    """Zero-shot plus ``alpha * uncertainty * standardised auxiliary logits``; only the auxiliary head is trained."""
+    """Corrects zero-shot by a trained head on a second tower, most where it is unsure.
+
+    Zero-shot plus ``alpha * uncertainty * standardised auxiliary logits``; only the auxiliary head is trained.
+    """
 
     second: str = ""  # the auxiliary tower; without, the task's own serves
     alpha: float = 0.5  # weight of the auxiliary logits, for a logit scale of 100

@@ -16,7 +16,7 @@ from adaptkit.methods.ops import one_hot
 
 
 class BackboneEnsemble(Method):
-    """Weighted sum of zero-shot logits, the task's own backbone first."""
+    """Sum of several backbones' zero-shot logits, weighted by a few labelled images."""
 
     others: tuple[str, ...] = ()  # further backbones, e.g. "hf:openai/clip-vit-base-patch32"
     penalty: float = 1e-3  # on the squared distance of weights from equal ones

@@ -21,7 +21,7 @@ from adaptkit.methods.search import Linear
 
 
 class CaFo(ZeroShot):
-    """Zero-shot, plus two Tip-Adapter caches with trained keys, weighted image by image."""
+    """Zero-shot plus two trained caches of support images, of CLIP and of a second tower."""
 
     second: str = ""  # the second tower, e.g. "hf:facebook/dino-vitb16"; without, the task's own is both
     alpha: float = 0.6  # weight of the fused caches, for a logit scale of 100

@@ -15,7 +15,10 @@ from adaptkit.methods.ops import class_sums, raw_text
 
 
 class ZSLP(ZeroShot):
-    """A linear probe on unit-norm embeddings whose prototypes start at the text and are normalised when asked."""
+    """A trained linear probe on unit-norm embeddings that starts at the text.
+
+    A linear probe on unit-norm embeddings whose prototypes start at the text and are normalised when asked.
+    """
 
     views: int = 20  # random views per support image, to train on
     augment: str = "wide-crop-flip"
@@ -40,7 +43,10 @@ class ZSLP(ZeroShot):
 
 
 class CLAP(ZSLP):
-    """`ZSLP` plus the mean over classes of ``lambda * |w - t|^2``; lambda is how far the text believes in the class."""
+    """A trained linear probe that starts at the text and is held to it, class by class.
+
+    `ZSLP` plus the mean over classes of ``lambda * |w - t|^2``; lambda is how far the text believes in the class.
+    """
 
     adaptive: bool = False  # multipliers change after each epoch, by the augmented Lagrangian of the paper's ablation
 

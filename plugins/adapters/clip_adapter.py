@@ -16,7 +16,7 @@ from adaptkit.methods.schedule import DASSL
 
 
 class CLIPAdapter(ImageAdapter):
-    """Two linear maps through a bottleneck, with a ReLU after each, blended with the raw embedding."""
+    """A small trained network refines the image embedding before the zero-shot head."""
 
     ratio: float = 0.2  # share of the adapter's output in the blend, alpha
     reduction: int = 4  # width of the embedding over that of the bottleneck

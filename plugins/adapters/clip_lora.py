@@ -19,7 +19,10 @@ from adaptkit.towers.prompting import chunked
 
 
 class CLIPLoRA(Method):
-    """W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained."""
+    """Trains low-rank updates of the attention weights of both towers.
+
+    W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained.
+    """
 
     rank: int = 2  # r
     alpha: float = 1.0  # the update is scaled by alpha / sqrt(rank)

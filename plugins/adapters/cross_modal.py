@@ -31,7 +31,7 @@ class LinearWarmup(Schedule):
 
 
 class CrossModal(ZeroShot):
-    """A linear head, started from the text, trained on as many sentences as images at each step."""
+    """A linear head, trained on sentences about the classes as well as on images."""
 
     ensemble: float = 0.0  # share of the first weights in those that answer; the authors' WiSE-FT has 0.5
     check: int = 100  # steps from one look at the validation images to the next; the head that does best is kept

@@ -18,7 +18,10 @@ from adaptkit.methods.ops import one_hot
 
 
 class DiHTProbe(ZeroShot):
-    """Class weights of least cross-entropy within `radius` of the text embeddings."""
+    """A linear probe that starts as zero-shot and must stay within a radius of it.
+
+    Class weights of least cross-entropy within `radius` of the text embeddings.
+    """
 
     radius: float = 0.3  # for when there are no validation images; embeddings have norm 1
     radii: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.8)  # to choose from; the first best wins

@@ -17,7 +17,10 @@ from adaptkit import OverBase, Pooled, ZeroShot, hookimpl, predict
 
 
 class GLA(OverBase, ZeroShot):
-    """``base / T - log prior of the support + zero-shot - log prior of pre-training``."""
+    """Zero-shot plus an adapted model, both freed of their bias towards some classes.
+
+    ``base / T - log prior of the support + zero-shot - log prior of pre-training``.
+    """
 
     steps: int = 50  # of Newton's method, at most
 

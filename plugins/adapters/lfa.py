@@ -14,7 +14,10 @@ from adaptkit import Schedule, ZeroShot, hookimpl, unit
 
 
 class LFA(ZeroShot):
-    """``unit(x W)`` against the class embeddings."""
+    """One linear map from images to class embeddings, solved, then refined by ranking.
+
+    ``unit(x W)`` against the class embeddings.
+    """
 
     betas: int = 25  # values from 0, the orthogonal map, to 1, the identity; one is chosen on splits of the support
     splits: int = 3  # of four fifths to solve on and a fifth to judge by

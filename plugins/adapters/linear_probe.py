@@ -21,7 +21,10 @@ from adaptkit import Method, Pooled, hookimpl
 
 
 class LinearProbe(Method):
-    """L2-penalised logistic regression by L-BFGS; the penalty is chosen on validation images. Solved, not trained."""
+    """Logistic regression on image embeddings, blind to the text.
+
+    By L-BFGS, with an L2 penalty that is chosen on validation images. Solved, not trained.
+    """
 
     inverse_penalty: float = 0.316  # scikit-learn's C, for when there are no validation images
     max_iter: int = 1000  # of L-BFGS

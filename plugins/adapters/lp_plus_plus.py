@@ -16,7 +16,10 @@ from adaptkit.methods.ops import class_sums
 
 
 class LPPlusPlus(ZeroShot):
-    """``W x + b + alpha * (text x)``: gradient descent on all images; the iterate best on validation images is kept."""
+    """A linear probe plus each class's learned share of the zero-shot cosines.
+
+    ``W x + b + alpha * (text x)``: gradient descent on all images; the iterate best on validation images is kept.
+    """
 
     iterations: int = 300
     momentum: float = 0.9  # of W and b

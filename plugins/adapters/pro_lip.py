@@ -14,7 +14,10 @@ from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 
 
 class ProLIP(ZeroShot):
-    """``unit(h W)`` against the class embeddings, from the embedding h before the projection."""
+    """Trains only the last linear map of the image tower, held near where it started.
+
+    ``unit(h W)`` against the class embeddings, from the embedding h before the projection.
+    """
 
     penalty: float = 1.0  # lambda times the shots per class; lambda weighs the squared distance from the pretrained W
     views: int = 10  # random views per support image, one an epoch in turn

@@ -16,7 +16,10 @@ from adaptkit.methods.adapter import ImageAdapter
 
 
 class RegLinearAdapter(ImageAdapter):
-    """``unit(M x)`` against the class embeddings, from the raw embedding x; M starts as the identity."""
+    """Trains a square matrix on the image embedding, held near the identity.
+
+    ``unit(M x)`` against the class embeddings, from the raw embedding x; M starts as the identity.
+    """
 
     penalty: float = 1.0  # lambda times the shots per class; lambda weighs the squared distance of M from the identity
     views: int = 10  # random views per support image, one an epoch in turn

@@ -13,7 +13,10 @@ from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 
 
 class TaskRes(ZeroShot):
-    """``text + alpha * residual`` instead of ``text``; how far that turns a class depends on its raw norm."""
+    """Adds a trained residual to each class's text embedding.
+
+    ``text + alpha * residual`` instead of ``text``; how far that turns a class depends on its raw norm.
+    """
 
     alpha: float = 0.5  # weight of the residual
     views: int = 10  # random views per support image, to train on

@@ -20,7 +20,7 @@ from adaptkit.towers.once import Once
 
 
 class VDTAdapter(ZeroShot):
-    """Single-head self-attention over raw sentence embeddings, blended with them."""
+    """Trained attention among a class's sentences, whose mean becomes its embedding."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     ratio: float = 0.5  # share of the attention's output in the blend

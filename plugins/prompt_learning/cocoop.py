@@ -16,7 +16,7 @@ from adaptkit.methods.schedule import DASSL
 
 
 class CoCoOp(PromptLearner):
-    """Context words and a bottleneck from image embeddings to one vector that is added to each of them."""
+    """Trained context words for the prompts, shifted for each image by a small network."""
 
     n: int = 4  # context words, at most those of `init`
     init: str = "a photo of a"  # words to start from; "" for a random start

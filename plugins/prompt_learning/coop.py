@@ -15,7 +15,7 @@ from adaptkit.towers.prompting import Position
 
 
 class CoOp(PromptLearner):
-    """A few word embeddings, trained through the frozen text tower by cross-entropy."""
+    """Trained context words around the class name, the same for all images."""
 
     n: int = 16  # context words; ignored with `init`
     position: Position = "end"  # of the class name

@@ -19,7 +19,7 @@ from adaptkit.towers.prompting import image_prompts
 
 
 class MaPLe(Method):
-    """Deep text prompts, and a coupling function from each to its image prompt."""
+    """Trained tokens in the first blocks of both towers, the image's made of the text's."""
 
     n: int = 2  # learned tokens in each tower
     init: str = "a photo of a"  # words whose first n the text prompt starts from; random if there are fewer

@@ -14,7 +14,7 @@ from adaptkit import ZeroShot, hookimpl, unit
 
 
 class CLIPN(ZeroShot):
-    """A probability of yes, of the predicted class or on average over the classes."""
+    """Scores an image by its class's yes against its no, a second text embedding."""
 
     output = "score"
 

@@ -10,7 +10,7 @@ from adaptkit.methods.ops import entropy
 
 
 class MaxLogit(OverBase):
-    """The largest cosine."""
+    """Scores an image by its largest cosine to a class."""
 
     output = "score"
 
@@ -22,7 +22,7 @@ class MaxLogit(OverBase):
 
 
 class Energy(MaxLogit):
-    """The negative free energy of the cosines."""
+    """Scores an image by the negative free energy of its cosines to the classes."""
 
     temperature: float = 1.0  # of cosines
 
@@ -31,7 +31,7 @@ class Energy(MaxLogit):
 
 
 class Entropy(MaxLogit):
-    """The negative entropy of the softmax, nats."""
+    """Scores an image by the negative entropy of its class probabilities, nats."""
 
     temperature: float = 1.0  # of cosines
 
@@ -40,7 +40,7 @@ class Entropy(MaxLogit):
 
 
 class Variance(MaxLogit):
-    """The variance of the probabilities over the classes."""
+    """Scores an image by the variance of its class probabilities."""
 
     temperature: float = 1.0  # of cosines
 

@@ -14,7 +14,7 @@ from adaptkit import Method, Pooled, hookimpl, unit
 
 
 class Mahalanobis(Method):
-    """Minus half the squared distance."""
+    """Scores an image by its distance to the nearest class mean of the support."""
 
     output = "score"
 

@@ -8,7 +8,7 @@ from adaptkit import OverBase, hookimpl
 
 
 class MCM(OverBase):
-    """The largest probability of the base's answer, at a temperature of cosines rather than of logits."""
+    """Scores an image by its largest class probability, at a temperature of cosines."""
 
     output = "score"
 

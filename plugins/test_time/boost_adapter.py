@@ -21,7 +21,10 @@ from adaptkit.methods.ops import class_sums, entropy, in_parts
 
 
 class BoostAdapter(ZeroShot):
-    """The views enter a copy of the positive cache that lasts for one image."""
+    """Zero-shot plus two caches, of test images so far and of the image's own sure views.
+
+    The views enter a copy of the positive cache that lasts for one image.
+    """
 
     scope = "stream"
 

@@ -21,7 +21,7 @@ WEIGHTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.
 
 
 class DMN(ZeroShot):
-    """An image enters the memory of the class that its confident views name, and then asks all memories."""
+    """Zero-shot plus two memories read by similarity, of test images so far and support."""
 
     scope = "stream"
 

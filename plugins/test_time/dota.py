@@ -17,7 +17,7 @@ from adaptkit.methods.ops import entropy
 
 
 class DOTA(ZeroShot):
-    """An image is answered first and then counted."""
+    """Zero-shot plus Gaussians of the classes, estimated from all test images so far."""
 
     scope = "stream"
 

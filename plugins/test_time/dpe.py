@@ -20,7 +20,10 @@ from adaptkit.methods.ops import entropy
 
 
 class DPE(ZeroShot):
-    """Answers depend on the images before, in the order they come."""
+    """Class embeddings and image prototypes that learn one step from each test image.
+
+    Answers depend on the images before, in the order they come.
+    """
 
     scope = "stream"
 

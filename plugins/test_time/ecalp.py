@@ -21,7 +21,7 @@ NONE = -1.0  # similarity of a neighbour that is none
 
 
 class ECALP(ZeroShot):
-    """Every answer follows from three steps of propagation through the whole graph."""
+    """Propagates labels over a graph of classes, shots and the test images so far."""
 
     scope = "stream"
 

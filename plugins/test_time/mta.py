@@ -15,7 +15,10 @@ from adaptkit.methods.ops import in_parts
 
 
 class MTA(ZeroShot):
-    """Zero-shot logits of the mode; nothing is learned."""
+    """Zero-shot on the point where an image's random views are densest, by mean shift.
+
+    Zero-shot logits of the mode; nothing is learned.
+    """
 
     lambda_y: float = 0.2  # entropy of the inlierness scores
     lambda_q: float = 4.0  # pull between views that are answered alike

@@ -15,7 +15,10 @@ from adaptkit.methods.ops import entropy
 
 
 class OGA(ZeroShot):
-    """The logits are log-posteriors, up to a term that all classes share."""
+    """Gaussians of the classes from the surest images so far, with zero-shot as prior.
+
+    The logits are log-posteriors, up to a term that all classes share.
+    """
 
     scope = "stream"
 

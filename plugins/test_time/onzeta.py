@@ -13,7 +13,7 @@ from adaptkit import ZeroShot, hookimpl, unit
 
 
 class OnZeta(ZeroShot):
-    """One step of online label learning and one of online proxy learning for each image."""
+    """Zero-shot with labels kept in balance, plus class proxies learned image by image."""
 
     scope = "stream"
 

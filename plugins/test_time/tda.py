@@ -18,7 +18,10 @@ from adaptkit.methods.ops import class_sums, entropy, in_parts
 
 
 class TDA(ZeroShot):
-    """Answers depend on the images before, in the order they come; what enters the caches, on zero-shot alone."""
+    """Zero-shot plus two caches of the test images so far, the sure and the unsure ones.
+
+    Answers depend on the images before, in the order they come; what enters the caches, on zero-shot alone.
+    """
 
     scope = "stream"
 

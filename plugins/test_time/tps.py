@@ -15,7 +15,7 @@ from adaptkit.methods.ops import entropy
 
 
 class TPS(ZeroShot):
-    """Minimises the entropy of the mean prediction over the most confident views."""
+    """Shifts the class embeddings, for each image anew, until its sure views agree."""
 
     views: int = 64  # the image itself and random views
     augment: str = "wide-crop-flip"

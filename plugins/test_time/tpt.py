@@ -15,7 +15,10 @@ from adaptkit.methods.ops import entropy
 
 
 class TPT(Method):
-    """Minimises the entropy of the mean prediction over the most confident views, by the context words alone."""
+    """Tunes the prompt's context words, for each image anew, until its sure views agree.
+
+    Minimises the entropy of the mean prediction over the most confident views, by the context words alone.
+    """
 
     n: int = 4  # context words
     init: str = "a photo of a"  # words to start from

@@ -21,7 +21,10 @@ from adaptkit.methods.ops import entropy
 
 
 class XMoRe(ZeroShot):
-    """A caption is worth most where all that were found say the same."""
+    """An image's own answer and that of its nearest captions, weighted by certainty.
+
+    A caption is worth most where all that were found say the same.
+    """
 
     captions: str = ""  # file of captions, one a line; "": the task's prompts; "given": arrays of that name
     k: int = 16  # captions found for an image, K

@@ -14,7 +14,10 @@ from adaptkit.methods.ops import entropy, in_parts
 
 
 class Zero(ZeroShot):
-    """Counts of votes, with one more for the winner of a tie."""
+    """Each of an image's most confident views votes for one class.
+
+    Counts of votes, with one more for the winner of a tie.
+    """
 
     gamma: float = 0.3  # share of the views that vote, the most confident
     views: int = 64  # the plain image among them

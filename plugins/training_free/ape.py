@@ -23,7 +23,7 @@ from adaptkit.methods.search import Linear
 
 
 class APE(ZeroShot):
-    """A cache on chosen channels; an entry weighs exp(gamma * divergence of its label from the text's guess)."""
+    """Zero-shot plus votes of support images, on the channels that tell classes apart."""
 
     alpha: float = 2.0  # weight of the cache, for a logit scale of 100
     beta: float = 1.0  # sharpness of its similarity
@@ -91,7 +91,7 @@ class APE(ZeroShot):
 
 
 class APET(APE):
-    """`APE` on all channels, with a trained residual per class, for its text and its keys, and trained weights."""
+    """`APE` on all channels, with trained residuals of class embeddings and support."""
 
     gamma: float = 0.0  # the weights of the entries start as those of `APE`: here, at 1
     weights: tuple[float, float] = (0.2, 0.8)  # in the criterion, of the channels that the residual changes

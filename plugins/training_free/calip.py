@@ -25,7 +25,7 @@ class Local(Need):
 
 
 class CALIP(ZeroShot):
-    """Zero-shot, plus the image against patches pooled for each class, plus patches made of classes."""
+    """Zero-shot plus attention, without parameters, between image patches and classes."""
 
     beta2: float = 1.0  # weight of the visually guided text
     beta3: float = 0.05  # weight of the textually guided image

@@ -25,7 +25,7 @@ ROOM = 2**26  # similarities held at a time
 
 
 class CapsAdapter(ZeroShot):
-    """Support images and captions vote by similarity (alpha), images also by class distribution (gamma)."""
+    """Zero-shot plus votes of support images and of their captions, by similarity."""
 
     scope = "set"
 

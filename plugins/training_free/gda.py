@@ -21,7 +21,10 @@ from adaptkit.methods.search import Linear
 
 
 class GDA(ZeroShot):
-    """A linear classifier from class means and one shared, shrunk covariance. No training."""
+    """Zero-shot plus a linear classifier from class means and one shared covariance.
+
+    The covariance is shrunk. No training.
+    """
 
     alpha: float = 0.1  # weight of the Gaussian logits, for a logit scale of 100
     views: int = 10  # random views per support image, each a sample of its own
@@ -65,7 +68,7 @@ class GDA(ZeroShot):
 
 
 class GDABaseToNew(GDA):
-    """`GDA` that also covers classes without images: their Gaussians are made from the text and its nearest images."""
+    """`GDA` that also covers classes without images, by Gaussians made from their text."""
 
     neighbours: int = 64  # support rows nearest to a new class's text, k
     copies: int = 16  # of the text itself in a new class's mean

@@ -17,7 +17,7 @@ from adaptkit import ZeroShot, hookimpl
 
 
 class GDAEM(ZeroShot):
-    """A Gaussian mixture over the whole query set, one component a class, started from the zero-shot posteriors."""
+    """Zero-shot plus a Gaussian mixture that is fitted to all queries, without labels."""
 
     scope = "set"
 

@@ -21,7 +21,7 @@ LARGEST = 2**14  # rows of a kernel matrix in double precision, of which three a
 
 
 class ProKeR(ZeroShot):
-    """The function closest to zero-shot, in the space of a Gaussian kernel, that fits the support. No training."""
+    """Kernel ridge regression of what zero-shot gets wrong on the support images. No training."""
 
     beta: float = 1.5  # sharpness of the kernel exp(-beta (1 - cosine))
     lam: float = 0.05  # trust in the support against zero-shot, lambda

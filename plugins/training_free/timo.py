@@ -16,7 +16,7 @@ from adaptkit.methods.search import Linear
 
 
 class TIMO(ZeroShot):
-    """Cosine with re-weighted class text, plus Gaussians fitted to images and sentences. No training."""
+    """Zero-shot with sentences weighted by images, plus Gaussians fitted to both. No training."""
 
     alpha: float = 1000.0  # weight of the cosines against the Gaussians' log-posterior
     beta: float = 0.5  # sentences that join the images of a class: from one (0) over each once (0.5) to each twice (1)
@@ -93,7 +93,7 @@ class TIMO(ZeroShot):
 
 
 class TIMOS(TIMO):
-    """`TIMO` with gamma, and then the number of sentences together with alpha, chosen on validation images."""
+    """`TIMO` with its weights and number of sentences chosen on validation images."""
 
     search_steps: int = 10  # numbers of sentences tried, from one to each twice
 

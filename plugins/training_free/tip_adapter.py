@@ -17,7 +17,10 @@ from adaptkit.methods.search import Linear
 
 
 class TipAdapter(ZeroShot):
-    """A cache of support images: keys are embeddings averaged over views, values are labels. No training."""
+    """Zero-shot plus votes of the support images for their class, by similarity.
+
+    A cache of support images: keys are embeddings averaged over views, values are labels. No training.
+    """
 
     alpha: float = 1.17  # weight of the cache, for a logit scale of 100
     beta: float = 1.0  # sharpness of its similarity
@@ -60,7 +63,7 @@ class TipAdapter(ZeroShot):
 
 
 class TipAdapterF(TipAdapter):
-    """`TipAdapter` whose keys are trained; they may leave the unit sphere."""
+    """Zero-shot plus votes of the support images, whose embeddings are trained further."""
 
     schedule: Schedule = Schedule(
         epochs=20, lr=1e-3, batch_size=256, optimizer="adamw", weight_decay=0.01, eps=1e-4, decay="cosine"

@@ -23,7 +23,10 @@ ROOM = 2**24  # similarities held at a time
 
 
 class TipX(ZeroShot):
-    """A cache whose support images vote by similarity of features (alpha) and of class distributions (gamma)."""
+    """Zero-shot plus votes of support images, by features and by class distribution.
+
+    A cache whose support images vote by similarity of features (alpha) and of class distributions (gamma).
+    """
 
     scope = "set"
 

@@ -18,7 +18,10 @@ from adaptkit.methods.ops import class_sums
 
 
 class Frolic(OverBase):
-    """Transductive: covariance, temperature and bias are estimated on all queries. Nothing is tuned."""
+    """A base's logits plus a classifier from the prompts' distribution, freed of bias.
+
+    Transductive: covariance, temperature and bias are estimated on all queries. Nothing is tuned.
+    """
 
     scope = "set"
 

@@ -24,7 +24,10 @@ class AttributeMean(ZeroShot):
 
 
 class GTACLIP(OverBase):
-    """The logits are those of `base`: log-probabilities by TransCLIP."""
+    """A Gaussian mixture over all queries, of classes described by lists of attributes.
+
+    The logits are those of `base`: log-probabilities by TransCLIP.
+    """
 
     scope = "set"
 

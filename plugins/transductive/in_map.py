@@ -11,7 +11,10 @@ from adaptkit import ZeroShot, hookimpl, unit
 
 
 class InMaP(ZeroShot):
-    """Gradient descent on cross-entropy at a higher temperature, from the text embeddings; no labels."""
+    """Learns a proxy of each class in image space from all queries, without labels.
+
+    Gradient descent on cross-entropy at a higher temperature, from the text embeddings; no labels.
+    """
 
     scope = "set"
 

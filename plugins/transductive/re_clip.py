@@ -17,7 +17,7 @@ from adaptkit.methods.ops import class_sums
 
 
 class ReCLIP(ZeroShot):
-    """Transductive: all queries and the classes are the graph."""
+    """Propagates labels from classes to queries, once the texts' common part is removed."""
 
     scope = "set"
 

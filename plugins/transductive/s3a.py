@@ -20,7 +20,7 @@ BARRED = -1e4  # logit of a word that no cluster got
 
 
 class S3A(ZeroShot):
-    """Zero-shot among the words that clusters of the queries were given."""
+    """Zero-shot among names from a large vocabulary that clusters of queries vote for."""
 
     scope = "set"
 

@@ -16,7 +16,10 @@ NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, sl
 
 
 class StatA(ZeroShot):
-    """For queries of few of the classes as for queries of all. The logits are log-probabilities."""
+    """A Gaussian mixture over all queries, its rarer classes held closer to the text.
+
+    For queries of few of the classes as for queries of all. The logits are log-probabilities.
+    """
 
     scope = "set"
 

@@ -18,7 +18,10 @@ NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, sl
 
 
 class TransCLIP(OverBase):
-    """Without labels, over zero-shot or over whatever `base` has learned. The logits are log-probabilities."""
+    """A Gaussian mixture over all queries, held to neighbours and to a base's answers.
+
+    Without labels, over zero-shot or over whatever `base` has learned. The logits are log-probabilities.
+    """
 
     scope = "set"
 
@@ -108,7 +111,7 @@ class TransCLIP(OverBase):
 
 
 class TransCLIPFewShot(TransCLIP):
-    """With the support's labels held fixed."""
+    """A Gaussian mixture over all queries and the support, whose labels are held fixed."""
 
     lam: float = 0.5
     gamma: float = 0.01  # weight of the shots, tau times this in all where the queries weigh 1

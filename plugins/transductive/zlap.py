@@ -16,7 +16,7 @@ from adaptkit.methods.graph import Graph, knn
 
 
 class ZLaP(ZeroShot):
-    """Transductive: the queries are the graph."""
+    """Propagates labels from the class embeddings over a graph of all queries."""
 
     scope = "set"
 
@@ -71,7 +71,10 @@ class ZLaP(ZeroShot):
 
 
 class ZLaPInductive(ZLaP):
-    """The unlabelled pool is the graph; an image is answered by its neighbours there and never enters it."""
+    """Propagates labels over a graph of unlabelled images, where queries ask neighbours.
+
+    The unlabelled pool is the graph; an image is answered by its neighbours there and never enters it.
+    """
 
     scope = "sample"
 

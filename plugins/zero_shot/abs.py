@@ -67,7 +67,7 @@ class Crops(Need):
 
 
 class ABS(ZeroShot):
-    """Every box against every sentence, a box's likest sentences counting most; summed over boxes and by class."""
+    """Compares crops around what a second tower attends to with generated sentences."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     guide: str = ""  # whose attention says where: the paper's is "hf:facebook/dino-vitb16"; "": the task's own backbone

@@ -17,7 +17,10 @@ from adaptkit.runs.plugins import pick
 
 
 class CHiLS(ZeroShot):
-    """Log-probabilities of classes through their sub-classes."""
+    """Zero-shot over the sub-classes of every class; the best one names the class.
+
+    Log-probabilities of classes through their sub-classes.
+    """
 
     file: str = ""  # sub-classes by class, as the prompts `llm` read them; without, a class is its own only one
     templates: tuple[str, ...] = ("a photo of a {}.",)  # of a sub-class, averaged

@@ -12,7 +12,7 @@ from adaptkit import OverBase, hookimpl, unit
 
 
 class ConSE(OverBase):
-    """The likeliest known classes' embeddings, weighted by probability, against every class's."""
+    """Averages the names that known classes give an image, and picks the nearest class."""
 
     top: int = 10  # T: known classes that enter the mean
 

@@ -15,7 +15,7 @@ from adaptkit.runs.plugins import pick
 
 
 class CuPL(ZeroShot):
-    """Zero-shot over generated sentences, alone or pooled with the task's."""
+    """Zero-shot with sentences that a language model wrote about each class."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     pooled: bool = False  # with the task's sentences: one mean over all, so that the longer list weighs more

@@ -18,7 +18,7 @@ from adaptkit.runs.plugins import pick
 
 
 class DCLIP(ZeroShot):
-    """Mean or maximum over the similarities to each class's sentences."""
+    """Answers by an image's mean or largest similarity to descriptions of each class."""
 
     file: str = ""  # descriptors by class, as the prompts `llm` read them; without, the task's sentences are used
     template: str = "{name}, {}"  # class and descriptor

@@ -17,7 +17,10 @@ FACTORS = (("", "outdoors in nature | in the wild", "in a city", "indoors"), (""
 
 
 class PerceptionCLIP(ZeroShot):
-    """Log of ``p(y|x)``, the sum over circumstances z of ``p(y|x, z) p(z|x)``."""
+    """Infers an image's circumstances first, and then its class under each of them.
+
+    Log of ``p(y|x)``, the sum over circumstances z of ``p(y|x, z) p(z|x)``.
+    """
 
     factors: tuple[tuple[str, ...], ...] = FACTORS  # values of each; "|" parts synonyms, "" says nothing
     without_class: str = ""  # a sentence to infer z from, e.g. "a photo of an object"; else z is inferred with classes

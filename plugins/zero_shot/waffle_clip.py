@@ -25,7 +25,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class WaffleCLIP(ZeroShot):
-    """Mean similarity to sentences with random descriptors, the same for every class."""
+    """Zero-shot with random descriptors, the same for every class."""
 
     exempt: ClassVar = {"beats_chance": "the toy's text tower knows one sentence for a class; random words drown it"}
 

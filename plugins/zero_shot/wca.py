@@ -16,7 +16,10 @@ from adaptkit.runs.plugins import pick
 
 
 class WCA(ZeroShot):
-    """Sum over crops i and sentences j of ``w_i v_j cos(crop i, sentence j)``, as logits."""
+    """Random crops against generated sentences, each weighted by how typical it is.
+
+    Sum over crops i and sentences j of ``w_i v_j cos(crop i, sentence j)``, as logits.
+    """
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     views: int = 60  # crops

@@ -18,7 +18,7 @@ from adaptkit import ZeroShot, hookimpl
 
 
 class ZPE(ZeroShot):
-    """Weighted mean of the prompts' logits; all queries together decide the weights."""
+    """Zero-shot with prompts weighted by how sure it is under each, over all queries."""
 
     scope = "set"
 
