@@ -16,7 +16,6 @@ PLUGINS = Path(sys.modules["adaptkit_plugins"].__path__[0] if plugins.table("met
 CORE_FILES, PLUGIN_FILES = (sorted(root.rglob("*.py")) for root in (CORE, PLUGINS))
 ALL_FILES = [*CORE_FILES, *PLUGIN_FILES]
 LIGHT = {"hooks", "plugins", "recipe", "yamls", "home", "cli", "values", "files", "store", "samplers", "split_files"}
-LIGHT = {"hooks", "plugins", "recipe", "yamls", "home", "cli", "values", "files", "store", "samplers", "split_files"}
 HEAVY = {"torch", "transformers", "pytorch_lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "datasets"}
 
 

@@ -1,5 +1,6 @@
 """The README cannot rot: its table is generated, its hooks are all there, its code runs."""
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 
 
 def block(name):
@@ -36,7 +37,32 @@ def count():
     return f"{len(recipe.read_recipe('quickstart').methods)} methods"
 
 
+WINGS = ["io", "towers", "features", "methods", "runs", "report", "saving", "testing", "commands"]
+
+
+def wings():
+    """The table of the core's folders: what lives there, by their docstrings, and how much."""
+    lines = ["| wing | what lives there | lines |", "|---|---|---|"]
+    for wing in WINGS:
+        files = [*(ROOT / "adaptkit" / wing).rglob("*.py")]
+        about = ast.get_docstring(ast.parse((ROOT / "adaptkit" / wing / "__init__.py").read_text()))
+        count = sum(len(file.read_text().splitlines()) for file in files)
+        lines.append(f"| `{wing}/` | {about.splitlines()[0].rstrip('.')} | {count:,} |")
+    return "\n".join(lines) + "\n"
+
+
+def written_wings():
+    return re.search(r"<!-- wings -->\n(.*?)<!-- /wings -->", CONTRIBUTING.read_text(), re.DOTALL)[1]
+
+
 def write():
+    filled = re.sub(
+        r"(<!-- wings -->\n).*?(<!-- /wings -->)",
+        lambda m: m[1] + wings() + m[2],
+        CONTRIBUTING.read_text(),
+        flags=re.DOTALL,
+    )
+    CONTRIBUTING.write_text(filled)
     text = README.read_text()
     text = re.sub(r"(<!-- methods -->\n).*?(<!-- /methods -->)", lambda m: m[1] + table() + m[2], text, flags=re.DOTALL)
     README.write_text(
@@ -47,6 +73,18 @@ def write():
 def test_the_table_of_methods_is_current():
     assert block("methods") == table(), "README's table is stale; run python -m tests.test_readme"
     assert block("count") == count(), "README's count is stale; run python -m tests.test_readme"
+
+
+def test_the_table_of_the_wings_is_current_up_to_a_tenth_of_their_lines():
+    def parts(table):
+        rows = [line.strip("|").rsplit("|", 1) for line in table.splitlines()[2:]]
+        return [what for what, _ in rows], [int(count.replace(",", "")) for _, count in rows]
+
+    (named, counts), (there, lines) = parts(written_wings()), parts(wings())
+    assert named == there, "CONTRIBUTING's wings are stale; run python -m tests.test_readme"
+    assert counts == pytest.approx(lines, rel=0.1), "and so are their lines; run python -m tests.test_readme"
+    folders = {file.parent.name for file in (ROOT / "adaptkit").glob("*/__init__.py")}
+    assert folders == {*WINGS}, "every folder of the core must stand in the table"
 
 
 def test_every_hook_has_a_heading_with_its_exact_arguments():
