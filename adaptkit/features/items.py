@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from adaptkit.features.needs import Need, Pixels, Pooled
+from adaptkit.features.needs import PIXELS, Need
 from adaptkit.towers.backbone import Backbone
 
 Array = Tensor | np.ndarray | Sequence[Any]
@@ -161,21 +161,18 @@ class Arrays:
         if name not in self.arrays and "" not in self.arrays:
             raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
         rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
-        pixels = rows.dim() >= 4 and rows.shape[-3] == 3
-        if pixels and not isinstance(need, Pixels):
+        if need.axes != PIXELS and rows.dim() >= 4 and rows.shape[-3] == 3:
             if self.backbone is None:
                 raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
             with torch.no_grad():
                 rows = need.compute(self.backbone, rows.flatten(0, -4)).unflatten(0, rows.shape[:-3])
-        row_dims = 3 if isinstance(need, Pixels) else 1 if isinstance(need, Pooled) else 2
-        with_views = rows.dim() > row_dims + 1
+        with_views = rows.dim() > len(need.axes) + 1
         if need.views and not with_views:
             rows = rows[:, None]
         if not need.views and with_views:
             rows = rows[:, 0]
-        if rows.dim() != row_dims + 1 + bool(need.views):
-            shape = "(N, 3, H, W)" if isinstance(need, Pixels) else "(N, D)" if row_dims == 1 else "(N, T, D)"
-            got = tuple(rows.shape)
+        if rows.dim() != len(need.axes) + 1 + bool(need.views):
+            shape, got = f"(N, {', '.join(need.axes)})", tuple(rows.shape)
             raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
         return need.read(rows)
 

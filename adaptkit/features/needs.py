@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+from PIL import Image
 from torch import Tensor
 
 from adaptkit.io.errors import must_be
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 
 HOW_READ = ("views", "plain_first", "fresh", "backbone")  # not what a stored row is; the tower's digest says which
+PIXELS = ("3", "H", "W")  # axes of one image as it enters the tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class Need:
         augment: how random views are drawn, a name in `adaptkit.towers.preprocess.AUGMENTS`.
         fresh: draw the views anew at every reading, as most training scripts do, and never store them.
         backbone: "" for the task's own backbone, or another's name, e.g. ``"hf:facebook/dino-vitb16"``.
+        stored: rows are kept on disk; what is not is computed at every reading.
+        axes: of one row, as errors write them; as many as `shape` has.
     """
 
     views: int = 0
@@ -37,6 +43,7 @@ class Need:
     backbone: str = ""
 
     stored: ClassVar[bool] = True
+    axes: ClassVar[tuple[str, ...]] = ("T", "D")
 
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
@@ -57,6 +64,16 @@ class Need:
         """``(B, 3, H, W)`` pixels to ``(B, ...)`` rows as they are stored."""
         raise NotImplementedError
 
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """Of one row as `compute` gives it, without the leading axis. A need that does not say it computes one row."""
+        blank = backbone.preprocess(Image.new("RGB", (backbone.preprocess.size,) * 2))
+        with torch.no_grad():
+            return tuple(self.compute(backbone, blank[None].to(backbone.device))[0].shape)
+
+    def bytes(self, backbone: Backbone, dtype: str) -> int:
+        """How many bytes one row takes, stored as `dtype`, e.g. ``"float16"``."""
+        return math.prod(self.shape(backbone)) * getattr(torch, dtype).itemsize
+
     def read(self, rows: Tensor) -> Tensor:
         """Stored rows, ``(N, ...)`` or ``(N, V, ...)``, as the method wants them."""
         return rows
@@ -74,6 +91,8 @@ class Pooled(Need):
     unit: bool = True
     projected: bool = True
 
+    axes: ClassVar[tuple[str, ...]] = ("D",)
+
     def table(self, random: bool) -> Need:
         """Raw embeddings are what is stored."""
         return replace(super().table(random), unit=False)  # type: ignore[call-arg]
@@ -81,6 +100,10 @@ class Pooled(Need):
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Raw embeddings, ``(B, D)``."""
         return backbone.encode_image(pixels, project=self.projected)
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(D,)``, or ``(W,)`` before the projection."""
+        return (backbone.dim if self.projected else backbone.width["image"],)
 
     def read(self, rows: Tensor) -> Tensor:
         """Unit norm if asked for."""
@@ -106,7 +129,12 @@ class Pixels(Need):
     """The preprocessed image itself: ``(3, H, W)``. Never stored: for gradients through the image tower."""
 
     stored: ClassVar[bool] = False
+    axes: ClassVar[tuple[str, ...]] = PIXELS
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """The pixels."""
         return pixels
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(3, H, W)``, a square of the size that the tower takes."""
+        return 3, backbone.preprocess.size, backbone.preprocess.size
