@@ -2,10 +2,16 @@ from .api import compare as compare
 from .api import load as load
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images
+from .features.needs import Dense as Dense
+from .features.needs import Frames as Frames
+from .features.needs import Layers as Layers
+from .features.needs import Masked as Masked
+from .features.needs import Masks as Masks
 from .features.needs import Need as Need
 from .features.needs import Patches as Patches
 from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
+from .features.needs import Windows as Windows
 from .methods.adapt import accuracy as accuracy
 from .methods.adapt import adapt as adapt
 from .methods.adapt import predict as predict

@@ -1,17 +1,16 @@
-"""What a method may ask of the cache: one tensor per image, named by a value."""
+"""What a need is: one tensor per item, named by a value."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from adaptkit.io.errors import must_be
-from adaptkit.towers.backbone import unit
 from adaptkit.towers.preprocess import AUGMENTS
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ PIXELS = ("3", "H", "W")  # axes of one image as it enters the tower
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """One tensor per image. Equal needs are the same tensor: computed once, shared by every method that asks.
+    """One tensor per item. Equal needs are the same tensor: computed once, shared by every method that asks.
 
     Attributes:
         views: 0 for the plain image; V for V views, which adds an axis: ``(N, V, ...)``.
@@ -60,13 +59,26 @@ class Need:
         own = {name: value for name, value in asdict(self).items() if name not in HOW_READ}
         return {"need": f"{type(self).__module__}.{type(self).__qualname__}", **own}
 
+    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> Tensor:  # noqa: ANN401 (an image, most often)
+        """An item of a source as `compute` takes it: an image to ``(3, H, W)``, plain for view -1, else a random view.
+
+        Args:
+            item: what a source holds; here an image.
+            backbone: whose preprocessing it gets.
+            view: its number; -1 is the plain image.
+            seed: what a random view is drawn from.
+        """
+        if not isinstance(item, Image.Image):
+            raise ValueError(f"an item must be an image for {type(self).__name__}; got {type(item).__name__}")
+        return backbone.preprocess(item) if view < 0 else backbone.preprocess.view(item, self.augment, seed)
+
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` pixels to ``(B, ...)`` rows as they are stored."""
+        """``(B, 3, H, W)`` pixels, or ``(B, ...)`` of what `prepare` gives, to ``(B, ...)`` rows as they are stored."""
         raise NotImplementedError
 
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """Of one row as `compute` gives it, without the leading axis. A need that does not say it computes one row."""
-        blank = backbone.preprocess(Image.new("RGB", (backbone.preprocess.size,) * 2))
+        blank = self.prepare(Image.new("RGB", (backbone.preprocess.size,) * 2), backbone, -1, "")
         with torch.no_grad():
             return tuple(self.compute(backbone, blank[None].to(backbone.device))[0].shape)
 
@@ -77,64 +89,3 @@ class Need:
     def read(self, rows: Tensor) -> Tensor:
         """Stored rows, ``(N, ...)`` or ``(N, V, ...)``, as the method wants them."""
         return rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pooled(Need):
-    """Image embedding, ``(D,)`` per image.
-
-    Attributes:
-        unit: scaled to unit norm, or as the tower gives it; one stored table serves both.
-        projected: in the joint space, or before the visual projection.
-    """
-
-    unit: bool = True
-    projected: bool = True
-
-    axes: ClassVar[tuple[str, ...]] = ("D",)
-
-    def table(self, random: bool) -> Need:
-        """Raw embeddings are what is stored."""
-        return replace(super().table(random), unit=False)  # type: ignore[call-arg]
-
-    def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
-        """Raw embeddings, ``(B, D)``."""
-        return backbone.encode_image(pixels, project=self.projected)
-
-    def shape(self, backbone: Backbone) -> tuple[int, ...]:
-        """``(D,)``, or ``(W,)`` before the projection."""
-        return (backbone.dim if self.projected else backbone.width["image"],)
-
-    def read(self, rows: Tensor) -> Tensor:
-        """Unit norm if asked for."""
-        return unit(rows) if self.unit else rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patches(Need):
-    """Tokens leaving one block of the image tower: ``(T, W)`` per image, class token first, not projected."""
-
-    block: int = -1
-
-    def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
-        """Tokens, ``(B, T, W)``."""
-        kept: list[Tensor] = []
-        with backbone.taps({f"image.block.{self.block}": lambda _, out: kept.append(out) or out}):  # type: ignore[func-returns-value]
-            backbone.encode_image(pixels)
-        return kept[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pixels(Need):
-    """The preprocessed image itself: ``(3, H, W)``. Never stored: for gradients through the image tower."""
-
-    stored: ClassVar[bool] = False
-    axes: ClassVar[tuple[str, ...]] = PIXELS
-
-    def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
-        """The pixels."""
-        return pixels
-
-    def shape(self, backbone: Backbone) -> tuple[int, ...]:
-        """``(3, H, W)``, a square of the size that the tower takes."""
-        return 3, backbone.preprocess.size, backbone.preprocess.size
