@@ -90,6 +90,9 @@ def open_cache(folder, backbone=None, **options):
 def test_a_need_says_the_shape_and_the_bytes_of_what_it_computes(need, backbone):
     rows = computed(need, backbone)
     assert need.shape(backbone) == tuple(rows.shape[1:]), "the shape must be that of a computed row"
+    with torch.no_grad():
+        blank = need.compute(backbone, need.blank(backbone)[None])
+    assert blank.shape == rows[:1].shape, "a blank must be computed as an item is"
     assert len(need.axes) == rows.dim() - 1, "each axis must have a name"
     for dtype, size in (("float16", 2), ("float32", 4)):
         assert need.bytes(backbone, dtype) == size * rows[0].numel(), f"{dtype} must have {size} bytes a number"

@@ -51,7 +51,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
             f"on {workspace.device}",
-            as_text(rows),
+            in_columns(rows),
             f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
             f"memory: {weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
             f"trained by Lightning: {', '.join(trained) or 'none'}",
@@ -69,7 +69,7 @@ def tables(workspace: Workspace, readings: Iterable[tuple[Source, Need, list[int
     return [max(group, key=lambda line: line.wanted) for group in lines.values()]  # readings of one table overlap
 
 
-def as_text(rows: Sequence[Line]) -> str:
+def in_columns(rows: Sequence[Line]) -> str:
     """Some tables in columns."""
     head = ["features", "rows wanted", "present", "to compute", "seconds", "MB"]
     body = [

@@ -72,15 +72,18 @@ class Need:
             raise ValueError(f"an item must be an image for {type(self).__name__}; got {type(item).__name__}")
         return backbone.preprocess(item) if view < 0 else backbone.preprocess.view(item, self.augment, seed)
 
+    def blank(self, backbone: Backbone) -> Tensor:
+        """What `prepare` gives, of nothing: ``(3, size, size)`` zeros. What is asked with it costs one row."""
+        return torch.zeros(3, backbone.preprocess.size, backbone.preprocess.size)
+
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """``(B, 3, H, W)`` pixels, or ``(B, ...)`` of what `prepare` gives, to ``(B, ...)`` rows as they are stored."""
         raise NotImplementedError
 
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """Of one row as `compute` gives it, without the leading axis. A need that does not say it computes one row."""
-        blank = self.prepare(Image.new("RGB", (backbone.preprocess.size,) * 2), backbone, -1, "")
         with torch.no_grad():
-            return tuple(self.compute(backbone, blank[None].to(backbone.device))[0].shape)
+            return tuple(self.compute(backbone, self.blank(backbone)[None].to(backbone.device))[0].shape)
 
     def bytes(self, backbone: Backbone, dtype: str) -> int:
         """How many bytes one row takes, stored as `dtype`, e.g. ``"float16"``."""

@@ -38,6 +38,10 @@ class Several(Pooled):
         prepare = super().prepare  # a comprehension has no super of its own
         return torch.stack([prepare(picture, backbone, view, seed) for picture in self.pictures(item)])
 
+    def blank(self, backbone: Backbone) -> Tensor:
+        """Of nothing, ``(K, 3, size, size)`` zeros."""
+        return super().blank(backbone).expand(self.pictures_per_item, -1, -1, -1)
+
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Pictures ``(B, K, 3, H, W)`` to raw embeddings, ``(B, K, D)``; no pass is larger than a batch of images."""
         parts = pixels.flatten(0, 1).split(max(AT_ONCE, len(pixels)))

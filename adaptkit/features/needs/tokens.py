@@ -180,6 +180,10 @@ class Masks(Dense):
         missing = parts[0].new_zeros(self.count - len(item.masks), how.size, how.size)
         return torch.cat([*parts, missing])
 
+    def blank(self, backbone: Backbone) -> Tensor:
+        """Of nothing, ``(3 + count, size, size)`` zeros."""
+        return super().blank(backbone)[:1].repeat(3 + self.count, 1, 1)
+
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Raw means, ``(B, count, D)``."""
         rows = super().compute(backbone, pixels[:, :3])  # (B, P, D)
