@@ -1,5 +1,6 @@
 from .api import compare as compare
 from .api import load as load
+from .features.captions import Captions as Captions
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images
 from .features.needs import Dense as Dense
@@ -11,6 +12,7 @@ from .features.needs import Need as Need
 from .features.needs import Patches as Patches
 from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
+from .features.needs import Sentence as Sentence
 from .features.needs import Windows as Windows
 from .methods.adapt import accuracy as accuracy
 from .methods.adapt import adapt as adapt

@@ -31,7 +31,7 @@ class Spy:
 
     @hookimpl
     def extract(self, pixels):
-        self.rows += len(pixels)
+        self.rows += len(pixels) if pixels.any() else 0  # the cache asks with an empty image who answers
 
     def new(self):
         """Rows asked for since the last call."""

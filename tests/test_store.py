@@ -179,7 +179,7 @@ def test_appending_needs_the_lock(tmp_path):
 
 
 def test_the_folder_of_a_spec_never_changes(tmp_path):
-    assert Store(tmp_path).table(SPEC).folder == tmp_path / "33be509afc65e05727da9f287a9262f7", "golden"
+    assert Store(tmp_path).table(SPEC).folder == tmp_path / "c7bb91709b149aa62dbe8eb3ad3df34f", "golden"
 
 
 def test_the_bytes_of_a_table_never_change(tmp_path):
@@ -435,6 +435,19 @@ def test_a_table_of_a_later_format_is_left_alone(tmp_path):
     assert (Store(tmp_path).gc(older_than_days=0), snapshot(later / "shards")) == (0, before), "gc must not judge it"
 
 
+def test_a_table_of_an_older_format_is_named_never_read_and_collected(tmp_path):
+    table = fill(Store(tmp_path).table(SPEC), [0])
+    text = canonical({**SPEC, "format": FORMAT - 1})
+    older = table.folder.rename(tmp_path / digest(text)[:32])
+    (older / "spec.json").write_bytes(text)
+    (said,) = Store(tmp_path).verify()
+    assert "made by an older version" in said and "gc" in said, "verify must say what it is and what to do"
+    assert Store(tmp_path).tables() == [], "it is no table that could be read"
+    assert Store(tmp_path).gc() > 0, "gc must remove it, whatever its age"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"], "and leave the lock alone"
+    assert Store(tmp_path).verify() == [], "nothing is left to say"
+
+
 # ---- collecting garbage
 
 
@@ -615,7 +628,7 @@ def test_a_reader_sees_only_whole_rows_while_another_process_writes(tmp_path):
 
 
 def test_a_writer_waits_for_the_other_and_says_so_once(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "adaptkit.features.store")
+    caplog.set_level(logging.INFO, "adaptkit.features.tables")
     one, two = Store(tmp_path).table(SPEC), Store(tmp_path).table(SPEC)
     inside, done = threading.Event(), []
 
@@ -634,7 +647,7 @@ def test_a_writer_waits_for_the_other_and_says_so_once(tmp_path, caplog):
             one.append(ids_of(range(4)), rows_of(range(4)), 0.0)
     thread.join()
     assert done == [False], "and then finds what the first one stored"
-    said = [record.getMessage() for record in caplog.records if record.name == "adaptkit.features.store"]
+    said = [record.getMessage() for record in caplog.records if record.name == "adaptkit.features.tables"]
     assert said == [f"waiting for the process that writes to {one.folder}"], "one line, naming the folder"
 
 

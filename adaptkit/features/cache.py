@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from adaptkit.features.answering import Answering, code_of
 from adaptkit.features.items import Source, pixels
 from adaptkit.features.needs import Need
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
-from adaptkit.towers.precision import Precision, autocast
+from adaptkit.towers.precision import Precision
 
 COMMIT = 2.0  # seconds of work that a kill may lose
 
@@ -33,6 +34,12 @@ class Part:
     table: StoredTable
     items: list[tuple[int, int]]  # (image, view)
     ids: np.ndarray  # (rows, 16)
+
+    @property
+    def by(self) -> str:
+        """The plugin that answers for the need, as the table's key has it."""
+        by = self.table.spec["by"]
+        return str(by[0]) if isinstance(by, list) else ""
 
 
 class FeatureCache:
@@ -67,10 +74,11 @@ class FeatureCache:
             batch_size: images in one forward pass.
             progress: show bars while extracting.
         """
-        self.own, self.store, self.hook, self.load = backbone, store, hook, load
+        self.own, self.store, self.load = backbone, store, load
+        self.answering = Answering(hook, precision)
         self.dtype, self.precision, self.batch_size, self.progress = dtype, precision, batch_size, progress
         self.towers: dict[str, Backbone] = {"": backbone}
-        self.tables: dict[tuple[Need, bool], StoredTable] = {}
+        self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
         self.texts: dict[str, dict[str, Tensor]] = {}
         self.computed: dict[str, int] = {}
         self.seconds = 0.0
@@ -143,15 +151,19 @@ class FeatureCache:
 
     def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
         need = need.table(random)
-        if (need, random) not in self.tables:
-            backbone = self.tower(need.backbone)
-            spec = {**self._spec(backbone), **need.describe(), "random": random, "dtype": self.dtype}
-            self.tables[need, random] = self.store.table({**spec, "preprocess": backbone.preprocess.describe()})
+        backbone = self.tower(need.backbone)
+        by = self.answering.by(need, backbone)
+        if (need, random, str(by)) not in self.tables:
+            spec = {**self._spec(backbone, need), **need.describe(), "random": random, "dtype": self.dtype, "by": by}
+            spec["preprocess"] = backbone.preprocess.describe()
+            self.tables[need, random, str(by)] = self.store.table(spec)
         ids = np.stack([row_id(f"{source.key(i)}#{v}") for i, v in items]) if items else np.zeros((0, 16), np.uint8)
-        return Part(need, random, self.tables[need, random], items, ids)
+        return Part(need, random, self.tables[need, random, str(by)], items, ids)
 
-    def _spec(self, backbone: Backbone) -> dict[str, object]:
+    def _spec(self, backbone: Backbone, need: Need | None = None) -> dict[str, object]:
+        classes: list[type] = [type(thing) for thing in (need, backbone, backbone.preprocess) if thing is not None]
         return {
+            "code": code_of(*classes),
             "format": FORMAT,
             "tower": type(backbone).__name__,
             "fingerprint": backbone.fingerprint,
@@ -199,19 +211,11 @@ class FeatureCache:
                 batch = torch.stack(list(ahead.pop(0)))
                 if k + 2 < len(groups):
                     ahead.append(pool.map(decode, [part.items[i] for i in groups[k + 2]]))
-                yield group, self.compute(part.need, backbone, batch)
+                yield group, self.answering.ask(part.need, backbone, batch, part.by)
 
-    @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
     def compute(self, need: Need, backbone: Backbone, batch: Tensor) -> Tensor:
         """Rows of one batch of pixels, from the first plugin that answers."""
-        batch = batch.to(backbone.device)
-        with autocast(self.precision, backbone.device):
-            rows = self.hook.extract(need=need, backbone=backbone, pixels=batch)
-        if not isinstance(rows, Tensor):
-            raise ValueError(f"extract must return a tensor; got {type(rows).__name__} for {need}")
-        if len(rows) != len(batch):
-            raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
-        return rows.float()
+        return self.answering.ask(need, backbone, batch)
 
     def _live(self, source: Source, need: Need, index: Sequence[int]) -> Tensor:
         """Rows that are never stored: pixels, and views that are drawn anew."""

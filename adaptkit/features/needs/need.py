@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +34,9 @@ class Need:
         backbone: "" for the task's own backbone, or another's name, e.g. ``"hf:facebook/dino-vitb16"``.
         stored: rows are kept on disk; what is not is computed at every reading.
         axes: of one row, as errors write them; as many as `shape` has.
+        dtype: of stored rows; "" for what the setting says.
+        batch: rows in one pass; 0 for what the setting says.
+        visual: computed of pixels, which are decoded ahead, and which plugins' ``extract`` is offered first.
     """
 
     views: int = 0
@@ -43,6 +47,9 @@ class Need:
 
     stored: ClassVar[bool] = True
     axes: ClassVar[tuple[str, ...]] = ("T", "D")
+    dtype: ClassVar[str] = ""
+    batch: ClassVar[int] = 0
+    visual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
@@ -59,7 +66,11 @@ class Need:
         own = {name: value for name, value in asdict(self).items() if name not in HOW_READ}
         return {"need": f"{type(self).__module__}.{type(self).__qualname__}", **own}
 
-    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> Tensor:  # noqa: ANN401 (an image, most often)
+    def made_with(self, backbone: Backbone) -> dict[str, object]:
+        """What of the backbone determines what `prepare` and `collate` give, for the table's key."""
+        return {"preprocess": backbone.preprocess.describe()}
+
+    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> Any:  # noqa: ANN401 (an image to a tensor)
         """An item of a source as `compute` takes it: an image to ``(3, H, W)``, plain for view -1, else a random view.
 
         Args:
@@ -72,8 +83,12 @@ class Need:
             raise ValueError(f"an item must be an image for {type(self).__name__}; got {type(item).__name__}")
         return backbone.preprocess(item) if view < 0 else backbone.preprocess.view(item, self.augment, seed)
 
+    def collate(self, prepared: Sequence[Any], backbone: Backbone) -> Any:  # noqa: ANN401 (tensors to a tensor)
+        """What `prepare` gave for B items as `compute` takes it, ``(B, ...)``."""
+        return torch.stack(list(prepared))
+
     def blank(self, backbone: Backbone) -> Tensor:
-        """What `prepare` gives, of nothing: ``(3, size, size)`` zeros. What is asked with it costs one row."""
+        """What `prepare` gives, of nothing, ``(3, size, size)``: asked with it, plugins say who answers, needs how wide."""
         return torch.zeros(3, backbone.preprocess.size, backbone.preprocess.size)
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
@@ -86,8 +101,8 @@ class Need:
             return tuple(self.compute(backbone, self.blank(backbone)[None].to(backbone.device))[0].shape)
 
     def bytes(self, backbone: Backbone, dtype: str) -> int:
-        """How many bytes one row takes, stored as `dtype`, e.g. ``"float16"``."""
-        return math.prod(self.shape(backbone)) * getattr(torch, dtype).itemsize
+        """How many bytes one row takes where the setting stores rows as `dtype`, e.g. ``"float16"``."""
+        return math.prod(self.shape(backbone)) * getattr(torch, self.dtype or dtype).itemsize
 
     def read(self, rows: Tensor) -> Tensor:
         """Stored rows, ``(N, ...)`` or ``(N, V, ...)``, as the method wants them."""

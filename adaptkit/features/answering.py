@@ -1,0 +1,103 @@
+"""Who answers ``extract``, the core or a plugin: found out before a table is opened, so that its key can say so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptkit.features.needs import Need
+from adaptkit.io import code
+from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.precision import Precision, autocast
+
+CORE = "adaptkit"  # the name under which the core itself is a plugin
+
+
+@dataclass
+class Answering:
+    """The plugins that may answer ``extract``, in the order in which they are asked.
+
+    Attributes:
+        hook: pluggy's relay.
+        precision: of the towers' arithmetic.
+    """
+
+    hook: Any
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        self._asked: list[Any] = []
+        self._known: dict[tuple[Need, Backbone], list[str]] = {}
+
+    def by(self, need: Need, backbone: Backbone) -> list[str]:
+        """Who answers for a need, for a table's key: the plugin's name, with the digest of its code but for the core's.
+
+        A row that shows nothing is given to the plugins until one answers; what they said is remembered while they
+        stay. The core's own code is that of the need and of the tower, which are in the key anyway.
+        """
+        impls = self._impls()
+        if impls != self._asked:
+            self._asked, self._known = impls, {}
+        others = [impl for impl in impls if impl.plugin_name != CORE]
+        if not others:
+            return [CORE]
+        if (need, backbone) not in self._known:
+            blank = need.blank(backbone)[None]
+            answers = (i for i in others if self.call(i, need, backbone, blank) is not None)
+            found = next(answers, None)
+            self._known[need, backbone] = [CORE] if found is None else [found.plugin_name, _digest(found)]
+        return self._known[need, backbone]
+
+    def ask(self, need: Need, backbone: Backbone, batch: Tensor, expected: str = "") -> Tensor:
+        """Rows of one batch from the first plugin that answers, ``(B, ...)``, float32.
+
+        Raises:
+            ValueError: for an answer that is no tensor of B rows, or by another plugin than the one `expected`.
+        """
+        rows, by = None, ""
+        for impl in self._impls():
+            rows, by = self.call(impl, need, backbone, batch), impl.plugin_name
+            if rows is not None:
+                break
+        if not isinstance(rows, Tensor):
+            raise ValueError(f"extract must return a tensor; got {type(rows).__name__} for {need}")
+        if expected and by != expected:
+            raise ValueError(
+                f"extract must be answered by one plugin, {expected!r} for an empty image; got {by!r} for {need}; "
+                f"let a plugin answer for all images or for none"
+            )
+        if len(rows) != len(batch):
+            raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
+        return rows.float()
+
+    @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
+    def call(self, impl: Any, need: Need, backbone: Backbone, batch: Tensor) -> object:  # noqa: ANN401 (pluggy's)
+        """What one plugin answers, ``None`` for nothing."""
+        given = {"need": need, "backbone": backbone, "pixels": batch.to(backbone.device)}
+        with autocast(self.precision, backbone.device):
+            return impl.function(*(given[name] for name in impl.argnames))
+
+    def _impls(self) -> list[Any]:
+        impls = self.hook.extract.get_hookimpls()[::-1]
+        if odd := [impl.plugin_name for impl in impls if impl.hookwrapper or impl.wrapper]:
+            raise ValueError(
+                f"extract must be answered, not wrapped; got a hookwrapper from plugin {odd[0]!r}; return rows or None"
+            )
+        return impls
+
+
+def _digest(impl: Any) -> str:  # noqa: ANN401 (pluggy's record of one plugin's function)
+    """Digest of a plugin's modules: its own, and the one where its function was written."""
+    own = impl.plugin.__name__ if isinstance(impl.plugin, ModuleType) else type(impl.plugin).__module__
+    return code.of_modules({own, impl.function.__module__})
+
+
+@cache
+def code_of(*classes: type) -> str:
+    """Digest of the code of some classes, computed once."""
+    return code.of(*classes)
