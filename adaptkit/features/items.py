@@ -161,11 +161,9 @@ class Arrays:
         if name not in self.arrays and "" not in self.arrays:
             raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
         rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
-        if need.axes != PIXELS and rows.dim() >= 4 and rows.shape[-3] == 3:
-            if self.backbone is None:
-                raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
-            with torch.no_grad():
-                rows = need.compute(self.backbone, rows.flatten(0, -4)).unflatten(0, rows.shape[:-3])
+        height, width = (1, 0) if rows.dim() < 4 else rows.shape[-2:]
+        if need.visual and need.axes != PIXELS and height == width and rows.shape[-3] == 3:
+            rows = self.computed(need, rows)
         with_views = rows.dim() > len(need.axes) + 1
         if need.views and not with_views:
             rows = rows[:, None]
@@ -175,6 +173,14 @@ class Arrays:
             shape, got = f"(N, {', '.join(need.axes)})", tuple(rows.shape)
             raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
         return need.read(rows)
+
+    def computed(self, need: Need, pixels: Tensor) -> Tensor:
+        """Rows of a need, ``(N, ...)`` or ``(N, V, ...)``, where pixels are what was given."""
+        if self.backbone is None or not hasattr(self.backbone, "preprocess"):
+            raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
+        dims = need.blank(self.backbone).dim()
+        with torch.no_grad():
+            return need.compute(self.backbone, pixels.flatten(0, -1 - dims)).unflatten(0, pixels.shape[:-dims])
 
 
 def tensor(array: Array) -> Tensor:

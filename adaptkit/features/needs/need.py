@@ -88,7 +88,7 @@ class Need:
         return torch.stack(list(prepared))
 
     def blank(self, backbone: Backbone) -> Tensor:
-        """What `prepare` gives, of nothing, ``(3, size, size)``: asked with it, plugins say who answers, needs how wide."""
+        """What `prepare` gives, of nothing, ``(3, size, size)``: tells which plugin answers, and how wide rows are."""
         return torch.zeros(3, backbone.preprocess.size, backbone.preprocess.size)
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
