@@ -122,6 +122,11 @@ def test_arrays_are_checked_by_the_axes_a_need_names():
     images = Images.from_arrays({"mine": rows, "tokens": torch.rand(4, 5, 16)})
     assert torch.equal(images.bind({"mine": Named()}).mine, rows), "a third party's axes must be believed"
     assert images.bind({"tokens": Patches(views=1)}).tokens.shape == (4, 1, 5, 16), "views must get an axis"
+    with pytest.raises(ValueError, match=r"arrays must be \(N, 3, H, W\) for 'mine', Pixels.*; got \(4, 16\)"):
+        getattr(images.bind({"mine": Pixels()}), "mine")  # noqa: B009 (read when asked for)
+
+
+def test_given_pixels_are_told_from_given_rows():
     three = torch.rand(4, 3, 5, 16)
     images = Images.from_arrays({"views": three, "layers": three})
     assert torch.equal(images.bind({"views": Patches(views=3)}).views, three), "three views must not pass for colours"
@@ -131,8 +136,6 @@ def test_arrays_are_checked_by_the_axes_a_need_names():
     two, first = task.support.bind({"frames": Frames(count=2)}).frames, task.support.bind({"x": Pooled()}).x
     assert two.shape == (4, 2, 16), "given pixels, frames must be those of the need"
     torch.testing.assert_close(two[:, 0], first, msg="where others see views, of which the first counts")
-    with pytest.raises(ValueError, match=r"arrays must be \(N, 3, H, W\) for 'mine', Pixels.*; got \(4, 16\)"):
-        getattr(images.bind({"mine": Pixels()}), "mine")  # noqa: B009 (read when asked for)
 
 
 def plain(x, layer, weights=None):
