@@ -161,15 +161,16 @@ class Arrays:
         if name not in self.arrays and "" not in self.arrays:
             raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
         rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
-        height, width = (1, 0) if rows.dim() < 4 else rows.shape[-2:]
-        if need.visual and need.axes != PIXELS and height == width and rows.shape[-3] == 3:
+        dims = len(need.axes) + 1 + bool(need.views)
+        rows_already = rows.dim() == dims and rows.shape[-1] != rows.shape[-2]  # of three views, or three blocks
+        if need.visual and need.axes != PIXELS and rows.dim() >= 4 and rows.shape[-3] == 3 and not rows_already:
             rows = self.computed(need, rows)
         with_views = rows.dim() > len(need.axes) + 1
         if need.views and not with_views:
             rows = rows[:, None]
         if not need.views and with_views:
             rows = rows[:, 0]
-        if rows.dim() != len(need.axes) + 1 + bool(need.views):
+        if rows.dim() != dims:
             shape, got = f"(N, {', '.join(need.axes)})", tuple(rows.shape)
             raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
         return need.read(rows)

@@ -110,6 +110,7 @@ class Dense(Need):
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Raw tokens, ``(B, P, D)``."""
+        backbone.require("image.block.-1")
         block, kept = f"image.block.{backbone.depth['image'] - 1}", []
 
         def alone(_: Tensor, out: Tensor) -> Tensor:
