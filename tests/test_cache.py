@@ -181,12 +181,12 @@ def test_a_damaged_shard_is_named_and_computed_again(tmp_path, spy):
 
 SLOW = """
 import time
-import adaptkit.features.cache
+import adaptkit.features.extraction
 from adaptkit import hookimpl
 from adaptkit.features.datasets import Splits
 from adaptkit.testing import CLASSES, ToyImages
 
-adaptkit.features.cache.COMMIT = 0.05
+adaptkit.features.extraction.COMMIT = 0.05
 
 class Slow(ToyImages):
     def image(self, i):

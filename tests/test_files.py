@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save
 
 from adaptkit.io import files
-from adaptkit.io.files import FileDigests, Log, Tensors, atomic_write, canonical, digest, open_tensors
+from adaptkit.io.digests import FileDigests
+from adaptkit.io.files import Log, Tensors, atomic_write, canonical, digest, open_tensors
 
 
 @contextmanager
@@ -311,6 +312,22 @@ def test_two_processes_that_save_keep_what_both_learned(tmp_path, later, reads):
     third = FileDigests(tmp_path / "index")
     assert [third.of(tmp_path / name) for name in "ab"] == [digest(b"a"), digest(b"b")]
     assert reads == ["a", "b"], "the third reads neither"
+
+
+def test_a_digest_that_reading_proves_wrong_is_forgotten(tmp_path, later, monkeypatch):
+    path, index = tmp_path / "a.png", tmp_path / "index"
+    path.write_bytes(b"one")
+    digests = FileDigests(index)
+    digests.of(path)
+    digests.save()
+    seen = files.signature(path)
+    path.write_bytes(b"two")
+    monkeypatch.setattr("adaptkit.io.digests.signature", lambda _: seen)  # a file system that hides the change
+    assert digests.of(path) == digest(b"one"), "what looks unchanged is not read"
+    assert digests.read(path) == (digest(b"two"), b"two"), "digest and bytes of one reading"
+    assert digests.of(path) == digest(b"two"), "the wrong digest is forgotten"
+    digests.save()
+    assert FileDigests(index).of(path) == digest(b"two"), "in the index, too"
 
 
 def test_a_missing_file_is_an_error_of_its_own(tmp_path):

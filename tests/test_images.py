@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from adaptkit import Patches, Pixels, Pooled, unit
-from adaptkit.features.cache import FeatureCache, pixels
+from adaptkit.features.cache import FeatureCache
+from adaptkit.features.extraction import prepared
 from adaptkit.features.items import Images
 from adaptkit.features.store import Store
 from adaptkit.runs import plugins
@@ -133,14 +134,17 @@ def test_a_view_is_the_same_in_any_batch_order_and_process(tmp_path):
     other = open_cache(tmp_path / "b", batch_size=5).images(IMAGES, need, order)
     torch.testing.assert_close(other, rows[order], atol=2e-3, rtol=0, msg="batches and order must not change a view")
     code = (
-        "import hashlib; from adaptkit.features.items import pixels; from adaptkit.testing import ToyImages;"
-        "from adaptkit.towers.preprocess import Preprocess; from types import SimpleNamespace as S;"
-        "b = S(preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.25,) * 3)); source = ToyImages('train', 12);"
-        "views = [pixels(source, b, a, 3, v) for a in ('crop-flip', 'augmix') for v in (-1, 0, 7)];"
+        "import hashlib; from adaptkit import Pooled; from adaptkit.features.extraction import prepared;"
+        "from adaptkit.testing import ToyImages; from adaptkit.towers.preprocess import Preprocess;"
+        "from types import SimpleNamespace as S; source = ToyImages('train', 12);"
+        "b = S(preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.25,) * 3));"
+        "needs = [Pooled(augment=a) for a in ('crop-flip', 'augmix')];"
+        "views = [prepared(source, need, b, 3, v)[1] for need in needs for v in (-1, 0, 7)];"
         "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in views)).hexdigest())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    views = [pixels(IMAGES, toy_backbone("0"), a, 3, v) for a in ("crop-flip", "augmix") for v in (-1, 0, 7)]
+    needs = (Pooled(augment=a) for a in ("crop-flip", "augmix"))
+    views = [prepared(IMAGES, need, toy_backbone("0"), 3, v)[1] for need in needs for v in (-1, 0, 7)]
     here = hashlib.sha256(b"".join(v.numpy().tobytes() for v in views)).hexdigest()
     assert done.stdout.strip() == here, "another process must draw the same views, to the last bit"
     assert len({v.numpy().tobytes() for v in views[1:]}) == 5, "views of different numbers or augmentations must differ"

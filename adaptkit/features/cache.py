@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from adaptkit.features.answering import Answering, code_of
-from adaptkit.features.items import Source, pixels
+from adaptkit.features.extraction import Extraction, Part, prepared, row_id, text_id
+from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
 
-COMMIT = 2.0  # seconds of work that a kill may lose
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of one stored table, in the order one reading wants them: the plain images, or random views of them."""
-
-    need: Need
-    random: bool
-    table: StoredTable
-    items: list[tuple[int, int]]  # (image, view)
-    ids: np.ndarray  # (rows, 16)
-
-    @property
-    def by(self) -> str:
-        """The plugin that answers for the need, as the table's key has it."""
-        by = self.table.spec["by"]
-        return str(by[0]) if isinstance(by, list) else ""
+TRIES = 3  # to find the rows of files that change meanwhile
 
 
 class FeatureCache:
@@ -76,7 +56,8 @@ class FeatureCache:
         """
         self.own, self.store, self.load = backbone, store, load
         self.answering = Answering(hook, precision)
-        self.dtype, self.precision, self.batch_size, self.progress = dtype, precision, batch_size, progress
+        self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count)
+        self.dtype, self.precision, self.batch_size = dtype, precision, batch_size
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
         self.texts: dict[str, dict[str, Tensor]] = {}
@@ -100,7 +81,8 @@ class FeatureCache:
             return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
         for part in self.parts(source, need, index.tolist()):
-            rows = torch.from_numpy(self._rows(source, part)).float()
+            part = self._complete(source, part)
+            rows = torch.from_numpy(part.table.read(part.ids)).float()
             blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
         rows = torch.cat(blocks, 1)
         return need.read(rows if need.views else rows[:, 0])
@@ -136,7 +118,7 @@ class FeatureCache:
             table = self.store.table(
                 {**self._spec(tower), "need": "Text", "vocabulary": tower.vocabulary, "dtype": "float32"}
             )
-            ids = np.stack([row_id(s) for s in new])
+            ids = np.stack([text_id(s) for s in new])
             if table.missing(ids).any():
                 with table.writing():
                     todo = np.flatnonzero(table.missing(ids)).tolist()
@@ -157,7 +139,7 @@ class FeatureCache:
             spec = {**self._spec(backbone, need), **need.describe(), "random": random, "dtype": self.dtype, "by": by}
             spec["preprocess"] = backbone.preprocess.describe()
             self.tables[need, random, str(by)] = self.store.table(spec)
-        ids = np.stack([row_id(f"{source.key(i)}#{v}") for i, v in items]) if items else np.zeros((0, 16), np.uint8)
+        ids = np.stack([row_id(source.key(i), v) for i, v in items]) if items else np.zeros((0, 16), np.uint8)
         return Part(need, random, self.tables[need, random, str(by)], items, ids)
 
     def _spec(self, backbone: Backbone, need: Need | None = None) -> dict[str, object]:
@@ -170,48 +152,18 @@ class FeatureCache:
             "precision": self.precision,
         }
 
-    def _rows(self, source: Source, part: Part) -> np.ndarray:
-        self._complete(source, part)
-        return part.table.read(part.ids)
-
-    def _complete(self, source: Source, part: Part) -> None:
-        if part.table.missing(part.ids).any():
-            with part.table.writing():  # another process may have been first: look again under the lock
-                todo = np.flatnonzero(part.table.missing(part.ids))
-                _, first = np.unique(part.ids[todo], axis=0, return_index=True)  # equal images are one row
-                self._extract(source, part, todo[np.sort(first)].tolist())
-
-    def _extract(self, source: Source, part: Part, todo: list[int]) -> None:
-        name = type(part.need).__name__ + (" views" if part.random else "")
-        bar = tqdm(total=len(todo), desc=f"{source.name} · {name}", unit="row", disable=not self.progress, leave=False)
-        held: list[Tensor] = []
-        began, done = time.perf_counter(), 0
-        with bar:
-            for rows, batch in self._batches(source, part, todo):
-                held.append(batch.to("cpu", getattr(torch, self.dtype)))
-                bar.update(len(rows))
-                took = time.perf_counter() - began
-                if took > COMMIT or rows[-1] == todo[-1]:
-                    chunk = torch.cat(held)
-                    part.table.append(part.ids[todo[done : done + len(chunk)]], chunk.numpy(), took)
-                    self._count(name, len(chunk), took)
-                    held, done, began = [], done + len(chunk), time.perf_counter()
-
-    def _batches(self, source: Source, part: Part, todo: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows and their features; images are decoded ahead, while the tower works."""
-        backbone = self.tower(part.need.backbone)
-        groups = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
-
-        def decode(item: tuple[int, int]) -> Tensor:
-            return pixels(source, backbone, part.need.augment, *item)
-
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            ahead = [pool.map(decode, [part.items[i] for i in group]) for group in groups[:2]]
-            for k, group in enumerate(groups):
-                batch = torch.stack(list(ahead.pop(0)))
-                if k + 2 < len(groups):
-                    ahead.append(pool.map(decode, [part.items[i] for i in groups[k + 2]]))
-                yield group, self.answering.ask(part.need, backbone, batch, part.by)
+    def _complete(self, source: Source, part: Part) -> Part:
+        """The part with every row stored. A file that was changed meanwhile has another key: it is planned again."""
+        for _ in range(TRIES):
+            self.extraction.complete(source, part, self.tower(part.need.backbone))
+            if not (absent := part.missing()).any():
+                return part
+            part = self._part(source, part.need, part.random, part.items)
+        i, _ = part.items[int(absent.argmax())]
+        raise ValueError(
+            f"an image must stay as it is while its features are computed; got {TRIES} different ones of item {i} of "
+            f"{source.name}; try again when nothing writes there"
+        )
 
     def compute(self, need: Need, backbone: Backbone, batch: Tensor) -> Tensor:
         """Rows of one batch of pixels, from the first plugin that answers."""
@@ -224,7 +176,7 @@ class FeatureCache:
             salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
         views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
         items = [(i, v) for i in index for v in views]
-        batch = torch.stack([pixels(source, backbone, need.augment, i, v, salt) for i, v in items])
+        batch = torch.stack([prepared(source, need, backbone, i, v, salt)[1] for i, v in items])
         rows = torch.cat([self.compute(need, backbone, b) for b in batch.split(self.batch_size)])
         return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
 
@@ -243,8 +195,3 @@ class CachedRows:
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """One row per index."""
         return self.cache.images(self.source, need, index)
-
-
-def row_id(key: str) -> np.ndarray:
-    """A row's name on disk: 16 bytes of a digest."""
-    return np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), np.uint8)

@@ -6,14 +6,9 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING
-
-from PIL import Image
+from typing import Any
 
 from adaptkit.features.items import Source
-
-if TYPE_CHECKING:
-    pass
 
 
 class Joined:
@@ -36,10 +31,10 @@ class Joined:
         source, j = self._find(i)
         return source.key(j)
 
-    def image(self, i: int) -> Image.Image:
-        """Image ``i``, decoded."""
+    def open(self, i: int) -> tuple[str, Any]:
+        """The key and the item ``i``, of the same bytes."""
         source, j = self._find(i)
-        return source.image(j)
+        return source.open(j)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from adaptkit.features.needs import PIXELS, Need
@@ -35,8 +34,8 @@ class Source(Protocol):
         """Digest of everything that determines image ``i``."""
         ...
 
-    def image(self, i: int) -> Image.Image:
-        """Image ``i``, decoded."""
+    def open(self, i: int) -> tuple[str, Any]:
+        """The key and the item ``i`` (an image, decoded), both of the same bytes, which are read once."""
         ...
 
 
@@ -188,11 +187,3 @@ def tensor(array: Array) -> Tensor:
     """An array as a tensor; floats become float32."""
     out = array if isinstance(array, Tensor) else torch.as_tensor(np.asarray(array))
     return out.float() if out.is_floating_point() and out.dtype != torch.float32 else out
-
-
-def pixels(source: Source, backbone: Backbone, augment: str, i: int, view: int, salt: str = "") -> Tensor:
-    """Image ``i``, preprocessed, ``(3, H, W)``: plain for view -1, else a view seeded by the image's key."""
-    image = source.image(i)
-    if view < 0:
-        return backbone.preprocess(image)
-    return backbone.preprocess.view(image, augment, f"{source.key(i)}/{view}{salt}")

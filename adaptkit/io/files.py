@@ -20,7 +20,6 @@ import numpy as np
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
-RACY = 2_000_000_000  # nanoseconds between the ticks of the coarsest time stamps in use
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
 Signature = tuple[int, int, int, int]  # inode, size, mtime and ctime in nanoseconds
@@ -200,46 +199,3 @@ def safetensors_layout(file: BinaryIO, size: int) -> Layout:
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"must hold tensors of dtype {', '.join(DTYPES)}; got {error!r}") from error
     return layout
-
-
-class FileDigests:
-    """Content digests of files, without reading unchanged files again.
-
-    A digest is remembered under the file's path, size, mtime, ctime and inode. A file touched within two seconds of
-    being read is not remembered: it could change once more and keep its time stamps. Processes may share an index;
-    saving takes in what others saved before. A missing or damaged index only costs time.
-    """
-
-    def __init__(self, index: Path) -> None:
-        self.index = index
-        self._known = self._load()
-        self._fresh: dict[str, tuple[Signature, str]] = {}
-
-    def of(self, path: Path | str) -> str:
-        """Sha256 of the file's bytes, in hex."""
-        path, now, before = os.path.abspath(path), time.time_ns(), signature(path)
-        if before is not None and path in self._known and self._known[path][0] == before:
-            return self._known[path][1]
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if before is not None and before == signature(path) and max(before[2:]) < now - RACY:
-            self._known[path] = self._fresh[path] = before, found
-        return found
-
-    def save(self) -> None:
-        """Write down what was learned since the last save."""
-        if self._fresh:
-            self._known |= self._load() | self._fresh
-            body = canonical(self._known)
-            self.index.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.index, digest(body).encode() + b"\n" + body)
-            self._fresh = {}
-
-    def _load(self) -> dict[str, tuple[Signature, str]]:
-        try:
-            head, _, body = self.index.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return {}
-        if head != digest(body).encode():  # damaged
-            return {}
-        return {path: (tuple(seen), found) for path, (seen, found) in json.loads(body).items()}

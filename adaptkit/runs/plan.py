@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from adaptkit.features.cache import FeatureCache, Part
-from adaptkit.features.items import Source, pixels
+from adaptkit.features.extraction import prepared
+from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
@@ -101,6 +102,6 @@ def time_rows(cache: FeatureCache, source: Source, part: Part, rows: int = 8) ->
     """Seconds per row, measured on a few that are thrown away."""
     backbone = cache.tower(part.need.backbone)
     began = time.perf_counter()
-    batch = torch.stack([pixels(source, backbone, part.need.augment, *item) for item in part.items[:rows]])
-    cache.compute(part.need, backbone, batch)
-    return (time.perf_counter() - began) / len(batch)
+    ready = [prepared(source, part.need, backbone, *item)[1] for item in part.items[:rows]]
+    cache.compute(part.need, backbone, torch.stack(ready))
+    return (time.perf_counter() - began) / len(ready)

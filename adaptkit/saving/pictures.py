@@ -11,8 +11,9 @@ from PIL import Image
 
 from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Images
+from adaptkit.features.sources import opened
 from adaptkit.io.files import digest
-from adaptkit.io.pictures import SUFFIXES, decode
+from adaptkit.io.pictures import SUFFIXES
 
 Picture = str | os.PathLike | Image.Image
 
@@ -36,10 +37,12 @@ class Pictures:
             return digest(existing(picture).read_bytes())
         return digest(f"{picture.size}".encode() + picture.convert("RGBA").tobytes())
 
-    def image(self, i: int) -> Image.Image:
-        """The picture, decoded."""
+    def open(self, i: int) -> tuple[str, Image.Image]:
+        """The key and the picture; a file is read once for both."""
         picture = self.pictures[i]
-        return decode(existing(picture), repr(str(picture))) if isinstance(picture, Path) else picture
+        if isinstance(picture, Path):
+            return opened(existing(picture).read_bytes(), repr(str(picture)))
+        return self.key(i), picture
 
 
 def existing(path: Path) -> Path:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adaptkit.features.datasets import Splits
 from adaptkit.features.items import Images
+from adaptkit.features.sources import Drawn
 from adaptkit.methods.task import Task
 from adaptkit.towers.backbone import Backbone, unit
 from adaptkit.towers.clip import CLIPBackbone
@@ -27,7 +28,7 @@ CLASSES = ("cat", "dog", "owl", "fox", "hen")
 SIDE = 32
 
 
-class ToyImages:
+class ToyImages(Drawn):
     """`n` images of one class's pattern each, under noise. Image `i` has label ``i % C``."""
 
     def __init__(self, name: str = "toy", n: int = 100, noise: float = 0.15) -> None:

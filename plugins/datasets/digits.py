@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from adaptkit import Splits, hookimpl
+from adaptkit.features.sources import Drawn
 from adaptkit.io.files import digest
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -20,7 +21,7 @@ PARTS = {"train": slice(0, 40), "val": slice(40, 60), "test": slice(60, None)}
 
 
 @dataclass(frozen=True, eq=False)
-class Digits:
+class Digits(Drawn):
     """Labelled grey images, ``(N, 8, 8)`` bytes."""
 
     name: str

@@ -15,44 +15,25 @@ Deviations: images in a folder are sorted by name; CoOp takes ImageNet's in the 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
+from adaptkit.features.sources import PictureFiles
 from adaptkit.features.split_files import PARTS, inside, read_split
-from adaptkit.io.files import FileDigests
+from adaptkit.io.digests import FileDigests
 from adaptkit.io.home import home
-from adaptkit.io.pictures import decode
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(PictureFiles):
     """Labelled image files; `classes` are the labels that occur in a domain, ``None`` for all."""
 
-    name: str
-    paths: Sequence[str]
-    labels: Sequence[int]
-    digests: FileDigests
     classes: tuple[int, ...] | None = None
-
-    def __len__(self):
-        return len(self.paths)
-
-    def key(self, i):
-        try:
-            return self.digests.of(self.paths[i])
-        except FileNotFoundError:
-            raise ValueError(f"images of {self.name} must all be there; got no {self.paths[i]!r}") from None
-        finally:
-            if i + 1 == len(self):  # the end of a sweep
-                self.digests.save()
-
-    def image(self, i):
-        return decode(Path(self.paths[i]), repr(self.paths[i]))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ split train and a split test, or validation in its place; others, and splits wit
 Deviations: orientation in EXIF is not applied, as in the papers' loaders. Of an animation, the first frame is read.
 """
 
-import io
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
+from adaptkit.features.sources import opened
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
-from adaptkit.io.pictures import decode
 
 SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
@@ -35,8 +34,11 @@ class Rows:
     def key(self, i):
         return digest(self.bytes(i))
 
+    def open(self, i):
+        return opened(self.bytes(i), f"row {i} of {self.name}")
+
     def image(self, i):
-        return decode(io.BytesIO(self.bytes(i)), f"row {i} of {self.name}")
+        return self.open(i)[1]
 
 
 def hub(place):

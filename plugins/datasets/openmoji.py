@@ -25,6 +25,7 @@ from importlib.resources import files
 from PIL import Image
 
 from adaptkit import Splits, hookimpl
+from adaptkit.features.sources import Drawn
 
 CLASSES = {
     "alphanum": "letter or word",
@@ -56,7 +57,7 @@ SIZE = 256  # side of an image, pixels
 
 
 @dataclass(frozen=True)
-class Drawings:
+class Drawings(Drawn):
     """SVGs with labels, rendered on white when asked for."""
 
     name: str

@@ -11,41 +11,18 @@ Deviations: orientation in EXIF is not applied, as in the papers' loaders. Of an
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
+from adaptkit.features.sources import PictureFiles
+from adaptkit.io.digests import FileDigests
 from adaptkit.io.errors import must_be
-from adaptkit.io.files import FileDigests
 from adaptkit.io.home import home
 from adaptkit.io.hub import nearest
-from adaptkit.io.pictures import SUFFIXES, decode
+from adaptkit.io.pictures import SUFFIXES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 COLUMNS = ("path", "label", "split")
-
-
-@dataclass(frozen=True)
-class Files:
-    """Labelled image files."""
-
-    name: str
-    paths: Sequence[Path]
-    labels: Sequence[int]
-    digests: FileDigests
-
-    def __len__(self):
-        return len(self.paths)
-
-    def key(self, i):
-        key = self.digests.of(self.paths[i])
-        if i + 1 == len(self):  # the end of a sweep
-            self.digests.save()
-        return key
-
-    def image(self, i):
-        return decode(self.paths[i], repr(str(self.paths[i])))
 
 
 def folder(place):
@@ -135,7 +112,7 @@ def arrange(name, rows, title):
     parts = dict.fromkeys(classes)
     for split in parts:
         if mine := [(path, label[c]) for path, c, of in rows if of == split]:
-            parts[split] = Files(f"{name} {split}", *map(list, zip(*mine, strict=True)), digests)
+            parts[split] = PictureFiles(f"{name} {split}", *map(list, zip(*mine, strict=True)), digests)
     return Splits(name, tuple(map(title, label)), **parts, source="your own images")
 
 

@@ -1,0 +1,80 @@
+"""What sources of images share: how an item and its key are taken from the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+
+from PIL import Image
+
+from adaptkit.io.digests import FileDigests
+from adaptkit.io.files import digest
+from adaptkit.io.pictures import decode
+
+
+def opened(data: bytes, what: str) -> tuple[str, Image.Image]:
+    """The digest of some bytes, and the image decoded from them; errors name `what`."""
+    return digest(data), decode(io.BytesIO(data), what)
+
+
+class Drawn:
+    """A source whose images are held or made in memory: they cannot change between `key` and `image`."""
+
+    def key(self, i: int) -> str:
+        """Digest of everything that determines image ``i``."""
+        raise NotImplementedError
+
+    def image(self, i: int) -> Image.Image:
+        """Image ``i``."""
+        raise NotImplementedError
+
+    def open(self, i: int) -> tuple[str, Image.Image]:
+        """The key and the image."""
+        return self.key(i), self.image(i)
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Labelled image files, keyed by their bytes.
+
+    Attributes:
+        name: as progress bars and errors show it.
+        paths: of the files.
+        labels: a class id for each.
+        digests: of files that were read before.
+    """
+
+    name: str
+    paths: Sequence[str | PathLike[str]]
+    labels: Sequence[int]
+    digests: FileDigests
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def key(self, i: int) -> str:
+        """Digest of the file, read only if it changed since it was read last."""
+        try:
+            return self.digests.of(self.paths[i])
+        except FileNotFoundError:
+            raise self._absent(i) from None
+        finally:
+            if i + 1 == len(self):  # the end of a sweep
+                self.digests.save()
+
+    def open(self, i: int) -> tuple[str, Image.Image]:
+        """The digest of the file and the image in it, of one reading."""
+        try:
+            key, data = self.digests.read(self.paths[i])
+        except FileNotFoundError:
+            raise self._absent(i) from None
+        return key, decode(io.BytesIO(data), repr(str(self.paths[i])))
+
+    def image(self, i: int) -> Image.Image:
+        """Image ``i``, decoded."""
+        return self.open(i)[1]
+
+    def _absent(self, i: int) -> ValueError:
+        return ValueError(f"images of {self.name} must all be there; got no {str(self.paths[i])!r}")
