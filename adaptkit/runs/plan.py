@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from adaptkit.features.cache import FeatureCache, Part
 from adaptkit.features.extraction import prepared
@@ -103,5 +102,5 @@ def time_rows(cache: FeatureCache, source: Source, part: Part, rows: int = 8) ->
     backbone = cache.tower(part.need.backbone)
     began = time.perf_counter()
     ready = [prepared(source, part.need, backbone, *item)[1] for item in part.items[:rows]]
-    cache.compute(part.need, backbone, torch.stack(ready))
+    cache.compute(part.need, backbone, ready)
     return (time.perf_counter() - began) / len(ready)
