@@ -184,12 +184,12 @@ def test_the_folder_of_a_spec_never_changes(tmp_path):
 
 def test_the_bytes_of_a_table_never_change(tmp_path):
     table = fill(Store(tmp_path).table(SPEC), range(4))
-    header = b'{"rows":{"dtype":"F16","shape":[4,2,3],"data_offsets":[0,48]},'
-    header += b'"ids":{"dtype":"U8","shape":[4,16],"data_offsets":[48,112]}}      '
-    data = b"\x80" + bytes(7) + header + rows_of(range(4)).astype("<f2").tobytes() + ids_of(range(4)).tobytes()
-    sha256 = "c9dffe1a8a4d88b31fd355cf4988fd055368d889f858d4bd2c7596a10b56884f"
+    header = b'{"__metadata__":{"table":"c7bb91709b149aa62dbe8eb3ad3df34f"},"rows":{"dtype":"F16","shape":[4,2,3],'
+    header += b'"data_offsets":[0,48]},"ids":{"dtype":"U8","shape":[4,16],"data_offsets":[48,112]}}  '
+    data = bytes([184]) + bytes(7) + header + rows_of(range(4)).astype("<f2").tobytes() + ids_of(range(4)).tobytes()
+    sha256 = "93bc7cf2f47f6604259c15c47e1562db99ff3c00674a5a07ee919511bd704be2"
     name = f"{sha256[:16]}.safetensors"
-    line = f'{{"bytes":248,"rows":4,"seconds":1.0,"sha256":"{sha256}","shape":[2,3],"shard":"{name}"}}\n'
+    line = f'{{"bytes":304,"rows":4,"seconds":1.0,"sha256":"{sha256}","shape":[2,3],"shard":"{name}"}}\n'
     assert hashlib.sha256(data).hexdigest() == sha256, "golden"
     assert [path.name for path in shards(table)] == [name], "named by its content"
     assert shards(table)[0].read_bytes() == data, "the shard, byte for byte"
@@ -373,6 +373,24 @@ def test_a_shard_that_comes_back_counts_again(tmp_path):
     (tmp_path / "away").rename(path)
     check(Store(tmp_path).table(SPEC), range(4))
     check(fill(table, [4]), range(5))
+
+
+def test_a_shard_copied_from_another_table_is_refused_by_name(tmp_path):
+    mine, other = Store(tmp_path).table(SPEC), fill(Store(tmp_path).table({**SPEC, "backbone": "other"}), range(4))
+    fill(mine, range(4, 6))
+    (foreign,) = shards(other)
+    shutil.copy(foreign, mine.folder / "shards")
+    with open(mine.folder / "log.jsonl", "ab") as log:
+        log.write((other.folder / "log.jsonl").read_bytes())
+    reader = Store(tmp_path).table(SPEC)
+    message = f"{foreign.name} must be of table {mine.folder.name}; got {other.folder.name}"
+    with pytest.warns(DamagedShardWarning, match=message):
+        assert reader.missing(ids_of(range(6))).tolist() == [True] * 4 + [False] * 2, "its rows count as missing"
+    (flaw,) = Store(tmp_path).verify()
+    assert message in flaw, "verify must name it"
+    check(fill(reader, range(4)), range(6))
+    assert Store(tmp_path).gc() == foreign.stat().st_size, "gc removes it"
+    assert Store(tmp_path).verify() == [], "and nothing else is wrong"
 
 
 @pytest.mark.parametrize("tail", [b'{"shard":"ab', b"\0\0\0\0", b"{}"])

@@ -4,7 +4,8 @@ A table is a folder named by the hash of its spec, the mapping that determines t
 
     <root>/<sha256(canonical spec)[:32]>/
         spec.json                         written first, compared whenever the table is opened
-        shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``; never modified
+        shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``, with the hash of the
+                                          spec as metadata ``table``; never modified
         log.jsonl                         one line per finished shard: its size, its sha256, what it cost
         .lock                             held by the one writer; readers take none
 
@@ -109,7 +110,7 @@ class StoredTable:
             atomic_write(self.folder / "spec.json", self._text)
             sync_folder(self.folder.parent)
         self._shards.mkdir(exist_ok=True)
-        data = save({"ids": ids[new], "rows": rows[new]})
+        data = save({"ids": ids[new], "rows": rows[new]}, metadata={"table": self.folder.name})
         sha256, size = digest(data), {"rows": len(new), "shape": list(shape[1:]), "bytes": len(data)}
         atomic_write(self._shards / f"{sha256[:16]}.safetensors", data)  # replaces a damaged shard of the same content
         self._log.append({"shard": f"{sha256[:16]}.safetensors", **size, "sha256": sha256, "seconds": float(seconds)})
@@ -137,6 +138,10 @@ class StoredTable:
         self._log.refresh()
         return list({entry["shard"]: entry for entry in self._log.records}.values())
 
+    def _open(self, entry: Mapping[str, Any]) -> Tensors | str:
+        """A shard, or what is wrong with it; one that was copied from another table is."""
+        return open_tensors(self._shards, entry, table=self.folder.name)
+
     def _has_spec(self) -> bool:
         path = self.folder / "spec.json"
         if path.exists() and path.read_bytes() != self._text:
@@ -145,14 +150,14 @@ class StoredTable:
 
     def flaws(self) -> list[str]:
         """Hash everything; one sentence, which names the file, for each thing wrong."""
-        found = [open_tensors(self._shards, entry) for entry in self._entries()]
+        found = [self._open(entry) for entry in self._entries()]
         return self._log.flaws + [flaw for flaw in found if isinstance(flaw, str)]
 
     def gc(self, older_than_days: float | None) -> int:
         """Remove litter and damaged shards, or all when unused for so many days; returns bytes freed."""
         with self.writing():
             unused = older_than_days is not None and self._log.days() > older_than_days
-            sound = [e for e in self._entries() if not unused and isinstance(open_tensors(self._shards, e), Tensors)]
+            sound = [e for e in self._entries() if not unused and isinstance(self._open(e), Tensors)]
             if not unused and (sound != self._log.records or self._log.flaws):
                 atomic_write(self._log.path, lines(sound))
             keep = {entry["shard"] for entry in sound}
@@ -165,7 +170,7 @@ class StoredTable:
         for entry in self._entries():
             before = found = self._found.get(entry["shard"], "")
             if isinstance(before, str) or not before.unchanged():
-                found = self._found[entry["shard"]] = open_tensors(self._shards, entry)
+                found = self._found[entry["shard"]] = self._open(entry)
             if isinstance(found, Tensors):
                 shards.append(found)
             elif found != before:

@@ -164,8 +164,14 @@ class Tensors:
         return np.memmap(self.path, dtype, "r", offset, shape)
 
 
-def open_tensors(folder: Path, entry: Mapping[str, Any]) -> Tensors | str:
-    """The safetensors file that a log entry (`shard`, `bytes`, `sha256`) tells of, or what is wrong with it."""
+def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensors | str:
+    """The safetensors file that a log entry (`shard`, `bytes`, `sha256`) tells of, or what is wrong with it.
+
+    Args:
+        folder: where it lies.
+        entry: of the log.
+        about: what its metadata must say.
+    """
     path = folder / entry["shard"]
     try:
         with open(path, "rb") as file:
@@ -174,28 +180,37 @@ def open_tensors(folder: Path, entry: Mapping[str, Any]) -> Tensors | str:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"
             if (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
                 return f"{path} must have sha256 {entry['sha256']}; got {found}"
-            return Tensors(path, safetensors_layout(file, size), seen)
+            layout, said = safetensors_layout(file, size)
+            for name, value in about.items():
+                if said.get(name) != value:
+                    return f"{path} must be of {name} {value}; got {said.get(name) or 'none'}"
+            return Tensors(path, layout, seen)
     except FileNotFoundError:
         return f"{path} is missing"
     except ValueError as error:
         return f"{path} {error}"
 
 
-def safetensors_layout(file: BinaryIO, size: int) -> Layout:
-    """Dtype, shape and place of each tensor in a safetensors file of ``size`` bytes; a ValueError if they cannot be."""
+def safetensors_layout(file: BinaryIO, size: int) -> tuple[Layout, dict[str, str]]:
+    """Dtype, shape and place of each tensor in a safetensors file of ``size`` bytes, and what its metadata says.
+
+    Raises:
+        ValueError: if the tensors cannot be where the header says.
+    """
     file.seek(0)
     length, limit = int.from_bytes(file.read(8), "little"), min(MAX_HEADER, size - 8)
     if length > limit:
         raise ValueError(f"must have a header of at most {limit} bytes; got {length}")
     layout: Layout = {}
     try:
-        for name, tensor in json.loads(file.read(length)).items():
-            if name != "__metadata__":
-                dtype, shape, (start, end) = DTYPES[tensor["dtype"]], tuple(tensor["shape"]), tensor["data_offsets"]
-                filled = end - start == math.prod(shape) * dtype.itemsize and all(n >= 0 for n in shape)
-                if not (filled and 0 <= start <= end <= size - 8 - length):
-                    raise ValueError(f"must hold {name!r} inside the file; got {tensor}")
-                layout[name] = dtype, shape, 8 + length + start
+        header = json.loads(file.read(length))
+        said = dict(header.pop("__metadata__", {}))
+        for name, tensor in header.items():
+            dtype, shape, (start, end) = DTYPES[tensor["dtype"]], tuple(tensor["shape"]), tensor["data_offsets"]
+            filled = end - start == math.prod(shape) * dtype.itemsize and all(n >= 0 for n in shape)
+            if not (filled and 0 <= start <= end <= size - 8 - length):
+                raise ValueError(f"must hold {name!r} inside the file; got {tensor}")
+            layout[name] = dtype, shape, 8 + length + start
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"must hold tensors of dtype {', '.join(DTYPES)}; got {error!r}") from error
-    return layout
+    return layout, said
