@@ -98,7 +98,10 @@ def test_a_need_says_the_shape_and_the_bytes_of_what_it_computes(need, backbone)
         assert need.bytes(backbone, dtype) == size * rows[0].numel(), f"{dtype} must have {size} bytes a number"
 
 
-@pytest.mark.parametrize("need", [Pooled(), Patches(), Silent()], ids=repr)
+STORED = [Pooled(), Patches(), Silent(), Layers(blocks=(0, -1), tokens=(1, 2)), Dense(), Windows(rows=1, columns=2)]
+
+
+@pytest.mark.parametrize("need", STORED, ids=repr)
 def test_a_plan_tells_the_bytes_that_a_need_will_take(need, tmp_path):
     cache = open_cache(tmp_path)
     (part,) = cache.parts(IMAGES, need, ALL.tolist())
