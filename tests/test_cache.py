@@ -159,7 +159,7 @@ def test_texts_are_found_by_sentence_tokenizer_and_weights(tmp_path):
     assert torch.equal(first[0], first[2]), "equal sentences must have equal rows"
     cache = open_cache(tmp_path)
     assert torch.equal(cache.sentences(["a dog.", "a fox.", "a cat."])[[0, 2]], first[[1, 0]]), "order must not matter"
-    assert cache.computed == {"Text": 1}, "only the sentence that is new may be encoded"
+    assert cache.computed == {"Sentence": 1}, "only the sentence that is new may be encoded"
     upper = toy_with(tokenizer=lambda sentences: toy_tokenizer([s.upper() for s in sentences]), vocabulary="upper")
     for what, backbone in (("weights", toy_backbone("1")), ("tokenizer", upper)):
         got, want = open_cache(tmp_path, backbone).sentences(sentences), backbone.encode_text(sentences)
@@ -221,7 +221,7 @@ def computed(process):
 
 def stored(folder):
     """How many rows of images are stored."""
-    return sum(t.rows for t in Store(folder / "features").tables() if t.spec["need"] != "Text")
+    return sum(t.rows for t in Store(folder / "features").tables() if "vocabulary" not in t.spec)
 
 
 def check_whole(folder, spy):

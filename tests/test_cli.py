@@ -303,7 +303,7 @@ def test_the_cache_is_listed_verified_and_mended(say, tmp_path):
     say("--home", tmp_path, "run", tmp_path / "x.yaml", "--quiet")
     code, out, _ = say("--home", tmp_path, "cache", "ls")
     assert code == 0 and re.search(r"Pooled views crop-flip", out), f"tables must be listed in words; got {out}"
-    assert re.search(r" 60 ", out) and "Text" in out, "with their rows"
+    assert re.search(r" 60 ", out) and "Sentence" in out, "with their rows"
     assert say("--home", tmp_path, "cache", "verify")[0] == 0, "the cache must be sound after a run"
     shard = next((tmp_path / "features").rglob("*.safetensors"))
     data = bytearray(shard.read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -44,7 +45,7 @@ class Answering:
         if impls != self._asked:
             self._asked, self._known = impls, {}
         others = [impl for impl in impls if impl.plugin_name != CORE]
-        if not others:
+        if not others or not need.visual:
             return [CORE]
         if (need, backbone) not in self._known:
             blank = need.blank(backbone)[None]
@@ -53,13 +54,18 @@ class Answering:
             self._known[need, backbone] = [CORE] if found is None else [found.plugin_name, _digest(found)]
         return self._known[need, backbone]
 
-    def ask(self, need: Need, backbone: Backbone, batch: Tensor, expected: str = "") -> Tensor:
-        """Rows of one batch from the first plugin that answers, ``(B, ...)``, float32.
+    @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
+    def ask(self, need: Need, backbone: Backbone, ready: Sequence[Any], expected: str = "") -> Tensor:
+        """Rows of B prepared items from the first plugin that answers, ``(B, ...)``, float32.
+
+        Plugins are asked of pixels alone; a need of text computes itself, in full precision.
 
         Raises:
             ValueError: for an answer that is no tensor of B rows, or by another plugin than the one `expected`.
         """
-        rows, by = None, ""
+        batch, rows, by = need.collate(ready, backbone), None, ""
+        if not need.visual:
+            return need.compute(backbone, batch).float()
         for impl in self._impls():
             rows, by = self.call(impl, need, backbone, batch), impl.plugin_name
             if rows is not None:
@@ -71,11 +77,11 @@ class Answering:
                 f"extract must be answered by one plugin, {expected!r} for an empty image; got {by!r} for {need}; "
                 f"let a plugin answer for all images or for none"
             )
-        if len(rows) != len(batch):
-            raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
+        if len(rows) != len(ready):
+            raise ValueError(f"extract must return one row per image, {len(ready)}; got {len(rows)} for {need}")
         return rows.float()
 
-    @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
+    @torch.no_grad()
     def call(self, impl: Any, need: Need, backbone: Backbone, batch: Tensor) -> object:  # noqa: ANN401 (pluggy's)
         """What one plugin answers, ``None`` for nothing."""
         given = {"need": need, "backbone": backbone, "pixels": batch.to(backbone.device)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.answering import Answering, code_of
-from adaptkit.features.extraction import Extraction, Part, prepared, row_id, text_id
+from adaptkit.features.captions import Captions
+from adaptkit.features.extraction import Extraction, Part, prepared, row_id
 from adaptkit.features.items import Source
-from adaptkit.features.needs import Need
+from adaptkit.features.needs import Need, Sentence
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
@@ -112,23 +112,10 @@ class FeatureCache:
 
     def sentences(self, sentences: Sequence[str], backbone: str = "") -> Tensor:
         """P sentences to raw embeddings, ``(P, D)``, by any tower, each encoded once and kept on disk."""
-        tower, texts = self.tower(backbone), self.texts.setdefault(backbone, {})
-        new = [s for s in dict.fromkeys(sentences) if s not in texts]
-        if new:
-            table = self.store.table(
-                {**self._spec(tower), "need": "Text", "vocabulary": tower.vocabulary, "dtype": "float32"}
-            )
-            ids = np.stack([text_id(s) for s in new])
-            if table.missing(ids).any():
-                with table.writing():
-                    todo = np.flatnonzero(table.missing(ids)).tolist()
-                    for start in range(0, len(todo), 256):
-                        chunk, began = todo[start : start + 256], time.perf_counter()
-                        with torch.no_grad(), tower.unaltered():  # not inference_mode: gradients start at these rows
-                            rows = tower.encode_text([new[i] for i in chunk]).float().cpu().numpy()
-                        table.append(ids[chunk], rows, time.perf_counter() - began)
-                        self._count("Text", len(chunk), time.perf_counter() - began)
-            texts |= dict(zip(new, torch.from_numpy(table.read(ids)), strict=True))
+        texts = self.texts.setdefault(backbone, {})
+        if new := [s for s in dict.fromkeys(sentences) if s not in texts]:
+            rows = self.images(Captions(new), Sentence(unit=False, backbone=backbone), torch.arange(len(new)))
+            texts |= dict(zip(new, rows, strict=True))
         return torch.stack([texts[s] for s in sentences])
 
     def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
@@ -136,14 +123,15 @@ class FeatureCache:
         backbone = self.tower(need.backbone)
         by = self.answering.by(need, backbone)
         if (need, random, str(by)) not in self.tables:
-            spec = {**self._spec(backbone, need), **need.describe(), "random": random, "dtype": self.dtype, "by": by}
-            spec["preprocess"] = backbone.preprocess.describe()
+            spec = {**self._spec(backbone, need), **need.describe(), **need.made_with(backbone), "by": by}
+            spec |= {"random": random, "dtype": need.dtype or self.dtype}
             self.tables[need, random, str(by)] = self.store.table(spec)
         ids = np.stack([row_id(source.key(i), v) for i, v in items]) if items else np.zeros((0, 16), np.uint8)
         return Part(need, random, self.tables[need, random, str(by)], items, ids)
 
-    def _spec(self, backbone: Backbone, need: Need | None = None) -> dict[str, object]:
-        classes: list[type] = [type(thing) for thing in (need, backbone, backbone.preprocess) if thing is not None]
+    def _spec(self, backbone: Backbone, need: Need) -> dict[str, object]:
+        parts = (need, backbone, backbone.preprocess) if need.visual else (need, backbone)
+        classes: list[type] = [type(part) for part in parts]
         return {
             "code": code_of(*classes),
             "format": FORMAT,
@@ -165,9 +153,9 @@ class FeatureCache:
             f"{source.name}; try again when nothing writes there"
         )
 
-    def compute(self, need: Need, backbone: Backbone, batch: Tensor) -> Tensor:
-        """Rows of one batch of pixels, from the first plugin that answers."""
-        return self.answering.ask(need, backbone, batch)
+    def compute(self, need: Need, backbone: Backbone, ready: Sequence[Any]) -> Tensor:
+        """Rows of some prepared items, from the first plugin that answers."""
+        return self.answering.ask(need, backbone, ready)
 
     def _live(self, source: Source, need: Need, index: Sequence[int]) -> Tensor:
         """Rows that are never stored: pixels, and views that are drawn anew."""
@@ -176,8 +164,8 @@ class FeatureCache:
             salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
         views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
         items = [(i, v) for i in index for v in views]
-        batch = torch.stack([prepared(source, need, backbone, i, v, salt)[1] for i, v in items])
-        rows = torch.cat([self.compute(need, backbone, b) for b in batch.split(self.batch_size)])
+        ready, size = [prepared(source, need, backbone, *item, salt)[1] for item in items], self.batch_size
+        rows = torch.cat([self.compute(need, backbone, ready[k : k + size]) for k in range(0, len(ready), size)])
         return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
 
     def _count(self, name: str, rows: int, seconds: float) -> None:

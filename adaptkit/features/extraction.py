@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ class Extraction:
         began, done = time.perf_counter(), 0
         with bar:
             for ids, rows in self._batches(source, part, backbone, todo):
-                held.append((ids, rows.to("cpu", getattr(torch, self.dtype))))
+                held.append((ids, rows.to("cpu", getattr(torch, part.need.dtype or self.dtype))))
                 done += len(ids)
                 bar.update(len(ids))
                 took = time.perf_counter() - began
@@ -99,32 +100,35 @@ class Extraction:
         self, source: Source, part: Part, backbone: Backbone, todo: list[int]
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Ids of what was decoded, and its rows; items are decoded ahead, while the tower works."""
-        groups = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
+        size = part.need.batch or self.batch_size
+        groups = [[part.items[j] for j in todo[i : i + size]] for i in range(0, len(todo), size)]
 
-        def decode(item: tuple[int, int]) -> tuple[np.ndarray, Tensor]:
-            key, pixels = prepared(source, part.need, backbone, *item)
-            return row_id(key, item[1]), pixels
+        def decode(item: tuple[int, int]) -> tuple[np.ndarray, Any]:
+            key, ready = prepared(source, part.need, backbone, *item)
+            return row_id(key, item[1]), ready
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            ahead = [pool.map(decode, [part.items[i] for i in group]) for group in groups[:2]]
-            for k in range(len(groups)):
-                ids, batch = zip(*ahead.pop(0), strict=True)
-                if k + 2 < len(groups):
-                    ahead.append(pool.map(decode, [part.items[i] for i in groups[k + 2]]))
-                yield np.stack(ids), self.answering.ask(part.need, backbone, torch.stack(batch), part.by)
+        for decoded in ahead(decode, groups) if part.need.visual else ([*map(decode, group)] for group in groups):
+            ids, ready = zip(*decoded, strict=True)
+            yield np.stack(ids), self.answering.ask(part.need, backbone, ready, part.by)
 
 
-def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int, salt: str = "") -> tuple[str, Tensor]:
-    """The key of item ``i`` and a row of what `need` computes from, of the same bytes; a view is seeded by the key."""
+def ahead(decode: Callable[[Any], Any], groups: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
+    """What `decode` makes of each group, in order, with a pool of threads that is two groups ahead."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        waiting = [pool.map(decode, group) for group in groups[:2]]
+        for k in range(len(groups)):
+            done = list(waiting.pop(0))
+            if k + 2 < len(groups):
+                waiting.append(pool.map(decode, groups[k + 2]))
+            yield done
+
+
+def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int, salt: str = "") -> tuple[str, Any]:
+    """The key of item ``i`` and what `need` prepares it to, of the same bytes; a view is seeded by the key."""
     key, item = source.open(i)
     return key, need.prepare(item, backbone, view, f"{key}/{view}{salt}")
 
 
 def row_id(key: str, view: int) -> np.ndarray:
     """The name on disk of one view of an item, -1 for the plain one: 16 bytes of a digest."""
-    return text_id(f"{key}#{view}")
-
-
-def text_id(text: str) -> np.ndarray:
-    """The name of a sentence on disk: 16 bytes of a digest."""
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), np.uint8)
+    return np.frombuffer(hashlib.blake2b(f"{key}#{view}".encode(), digest_size=16).digest(), np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptkit.features.needs import Need, Pixels, Pooled
+from adaptkit.features.needs import PIXELS, Need
 from adaptkit.towers.backbone import Backbone
 
 Array = Tensor | np.ndarray | Sequence[Any]
@@ -174,23 +174,27 @@ class Arrays:
         if name not in self.arrays and "" not in self.arrays:
             raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
         rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
-        pixels = rows.dim() >= 4 and rows.shape[-3] == 3
-        if pixels and not isinstance(need, Pixels):
-            if self.backbone is None:
-                raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
-            with torch.no_grad(), self.backbone.unaltered():
-                rows = need.compute(self.backbone, rows.flatten(0, -4)).unflatten(0, rows.shape[:-3])
-        row_dims = 3 if isinstance(need, Pixels) else 1 if isinstance(need, Pooled) else 2
-        with_views = rows.dim() > row_dims + 1
+        dims = len(need.axes) + 1 + bool(need.views)
+        rows_already = rows.dim() == dims and rows.shape[-1] != rows.shape[-2]  # of three views, or three blocks
+        if need.visual and need.axes != PIXELS and rows.dim() >= 4 and rows.shape[-3] == 3 and not rows_already:
+            rows = self.computed(need, rows)
+        with_views = rows.dim() > len(need.axes) + 1
         if need.views and not with_views:
             rows = rows[:, None]
         if not need.views and with_views:
             rows = rows[:, 0]
-        if rows.dim() != row_dims + 1 + bool(need.views):
-            shape = "(N, 3, H, W)" if isinstance(need, Pixels) else "(N, D)" if row_dims == 1 else "(N, T, D)"
-            got = tuple(rows.shape)
+        if rows.dim() != dims:
+            shape, got = f"(N, {', '.join(need.axes)})", tuple(rows.shape)
             raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
         return need.read(rows)
+
+    def computed(self, need: Need, pixels: Tensor) -> Tensor:
+        """Rows of a need, ``(N, ...)`` or ``(N, V, ...)``, where pixels are what was given."""
+        if self.backbone is None or not hasattr(self.backbone, "preprocess"):
+            raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
+        dims = need.blank(self.backbone).dim()
+        with torch.no_grad(), self.backbone.unaltered():
+            return need.compute(self.backbone, pixels.flatten(0, -1 - dims)).unflatten(0, pixels.shape[:-dims])
 
 
 def tensor(array: Array) -> Tensor:

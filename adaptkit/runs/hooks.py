@@ -61,7 +61,8 @@ def extract(need: Need, backbone: Backbone, pixels: Tensor) -> Tensor | None:
     Args:
         need: what is asked for, e.g. ``Pooled(unit=False)``.
         backbone: the frozen backbone that ``need`` names.
-        pixels: ``(B, 3, H, W)`` preprocessed float images; views are already folded into ``B``.
+        pixels: ``(B, 3, H, W)`` preprocessed float images, or as the need prepares them, e.g. ``(B, K, 3, H, W)`` for
+            frames; views are already folded into ``B``. Nobody is asked of text.
 
     Returns:
         ``(B, ...)``, one row per image, or ``None`` to let the next plugin answer.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from adaptkit.features.cache import FeatureCache, Part
 from adaptkit.features.extraction import prepared
 from adaptkit.features.items import Source
-from adaptkit.features.needs import Pixels
+from adaptkit.features.needs import Need
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
 from adaptkit.runs.job import cells, file_name, protocol, wanted
@@ -38,14 +38,39 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     """
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
-    fixed = protocol(recipe, workspace, tests)
-    every = cells(recipe)
+    fixed, every = protocol(recipe, workspace, tests), cells(recipe)
     todo = [cell for cell in every if not (out / f"{file_name(cell, fixed)}.json").exists()]
+    rows = tables(workspace, wanted(workspace, todo, tests))
+    weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
+    held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
+    new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
+    built = {name: method(spec) for name, spec in recipe.labels().items()}
+    trained = [name for name, m in built.items() if hasattr(m, "schedule")]
+    live = [name for name, m in built.items() if any(not n.stored or n.fresh for n in m.all_needs(of_support=True))]
+    return "\n".join(
+        [
+            f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
+            f"on {workspace.device}",
+            in_columns(rows),
+            f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
+            f"memory: {weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
+            f"trained by Lightning: {', '.join(trained) or 'none'}",
+            f"towers in the loop (slow): {', '.join(live) or 'none'}",
+        ]
+    )
+
+
+def tables(workspace: Workspace, readings: Iterable[tuple[Source, Need, list[int]]]) -> list[Line]:
+    """Each stored table that some readings want rows of, once."""
     lines: dict[Path, list[Line]] = {}
-    for source, need, index in wanted(workspace, todo, tests):
+    for source, need, index in readings:
         for part in workspace.cache.parts(source, need, index):
             lines.setdefault(part.table.folder / source.name, []).append(table_cost(workspace.cache, source, part))
-    rows = [max(group, key=lambda line: line.wanted) for group in lines.values()]  # readings of one table overlap
+    return [max(group, key=lambda line: line.wanted) for group in lines.values()]  # readings of one table overlap
+
+
+def in_columns(rows: Sequence[Line]) -> str:
+    """Some tables in columns."""
     head = ["features", "rows wanted", "present", "to compute", "seconds", "MB"]
     body = [
         [
@@ -58,37 +83,16 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         ]
         for r in rows
     ]
-    models = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
-    held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
-    new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
-    built = {name: method(spec) for name, spec in recipe.labels().items()}
-    trained = [name for name, m in built.items() if hasattr(m, "schedule")]
-    live = [
-        name for name, m in built.items() if any(isinstance(n, Pixels) or n.fresh for n in m.all_needs(of_support=True))
-    ]
-    return "\n".join(
-        [
-            f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
-            f"on {workspace.device}",
-            columns([head, *body]) if body else "features: nothing is wanted",
-            f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
-            f"memory: {models / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
-            f"trained by Lightning: {', '.join(trained) or 'none'}",
-            f"towers in the loop (slow): {', '.join(live) or 'none'}",
-        ]
-    )
+    return columns([head, *body]) if body else "features: nothing is wanted"
 
 
 def table_cost(cache: FeatureCache, source: Source, part: Part) -> Line:
-    """What one reading of a table wants."""
-    ids = np.unique(part.ids, axis=0)
-    missing = int(part.table.missing(ids).sum())
-    rate = (
-        part.table.seconds / part.table.rows if part.table.rows else time_rows(cache, source, part) if missing else 0.0
-    )
-    per_value = {"float16": 2, "float32": 4}[cache.dtype]
-    table, narrow = part.table, cache.tower(part.need.backbone).dim * per_value
-    width = table.bytes / table.rows if table.rows else narrow  # of an empty table, as if it held pooled embeddings
+    """What one reading of a table wants. An empty table will have rows as wide as the need says."""
+    ids, table = np.unique(part.ids, axis=0), part.table
+    missing = int(table.missing(ids).sum())
+    rate = table.seconds / table.rows if table.rows else time_rows(cache, source, part) if missing else 0.0
+    backbone = cache.tower(part.need.backbone)
+    width = table.bytes / table.rows if table.rows else part.need.bytes(backbone, cache.dtype)
     name = f"{source.name} · {type(part.need).__name__}{' views' if part.random else ''}"
     return Line(name, len(ids), len(ids) - missing, missing * rate, int(len(ids) * width))
 
@@ -97,6 +101,6 @@ def time_rows(cache: FeatureCache, source: Source, part: Part, rows: int = 8) ->
     """Seconds per row, measured on a few that are thrown away."""
     backbone = cache.tower(part.need.backbone)
     began = time.perf_counter()
-    batch = torch.stack([prepared(source, part.need, backbone, *item)[1] for item in part.items[:rows]])
-    cache.compute(part.need, backbone, batch)
-    return (time.perf_counter() - began) / len(batch)
+    ready = [prepared(source, part.need, backbone, *item)[1] for item in part.items[:rows]]
+    cache.compute(part.need, backbone, ready)
+    return (time.perf_counter() - began) / len(ready)

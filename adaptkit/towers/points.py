@@ -41,6 +41,10 @@ class Point:
         """What leaves the point for an input, taps and swapped weights included."""
         return self.module(x)
 
+    def untapped(self, x: Tensor) -> Tensor:
+        """What leaves the point for an input where nothing is attached; swapped weights count."""
+        return self.module.forward(x)
+
     def __repr__(self) -> str:
         return f"Point({type(self.module).__name__})"
 

@@ -1,0 +1,22 @@
+"""What a method may ask of the cache: one tensor per item, named by a value."""
+
+from adaptkit.features.needs.images import Patches, Pixels, Pooled
+from adaptkit.features.needs.need import PIXELS, Need
+from adaptkit.features.needs.several import Frames, Windows
+from adaptkit.features.needs.text import Sentence
+from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
+
+__all__ = [
+    "PIXELS",
+    "Dense",
+    "Frames",
+    "Layers",
+    "Masked",
+    "Masks",
+    "Need",
+    "Patches",
+    "Pixels",
+    "Pooled",
+    "Sentence",
+    "Windows",
+]

@@ -1,0 +1,69 @@
+"""What is asked of a caption: its embedding by the text tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from adaptkit.features.needs.need import Need
+from adaptkit.towers.backbone import unit
+
+if TYPE_CHECKING:
+    from adaptkit.towers.backbone import Backbone, Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence(Need):
+    """Text embedding of a caption, ``(D,)`` per item, stored in single precision.
+
+    Sentences are tokenised a batch at a time: a causal tower's batch ends with its longest sentence, a tokenizer pads
+    as it was made to.
+
+    Attributes:
+        unit: scaled to unit norm, or as the tower gives it; one stored table serves both.
+    """
+
+    unit: bool = True
+
+    axes: ClassVar[tuple[str, ...]] = ("D",)
+    dtype: ClassVar[str] = "float32"
+    batch: ClassVar[int] = 256
+    visual: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.views:
+            raise ValueError(f"views must be 0 for Sentence; got {self.views}")
+
+    def table(self, random: bool) -> Need:
+        """Raw embeddings are what is stored."""
+        return replace(super().table(random), unit=False)  # type: ignore[call-arg]
+
+    def made_with(self, backbone: Backbone) -> dict[str, object]:
+        """The tokenizer."""
+        return {"vocabulary": backbone.vocabulary}
+
+    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> str:  # noqa: ANN401 (checked here)
+        """The caption itself."""
+        if not isinstance(item, str):
+            raise ValueError(f"an item must be a caption for Sentence; got {type(item).__name__}")
+        return item
+
+    def collate(self, prepared: Sequence[str], backbone: Backbone) -> Tokens:
+        """B captions to their tokens, ``(B, L)`` each."""
+        return backbone.tokenize(prepared)
+
+    def compute(self, backbone: Backbone, pixels: Tokens) -> Tensor:  # type: ignore[override]
+        """Tokens to raw embeddings, ``(B, D)``."""
+        return backbone.encode_text(pixels)
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(D,)``."""
+        return (backbone.dim,)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Unit norm if asked for."""
+        return unit(rows) if self.unit else rows
