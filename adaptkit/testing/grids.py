@@ -18,10 +18,10 @@ from adaptkit.testing.harness import Make, adapted, ensure, same
 
 def grid_reaches_answers(make: Make, task: Task, queries: Images) -> None:
     """Refitted to a value of its grid, a method answers as one that was made with it, and not as with every other."""
+    if type(make()).grid is Method.grid:
+        return
     method, name = adapted(make, task), type(make()).__name__
     grid = method.grid()
-    if not grid:
-        return
     chosen = {option: getattr(method, option) for option in grid}
     again = refitted(method, chosen, queries)
     same(again, predict(method, queries), f"{name} answers otherwise once it is refitted to the values it has", 1e-4)

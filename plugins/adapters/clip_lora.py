@@ -55,6 +55,7 @@ class CLIPLoRA(Method):
         for a in self.a:
             nn.init.kaiming_uniform_(a, a=5**0.5)
         self.drop = nn.Dropout(self.dropout)
+        self.merged = [Once() for _ in self.names]
         self.retarget(task)
 
     def retarget(self, task):
@@ -69,13 +70,16 @@ class CLIPLoRA(Method):
 
     def updated(self, tower):
         """A block in which a tower has its updates: merged into its weights, or beside them where dropout acts."""
-        scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, strict=True)
-        own = [(name, a, b) for name, a, b in updates if name.startswith(tower)]
+        scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, self.merged, strict=True)
+        own = [(name, a, b, once) for name, a, b, once in updates if name.startswith(tower)]
         if self.training:
             return self.backbone.taps(
-                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b in own}
+                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b, _ in own}
             )
-        return self.backbone.weights({name: self.backbone.weight(name) + scale * b @ a for name, a, b in own})
+        frozen, alpha = self.backbone.weight, torch.tensor(self.alpha)
+        return self.backbone.weights(
+            {name: once(lambda n=name, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for name, a, b, once in own}
+        )
 
     def text(self):
         def encode(rows):
