@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
-from adaptkit.methods.method import Method
+from adaptkit.methods.method import Method, adapted_first
 from adaptkit.methods.search import count
 from adaptkit.methods.task import Task
 
@@ -90,7 +90,8 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     size = {"sample": rows, "stream": rows, "set": max(1, len(queries))}[method.scope]
     parts = [queries[i : i + size] for i in range(0, max(1, len(queries)), size)]
     if method.scope == "stream":
-        return torch.cat([method.replay(part.load()) for part in parts])
+        with adapted_first(method):
+            return torch.cat([method.replay(part.load()) for part in parts])
     return torch.cat([method(part) for part in parts])
 
 

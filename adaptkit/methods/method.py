@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.io.errors import must_be
 from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
 from adaptkit.methods.task import Task
@@ -43,6 +45,7 @@ class Method(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 (passed on)
         """Make the annotations hyperparameters."""
         super().__init_subclass__(**kwargs)
+        check_choices(cls)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         for f in fields(cls):
             if f.name in RESERVED:
@@ -117,7 +120,8 @@ class Method(nn.Module):
 
     def __call__(self, batch: Images) -> Tensor:
         """Answer a batch, read under this method's own names."""
-        return super().__call__(batch.bind(self.needs()))
+        with adapted_first(self):
+            return super().__call__(batch.bind(self.needs()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))})"
@@ -130,6 +134,58 @@ class Method(nn.Module):
         """Everything this method and those below it read of an image."""
         own = list((self.support_needs() if of_support else self.needs()).values())
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
+
+
+CHOICES = {"scope": ("sample", "stream", "set"), "output": ("logits", "score")}
+"""What a class may say of itself; a property says it of each instance."""
+
+
+def check_choices(cls: type[Method]) -> None:
+    """Hold what a class says of itself to what may be said.
+
+    Raises:
+        ValueError: naming the class, the attribute and the choices.
+    """
+    for name, allowed in CHOICES.items():
+        said = getattr(cls, name)
+        if said not in allowed and not isinstance(said, property):
+            raise ValueError(must_be(f"{cls.__name__}.{name}", allowed, said))
+    exempt = cls.exempt
+    if not isinstance(exempt, Mapping) or not all(isinstance(why, str) and why.strip() for why in exempt.values()):
+        raise ValueError(
+            f"{cls.__name__}.exempt must be a mapping from checks to reasons, {{'class_order': 'why'}}; got {exempt!r}"
+        )
+
+
+class UnadaptedError(ValueError):
+    """A method was asked before it was adapted."""
+
+
+@contextmanager
+def adapted_first(method: Method) -> Iterator[None]:
+    """Say of a method that is asked before it was adapted that it is so, in place of the attribute that it lacks.
+
+    Raises:
+        UnadaptedError: naming the outermost method that was not adapted.
+    """
+    try:
+        yield
+    except (AttributeError, UnadaptedError) as error:
+        name = type(method).__name__
+        lacks = isinstance(error, UnadaptedError) or f"{name!r} object has no attribute" in str(error)
+        if not lacks or not as_constructed(method):
+            raise
+        raise UnadaptedError(f"{name} must be adapted before it answers; call adaptkit.adapt(method, task)") from error
+
+
+def as_constructed(method: Method) -> bool:
+    """Whether a method holds what its constructor gives it and nothing else."""
+    try:
+        fresh = type(method)(**{f.name: getattr(method, f.name) for f in fields(method)})
+    except Exception:  # whatever a stranger's constructor raises; the error that led here is the one to show
+        return False
+    parts = [(vars(m), m._buffers, m._parameters, m._modules) for m in (method, fresh)]
+    return all(set(held) == set(new) for held, new in zip(*parts, strict=True))
 
 
 RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "exempt"}
