@@ -45,7 +45,6 @@ class Method(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 (passed on)
         """Make the annotations hyperparameters."""
         super().__init_subclass__(**kwargs)
-        check_choices(cls)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
         for f in fields(cls):
             if f.name in RESERVED:
@@ -54,6 +53,7 @@ class Method(nn.Module):
                 raise TypeError(f"{cls.__name__}.{f.name} must use field(default_factory=...); got one shared module")
             if f.name in cls.__dict__:
                 delattr(cls, f.name)  # the default lives on in __init__; here it would hide a parameter of that name
+        check_choices(cls)
 
     def __new__(cls, *_args: object, **_options: object) -> Method:
         """A module that is ready to hold children before its options are set."""
