@@ -146,6 +146,10 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
         ("output_shape", r"a feature must be one of the declared needs, \['x'\]; got 'views'", *CHECKS),
     ),
     (
+        culprit("Misspells", swep=wrong_sweep, **TILTED),
+        ("verbs_are_spelt", "got 'swep', which nobody calls; did you mean 'sweep'?"),
+    ),
+    (
         culprit("Wide", lambda m, batch: F.pad(honest(m, batch), (0, 1))),
         ("output_shape", r"Wide must return \(60, 5\); got \(60, 6\)", "class_order", "other_classes"),
     ),
@@ -332,6 +336,26 @@ def test_what_predicting_changes_is_seen_through_a_copy(sandbox):
     cls = culprit("Hides", lambda m, batch: (m.count(), honest(m, batch))[1], count_behind)
     said = failures(cls, sandbox)
     assert said["predict_is_pure"] == "Hides changed ['seen'] while predicting", f"it must be caught; got {said}"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("foward", "forward"), ("predict", "forward"), ("suport_needs", "support_needs"), ("training_step", "loss")],
+)
+def test_a_verb_that_nobody_calls_is_told_from_a_function_of_the_author_s(name, meant, sandbox):
+    misspelt = type("Misspelt", (ZeroShot,), {name: lambda m, batch: batch})
+    with pytest.raises(AssertionError, match=f"got '{name}', which nobody calls; did you mean '{meant}'?"):
+        check("verbs_are_spelt", misspelt, *sandbox)
+    calling = {name: lambda m, batch: batch}
+    exec(f"def weigh(m, batch): return [m.{name}(b) for b in batch]", {}, calling)
+    for wrap in (lambda f: f, property, staticmethod, torch.no_grad()):
+        called = type("Called", (ZeroShot,), {**calling, "weigh": wrap(calling["weigh"])})
+        check("verbs_are_spelt", called, *sandbox)
+    both = type("Both", (ZeroShot,), {name: lambda m, batch: batch, meant: lambda m, batch: batch})
+    check("verbs_are_spelt", both, *sandbox)
+    inherited = type("Inherits", (misspelt,), {})
+    with pytest.raises(AssertionError, match=f"did you mean '{meant}'"):
+        check("verbs_are_spelt", inherited, *sandbox)
 
 
 def test_a_declared_exemption_is_honoured(sandbox):

@@ -16,6 +16,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.search import count
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
+from adaptkit.methods.unadapted import adapted_first
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     size = {"sample": rows, "stream": rows, "set": max(1, len(queries))}[method.scope]
     parts = [queries[i : i + size] for i in range(0, max(1, len(queries)), size)]
     if method.scope == "stream":
-        return torch.cat([method.replay(part.load()) for part in parts])
+        with adapted_first(method):
+            return torch.cat([method.replay(part.load()) for part in parts])
     return torch.cat([method(part) for part in parts])
 
 

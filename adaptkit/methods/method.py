@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.methods.declared import check_choices
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.kinds import EVALUATIONS, evaluation
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.ops import as_queries
 from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
 from adaptkit.methods.task import Task
+from adaptkit.methods.unadapted import adapted_first
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -67,8 +69,6 @@ class Method(nn.Module):
         """Make the annotations hyperparameters."""
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, eq=False, repr=False)(cls)
-        if not isinstance(cls.answers, tuple) or not cls.answers or not set(cls.answers) <= {*EVALUATIONS}:
-            raise TypeError(f"{cls.__name__}.answers must be a tuple of {', '.join(EVALUATIONS)}; got {cls.answers!r}")
         for f in fields(cls):
             if f.name in RESERVED:
                 raise TypeError(f"an option must not be named like an attribute of Method; got {cls.__name__}.{f.name}")
@@ -76,6 +76,7 @@ class Method(nn.Module):
                 raise TypeError(f"{cls.__name__}.{f.name} must use field(default_factory=...); got one shared module")
             if f.name in cls.__dict__:
                 delattr(cls, f.name)  # the default lives on in __init__; here it would hide a parameter of that name
+        check_choices(cls)
 
     def __new__(cls, *_args: object, **_options: object) -> Method:
         """A module that is ready to hold children before its options are set."""
@@ -183,7 +184,8 @@ class Method(nn.Module):
 
     def __call__(self, batch: Images) -> Tensor:
         """Answer a batch, read under this method's own names."""
-        return super().__call__(batch.bind(self.needs()))
+        with adapted_first(self):
+            return super().__call__(batch.bind(self.needs()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))})"

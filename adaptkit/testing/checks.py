@@ -20,7 +20,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
-from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward
+from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward, verbs_are_spelt
 
 
 def check(name: str, make: Make, task: Task, queries: Images) -> None:
@@ -175,6 +175,7 @@ CHECKS: dict[str, Check] = {
     f.__name__: f
     for f in (
         docstring_names_source,
+        verbs_are_spelt,
         output_shape,
         scope,
         predict_is_pure,

@@ -1,10 +1,14 @@
-"""Checks of what a method may define besides `fit` and `forward`: `retarget`, `sweep` and `replay`."""
+"""Checks of the verbs: how they are spelt, and what may be defined besides `fit` and `forward`."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 from dataclasses import replace
+from difflib import get_close_matches
+from types import CodeType, FunctionType
+from typing import Any
 
 import torch
 
@@ -15,6 +19,39 @@ from adaptkit.methods.search import unfold
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
+
+VERBS = ("fit", "forward", "needs", "support_needs", "loss", "callbacks", "grid", "sweep", "replay", "retarget", "set")
+"""What the kit calls."""
+ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "forward", "training_step": "loss"}
+"""What other libraries call."""
+
+
+def verbs_are_spelt(make: Make, task: Task, queries: Images) -> None:
+    """What is named almost like a verb, and called by nobody, would be passed over in silence."""
+    cls = type(make())
+    own = [base for base in cls.__mro__ if issubclass(base, Method) and not base.__module__.startswith("adaptkit.")]
+    made = [(name, function_of(value)) for base in own for name, value in vars(base).items()]
+    defined = {name for name, function in made if function}
+    called = {name for _, function in made if function for name in names_in(function.__code__)}
+    for name in sorted(defined - called - {*dir(Method)}):
+        near = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, VERBS, n=1, cutoff=0.75)
+        ensure(
+            not near or near[0] in defined,
+            f"what {cls.__name__} defines must be a verb, {', '.join(VERBS)}, or be called; "
+            f"got {name!r}, which nobody calls; did you mean {''.join(near)!r}?",
+        )
+
+
+def function_of(value: Any) -> FunctionType | None:  # noqa: ANN401 (any attribute of a class)
+    """The function behind an attribute of a class, under decorators and properties."""
+    inner = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", value))
+    return inner if isinstance(inner, FunctionType) else None
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Every name that code reads, functions inside it included."""
+    inside = (names_in(part) for part in code.co_consts if isinstance(part, CodeType))
+    return {*code.co_names}.union(*inside)
 
 
 def other_classes(make: Make, task: Task, queries: Images) -> None:

@@ -1,0 +1,31 @@
+"""What a method's class says of itself, held to what may be said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adaptkit.io.errors import must_be
+from adaptkit.methods.evaluation.kinds import EVALUATIONS
+
+CHOICES = {"scope": ("sample", "stream", "set"), "output": ("logits", "score")}
+"""What a class may say of itself; a property says it of each instance."""
+
+
+def check_choices(cls: Any) -> None:
+    """Hold what a class says of itself to what may be said.
+
+    Raises:
+        ValueError, TypeError: naming the class, the attribute and the choices.
+    """
+    for name, allowed in CHOICES.items():
+        said = getattr(cls, name)
+        if said not in allowed and not isinstance(said, property):
+            raise ValueError(must_be(f"{cls.__name__}.{name}", allowed, said))
+    if not isinstance(cls.answers, tuple) or not cls.answers or not set(cls.answers) <= {*EVALUATIONS}:
+        raise TypeError(f"{cls.__name__}.answers must be a tuple of {', '.join(EVALUATIONS)}; got {cls.answers!r}")
+    exempt = cls.exempt
+    if not isinstance(exempt, Mapping) or not all(isinstance(why, str) and why.strip() for why in exempt.values()):
+        raise ValueError(
+            f"{cls.__name__}.exempt must be a mapping from checks to reasons, {{'class_order': 'why'}}; got {exempt!r}"
+        )
