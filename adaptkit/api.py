@@ -50,4 +50,5 @@ def compare(
 ) -> Table:
     """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images."""
     rows = [(spec, {} if isinstance(spec, Method) else {"method": label(spec)}) for spec in methods]
-    return Table([evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows])
+    found: Any = [evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows]
+    return Table([result for each in found for result in (each if isinstance(each, list) else [each])])

@@ -85,6 +85,25 @@ def _evaluate(adapting: Method, tasks: Sequence[Task], tests: Sequence[Tests], h
         return list(_steps(copy.deepcopy(adapting), tasks, asked, how))
 
 
+def check_able(methods: Mapping[str, Method], kind: str, sequence: int = 1) -> None:
+    """Methods, by label, answer a kind of task, and learn one task after another where there are several.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for label, built in methods.items():
+        for each in (m for m in built.modules() if isinstance(m, Method)):
+            if kind not in each.answers:
+                known = " or ".join(each.answers)
+                raise ValueError(
+                    f"methods must answer {kind}, as the dataset asks; got {label!r}, which answers {known}"
+                )
+            if sequence > 1 and type(each).extend is Method.extend and each.support_needs():
+                raise ValueError(f"methods must define extend(task) in a sequence of tasks; got {label!r}")
+        if sequence > 1 and built.output == "score":
+            raise ValueError(f"methods must answer with logits in a sequence of tasks; got {label!r}")
+
+
 def as_sets(tests: Tests) -> Sequence[EvaluationSet]:
     """Test images as the one set that they are."""
     if not isinstance(tests, Images):

@@ -118,6 +118,12 @@ class Workspace:
         names, sentences = self.splits.classnames[some], self.sentences[some]
         return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
 
+    def asks(self) -> dict[str, Any]:
+        """What a protocol says of the kind of task and of a sequence of them; nothing where there is neither."""
+        kind, count = self.splits.kind, self.setting.sequence
+        kinds, sequences = {} if kind == "classification" else {"kind": kind}, {} if count == 1 else {"sequence": count}
+        return {**kinds, **sequences}
+
     def steps(self) -> list[list[EvaluationSet]]:
         """The evaluation sets after each task of a sequence; all of them in one step where there is one task.
 
