@@ -16,11 +16,13 @@ from adaptkit import (
     Splits,
     Task,
     ZeroShot,
+    accuracy,
     adapt,
     cli,
     compare,
     predict,
     read_results,
+    save_classifier,
     tune,
     unit,
 )
@@ -201,7 +203,10 @@ def test_a_support_is_drawn_by_labels_that_images_have_and_keeps_all_of_them(tmp
             {"dataset": "tagged", "methods": ["tags"], "bins": [1, 2]},
             "bins must be left out where images have no",
         ),
-        ({"dataset": "tagged", "methods": ["tags"], "stream": "class-correlated"}, "stream must be left out where im"),
+        (
+            {"dataset": "tagged", "methods": ["tags"], "stream": "class-correlated"},
+            "stream must be 'shuffled' where im",
+        ),
         ({"dataset": "tagged", "methods": ["tags"], "domains": ["toy"]}, "domains must ask for multi-label; got 'toy'"),
         ({"dataset": "toy", "methods": ["gda"], "sequence": 2}, r"methods must define extend\(task\) .*; got 'gda'"),
         (
@@ -237,6 +242,15 @@ def test_a_method_is_refused_by_a_task_that_it_does_not_answer():
         adapt(ZeroShot(), task)
     with pytest.raises(TypeError, match=r"Odd.answers must be a tuple of classification, .*; got 'maps'"):
         type("Odd", (Method,), {"answers": "maps"})
+
+
+def test_what_is_no_classification_has_no_accuracy_and_is_no_classifier(tmp_path):
+    task = Workspace(Setting(dataset="tagged", backbone="toy:0"), home=tmp_path).task(4, 1)
+    method = adapt(Tags(schedule=Schedule(steps=2)), task)
+    with pytest.raises(ValueError, match=r"answer classification to measure accuracy; got Tags\(.*, of multi-label"):
+        accuracy(method, task.val)
+    with pytest.raises(ValueError, match="a classifier must be adapted to a task of classification; got one of multi"):
+        save_classifier(tmp_path / "saved", method, task, backbone="toy:0")
 
 
 def captions():
@@ -372,6 +386,8 @@ def test_several_tasks_must_have_as_many_tests(toy):
     task, test = toy
     with pytest.raises(ValueError, match="tests must be as many as the tasks, at least one; got 1 and 2"):
         evaluate(ZeroShot(), [task, task], [test])
+    with pytest.raises(TypeError, match=r"an argument of evaluate must be one of seed, .*; got 'sed'; did you mean"):
+        evaluate(ZeroShot(), task, test, sed=1)
     found = evaluate(ZeroShot(), [task], [test])
     want = evaluate(ZeroShot(), task, test)
     assert [r.step for r in found] == [0] and found[0].metrics == want.metrics, "one is one"

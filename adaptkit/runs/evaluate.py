@@ -16,6 +16,7 @@ from torch import Tensor
 from adaptkit import __version__
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
+from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.methods.adapt import adapt, extend, predict, retarget, trainable
 from adaptkit.methods.evaluation.classification import by_support
@@ -77,6 +78,8 @@ def evaluate(
 
 
 def _evaluate(adapting: Method, tasks: Sequence[Task], tests: Sequence[Tests], how: How) -> list[Result]:
+    if odd := sorted({*how} - {*How.__annotations__}):
+        raise TypeError(must_be("an argument of evaluate", How.__annotations__, odd[0]))
     asked = [as_sets(each) for each in tests]
     if len(asked) != len(tasks) or not tasks:
         raise ValueError(f"tests must be as many as the tasks, at least one; got {len(asked)} and {len(tasks)}")
@@ -179,7 +182,7 @@ def judge(
             )
         outside = task.kind == "classification" and adapted.output == "score"
         if not outside and tested.images.targets is not None:
-            found[tested.name] = score(tested, given, task, how.get("bins"))
+            found[tested.name] = score_set(tested, given, task, how.get("bins"))
     metrics = {name: value for each in found.values() for name, value in each.metrics.items()}
     if task.kind == "classification" and adapted.output == "score":
         metrics |= detect(tests, answers)
@@ -187,7 +190,7 @@ def judge(
     return {"metrics": metrics, "classes": classes, "right": {name: each.right for name, each in found.items()}}
 
 
-def score(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
+def score_set(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
     """Compare the answers to a set with its targets."""
     kind = evaluation(task.kind)
     names, prefix = tested.classnames or task.classnames, f"{tested.name}/" if tested.name else ""

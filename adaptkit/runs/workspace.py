@@ -230,7 +230,9 @@ def check_kind(splits: Splits, setting: Setting) -> None:
     evaluation(splits.kind)
     if splits.kind == "classification":
         return
-    for name in ("classes", "near", "far", "stream", "bins", "sequence"):
-        if getattr(setting, name) not in ("all", [], "shuffled", None, 1):
+    if (named := streams.named(setting.stream)[0]) != "shuffled":
+        raise ValueError(f"stream must be 'shuffled' where images have no one class each; got {named!r}")
+    for name in ("classes", "near", "far", "bins", "sequence"):
+        if getattr(setting, name) not in ("all", [], None, 1):
             got = f"{getattr(setting, name)!r} for {splits.name}, which asks for {splits.kind}"
             raise ValueError(f"{name} must be left out where images have no one class each; got {got}")

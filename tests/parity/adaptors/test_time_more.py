@@ -158,7 +158,7 @@ def x_more(golden):
     golden.equal("out_pred", scores.argmax(-1))
     golden.close("out_accuracy", percent(scores, golden), atol=1e-4)
     images = Images.from_arrays(arrays).bind(fitted.needs())
-    weights = fitted.answers(images.x, images.captions)[1]
+    weights = fitted.answer_by(images.x, images.captions)[1]
     for name, weight in zip(("image", "caption"), weights.T, strict=True):
         golden.close(f"out_{name}_coef", weight, atol=1e-5)
 
