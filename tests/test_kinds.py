@@ -57,6 +57,9 @@ class Pairs:
     def image(self, i):
         return Image.blend(self.below.image(i), self.above.image(self.other(i)), 0.5)
 
+    def open(self, i):
+        return self.key(i), self.image(i)
+
     def other(self, i):
         return (i + i // 5) % 5 + 5 * (i // 5)
 
