@@ -79,4 +79,5 @@ def compare(
     ['zero-shot', 'gda(alpha=2.0)']
     """
     rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
-    return Table([evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows])
+    found: Any = [evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows]
+    return Table([result for each in found for result in (each if isinstance(each, list) else [each])])

@@ -103,7 +103,7 @@ def add_compare(commands: Commands) -> None:
     command.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="a folder of results, or the name of one in the home"
     )
-    command.add_argument("--metric", default="accuracy", help="as in the results, or 'harmonic' (default: accuracy)")
+    command.add_argument("--metric", default="", help="as in the results, or 'harmonic' (default: what tables show)")
     command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
     kinds = "write .html, .md, .tex or .csv; may be given again"
     command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)

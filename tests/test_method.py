@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptkit import Images, Method, ZeroShot, adapt, method, predict
-from adaptkit.methods.method import UnadaptedError
+from adaptkit.methods.unadapted import UnadaptedError
 from adaptkit.runs import plugins
 from adaptkit.testing import toy_task
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
+from adaptkit.methods.evaluation.kinds import EVALUATIONS
 from adaptkit.report.scores import heading
 from adaptkit.report.table import Table
 
@@ -26,6 +27,8 @@ def command(options: Namespace) -> int:
             what = heading(shots[0]) if len(shots) == 1 else some[0]
             print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
             print(columns(Table(table.results, some[0]).cells(some)))
+        for text in table.sequences():
+            print(f"\n{text}")
         print(
             "\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
         )
@@ -47,9 +50,11 @@ def command(options: Namespace) -> int:
 
 def headlines(table: Table) -> list[str]:
     """The metrics that a run is about, in the order they came."""
-    have = dict.fromkeys(metric for result in table for metric in result.metrics)
-    bins = tuple(f"{kind}_accuracy" for kind in KINDS)
-    shown = [
-        m for m in have if m in bins or m.endswith(("/accuracy", "near/auroc", "near/fpr95", "far/auroc", "far/fpr95"))
-    ]
-    return ["accuracy"] * ("accuracy" in have) + shown + ["harmonic"] * ("new/accuracy" in have)
+    groups = [group for by_shots in table.groups().values() for group in by_shots.values()]
+    have = dict.fromkeys(metric for group in groups for result in group for metric in result.metrics)
+    kind = table.evaluation
+    beside = {f"{bin}_accuracy" for bin in KINDS}
+    beside |= {f"{side}/{metric}" for side in ("near", "far") for metric in EVALUATIONS["detection"].headline}
+    beside = beside if kind.kind == "classification" else set()
+    shown = [m for m in have if m in beside or ("/" in m and m.rpartition("/")[2] in kind.headline)]
+    return [m for m in kind.headline if m in have] + shown + ["harmonic"] * ("new/accuracy" in have)

@@ -220,6 +220,8 @@ def accuracy(method: Method, images: Images) -> float:
     """
     if images.labels is None:
         raise ValueError("images must have labels to measure accuracy; got none")
+    if (kind := method.evaluation.kind) != "classification":
+        raise ValueError(f"methods must answer classification to measure accuracy; got {method}, of {kind}")
     return float(evaluation("classification").right(predict(method, images), images.labels).double().mean())
 
 

@@ -12,7 +12,7 @@ CHOICES = {"scope": ("sample", "stream", "set"), "output": ("logits", "score")}
 """What a class may say of itself; a property says it of each instance."""
 
 
-def check_choices(cls: Any) -> None:
+def check_choices(cls: Any) -> None:  # noqa: ANN401 (a class of methods; no circle)
     """Hold what a class says of itself to what may be said.
 
     Raises:

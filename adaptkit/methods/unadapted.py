@@ -13,7 +13,7 @@ class UnadaptedError(ValueError):
 
 
 @contextmanager
-def adapted_first(method: Any) -> Iterator[None]:
+def adapted_first(method: Any) -> Iterator[None]:  # noqa: ANN401 (a method; no circle)
     """Say of a method that is asked before it was adapted that it is so, in place of the attribute that it lacks.
 
     Raises:
@@ -29,7 +29,7 @@ def adapted_first(method: Any) -> Iterator[None]:
         raise UnadaptedError(f"{name} must be adapted before it answers; call adaptkit.adapt(method, task)") from error
 
 
-def as_constructed(method: Any) -> bool:
+def as_constructed(method: Any) -> bool:  # noqa: ANN401 (a method; no circle)
     """Whether a method holds what its constructor gives it and nothing else."""
     try:
         fresh = type(method)(**{f.name: getattr(method, f.name) for f in fields(method)})

@@ -51,7 +51,7 @@ class Comparison:
 
     Args:
         runs: of one dataset or several, under one protocol but for what belongs to the dataset.
-        metric: as records name it, or ``"harmonic"``, the harmonic mean of base-to-new.
+        metric: as records name it, or ``"harmonic"``, the harmonic mean of base-to-new; "" is that which tables show.
         against: the method to hold the others against, by its label or its name; "" is the best of each column.
 
     Attributes:
@@ -65,8 +65,9 @@ class Comparison:
         ValueError: when protocols differ, or a name is not among the results.
     """
 
-    def __init__(self, runs: Sequence[Run], metric: str = "accuracy", against: str = "") -> None:
+    def __init__(self, runs: Sequence[Run], metric: str = "", against: str = "") -> None:
         results = Table([result for run in runs for result in run.results])
+        metric = metric or results.metric
         self.runs, self.metric, self.tables = runs, metric, results.by_dataset()
         for table in self.tables.values():
             table.one_protocol()

@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
     dataset, order, published = read_described(folder / RECIPE)
     place = {name: i for i, name in enumerate(order)}
-    results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed))
+    results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed, r.step))
     return Run(folder, dataset, results, published, notes)
 
 
@@ -117,9 +117,9 @@ def read_described(path: Path) -> tuple[str, list[str], list[Published]]:
         raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
 
 
-def cell(result: Result) -> tuple[str, int, int, str]:
+def cell(result: Result) -> tuple[str, int, int, int, str]:
     """What makes two results answers to one question."""
-    return result.method, result.shots, result.seed, result.protocol_hash
+    return result.method, result.shots, result.seed, result.step, result.protocol_hash
 
 
 def replies(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)

@@ -8,7 +8,10 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.io.text import columns
+from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.scores import heading, score, unit_of
+from adaptkit.report.sequence import as_lines
 from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
@@ -17,10 +20,23 @@ if TYPE_CHECKING:
 
 
 class Table(Sequence[Result]):
-    """Results side by side: methods in rows, shots in columns, seeds averaged. Shows itself in notebooks."""
+    """Results side by side: methods in rows, shots in columns, seeds averaged. Shows itself in notebooks.
 
-    def __init__(self, results: Sequence[Result], metric: str = "accuracy") -> None:
-        self.results, self.metric = list(results), metric
+    Of a sequence of tasks, rows are what stands after the last; below them is what stood after each.
+
+    Attributes:
+        results: all of them.
+        metric: that is shown; "" is the first that the kind of the results is about, e.g. accuracy.
+    """
+
+    def __init__(self, results: Sequence[Result], metric: str = "") -> None:
+        self.results = list(results)
+        self.metric = metric or self.evaluation.headline[0]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What tells which metrics the results are about."""
+        return evaluation(self.results[0].protocol.get("kind", "classification") if self.results else "classification")
 
     def __len__(self) -> int:
         return len(self.results)
@@ -32,9 +48,14 @@ class Table(Sequence[Result]):
         return iter(self.results)
 
     def groups(self) -> dict[str, dict[int, list[Result]]]:
-        """Results by method, in the order they came, and by shots."""
+        """Results by method, in the order they came, and by shots; of a sequence of tasks those after the last."""
         out: dict[str, dict[int, list[Result]]] = {}
+        last: dict[Any, int] = {}
         for r in self.results:
+            last[r.method, r.protocol_hash] = max(r.step, last.get((r.method, r.protocol_hash), 0))
+        for r in self.results:
+            if r.step != last[r.method, r.protocol_hash]:
+                continue
             out.setdefault(r.method, {}).setdefault(r.shots, []).append(r)
         return out
 
@@ -88,8 +109,16 @@ class Table(Sequence[Result]):
         """The table for a terminal; one for each dataset, where there are several."""
         tables = self.by_dataset()
         if len(tables) < 2:
-            return columns(self.cells())
-        return "\n\n".join(f"{name}: {unit_of(self.metric)}\n\n{columns(t.cells())}" for name, t in tables.items())
+            return "\n\n".join([columns(self.cells()), *self.sequences()])
+        return "\n\n".join(f"{name}: {unit_of(self.metric)}\n\n{t.text()}" for name, t in tables.items())
+
+    def sequences(self) -> list[str]:
+        """What was remembered of a sequence of tasks, by method and shots, as text; nothing where there is none."""
+        steps: dict[tuple[str, int], list[Result]] = {}
+        for r in self.results:
+            if r.step:
+                steps.setdefault((r.method, r.shots), []).append(r)
+        return [f"{' '.join(filter(None, (m, heading(k))))}\n{as_lines(found)}" for (m, k), found in steps.items()]
 
     def frame(self) -> DataFrame:
         """A pandas table with a row for each cell and metric."""
@@ -104,6 +133,7 @@ class Table(Sequence[Result]):
                 "method": r.method,
                 "shots": r.shots,
                 "seed": r.seed,
+                **({"step": r.step} if any(each.step for each in self.results) else {}),
                 "metric": metric,
                 "value": value,
                 "oracle": r.oracle,
@@ -125,7 +155,9 @@ class Table(Sequence[Result]):
 
     def _repr_html_(self) -> str:
         return "".join(
-            (f"<p>{escape(name)}</p>" if name else "") + html_table(table.cells())
+            (f"<p>{escape(name)}</p>" if name else "")
+            + html_table(table.cells())
+            + "".join(f"<pre>{escape(text)}</pre>" for text in table.sequences())
             for name, table in self.by_dataset().items()
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from adaptkit import __version__
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
+from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.methods.adapt import adapt, extend, predict, retarget, trainable
 from adaptkit.methods.evaluation.classification import by_support
@@ -77,12 +78,33 @@ def evaluate(
 
 
 def _evaluate(adapting: Method, tasks: Sequence[Task], tests: Sequence[Tests], how: How) -> list[Result]:
+    if odd := sorted({*how} - {*How.__annotations__}):
+        raise TypeError(must_be("an argument of evaluate", How.__annotations__, odd[0]))
     asked = [as_sets(each) for each in tests]
     if len(asked) != len(tasks) or not tasks:
         raise ValueError(f"tests must be as many as the tasks, at least one; got {len(asked)} and {len(tasks)}")
     torch.manual_seed(how.get("seed", 0))
     with threads.sized(len(asked[-1][0].images) * tasks[-1].backbone.dim * len(tasks[-1].classnames)):
         return list(_steps(copy.deepcopy(adapting), tasks, asked, how))
+
+
+def check_able(methods: Mapping[str, Method], kind: str, sequence: int = 1) -> None:
+    """Methods, by label, answer a kind of task, and learn one task after another where there are several.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for label, built in methods.items():
+        for each in (m for m in built.modules() if isinstance(m, Method)):
+            if kind not in each.answers:
+                known = " or ".join(each.answers)
+                raise ValueError(
+                    f"methods must answer {kind}, as the dataset asks; got {label!r}, which answers {known}"
+                )
+            if sequence > 1 and type(each).extend is Method.extend and each.support_needs():
+                raise ValueError(f"methods must define extend(task) in a sequence of tasks; got {label!r}")
+        if sequence > 1 and built.output == "score":
+            raise ValueError(f"methods must answer with logits in a sequence of tasks; got {label!r}")
 
 
 def as_sets(tests: Tests) -> Sequence[EvaluationSet]:
@@ -160,7 +182,7 @@ def judge(
             )
         outside = task.kind == "classification" and adapted.output == "score"
         if not outside and tested.images.targets is not None:
-            found[tested.name] = score(tested, given, task, how.get("bins"))
+            found[tested.name] = score_set(tested, given, task, how.get("bins"))
     metrics = {name: value for each in found.values() for name, value in each.metrics.items()}
     if task.kind == "classification" and adapted.output == "score":
         metrics |= detect(tests, answers)
@@ -168,7 +190,7 @@ def judge(
     return {"metrics": metrics, "classes": classes, "right": {name: each.right for name, each in found.items()}}
 
 
-def score(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
+def score_set(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
     """Compare the answers to a set with its targets."""
     kind = evaluation(task.kind)
     names, prefix = tested.classnames or task.classnames, f"{tested.name}/" if tested.name else ""

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from adaptkit import __version__
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.datasets import Splits
+from adaptkit.features.datasets import Splits, targets_of
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
 from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.build import check_elsewhere, method
-from adaptkit.runs.evaluate import evaluate
+from adaptkit.runs.evaluate import check_able, evaluate
 from adaptkit.runs.evaluation_sets import EvaluationSet, requested
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
@@ -64,6 +65,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "dtype": recipe.dtype,
         "precision": recipe.precision,
         "trainer": dict(recipe.trainer),
+        **workspace.asks(),
     }
 
 
@@ -72,8 +74,8 @@ def splits_digest(splits: Splits) -> str:
     out = hashlib.sha256(canonical(list(splits.classnames)))
     for name, source in {"train": splits.train, "val": splits.val, "test": splits.test}.items():
         out.update(name.encode())
-        for i in range(len(source) if source else 0):
-            out.update(f"{source.key(i)} {source.labels[i]}\n".encode())  # type: ignore[union-attr]
+        for i, y in enumerate(targets_of(source).tolist() if source else []):
+            out.update(f"{source.key(i)} {y}\n".encode())  # type: ignore[union-attr]
     return out.hexdigest()
 
 
@@ -101,6 +103,8 @@ def run(
     tests = workspace.evaluation_sets()
     if any(tested.task for tested in tests):
         check_elsewhere(recipe)
+    check_able({label: method(spec) for label, spec in recipe.labels().items()}, workspace.splits.kind, recipe.sequence)
+    steps = workspace.steps()
     fixed = protocol(recipe, workspace, tests)
     paths = {cell: out / f"{file_name(cell, fixed)}.json" for cell in cells(recipe)}
     todo = [cell for cell, path in paths.items() if not path.exists()]
@@ -115,16 +119,16 @@ def run(
         f"features: {computed:,} rows computed in {workspace.cache.seconds:.1f} s, "
         f"the rest found in {home / 'features'}"
     )
-    tasks: dict[tuple[int, int], Any] = {}
+    tasks: dict[tuple[int, int], list[Task]] = {}
     for number, cell in enumerate(todo, 1):
         where = (cell.shots, cell.seed)
         if where not in tasks:
-            tasks = {where: workspace.task(*where)}
+            tasks = {where: workspace.tasks(*where)}
         answers: dict[str, Tensor] = {}
-        result = evaluate(
+        results = evaluate(
             method(cell.spec),
             tasks[where],
-            tests,
+            steps,
             seed=cell.seed,
             trainer=recipe.trainer,
             bins=recipe.bins,
@@ -135,10 +139,12 @@ def run(
             atomic_write(
                 paths[cell].with_suffix(".safetensors"), save({n or "own": a.contiguous() for n, a in answers.items()})
             )
-        result.save(paths[cell])
-        plugins.manager().hook.report(result=result)
+        for path, result in zip(records(paths[cell], len(steps))[::-1], results[::-1], strict=True):
+            result.save(path)
+        for result in results:
+            plugins.manager().hook.report(result=result)
         if progress:
-            accuracy = result.metrics.get("accuracy")
+            accuracy = results[-1].metrics.get("accuracy")
             shown = "" if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
                 f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
@@ -147,7 +153,12 @@ def run(
             )
     if progress and todo:
         print(file=sys.stderr)
-    return [Result.read(path) for path in paths.values()]
+    return [Result.read(path) for first in paths.values() for path in records(first, len(steps))]
+
+
+def records(first: Path, steps: int) -> list[Path]:
+    """Where the results of a cell lie, one after each step; the first is written last, and says that all are there."""
+    return [first, *(first.with_name(f"{first.stem}.step-{k}.json") for k in range(2, steps + 1))]
 
 
 def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:

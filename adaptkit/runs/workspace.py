@@ -118,6 +118,12 @@ class Workspace:
         names, sentences = self.splits.classnames[some], self.sentences[some]
         return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
 
+    def asks(self) -> dict[str, Any]:
+        """What a protocol says of the kind of task and of a sequence of them; nothing where there is neither."""
+        kind, count = self.splits.kind, self.setting.sequence
+        kinds, sequences = {} if kind == "classification" else {"kind": kind}, {} if count == 1 else {"sequence": count}
+        return {**kinds, **sequences}
+
     def steps(self) -> list[list[EvaluationSet]]:
         """The evaluation sets after each task of a sequence; all of them in one step where there is one task.
 
@@ -224,7 +230,9 @@ def check_kind(splits: Splits, setting: Setting) -> None:
     evaluation(splits.kind)
     if splits.kind == "classification":
         return
-    for name in ("classes", "near", "far", "stream", "bins", "sequence"):
-        if getattr(setting, name) not in ("all", [], "shuffled", None, 1):
+    if (named := streams.named(setting.stream)[0]) != "shuffled":
+        raise ValueError(f"stream must be 'shuffled' where images have no one class each; got {named!r}")
+    for name in ("classes", "near", "far", "bins", "sequence"):
+        if getattr(setting, name) not in ("all", [], None, 1):
             got = f"{getattr(setting, name)!r} for {splits.name}, which asks for {splits.kind}"
             raise ValueError(f"{name} must be left out where images have no one class each; got {got}")

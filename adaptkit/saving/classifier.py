@@ -116,6 +116,8 @@ def save_classifier(
 
 def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
+    if task.kind != "classification":
+        raise ValueError(f"a classifier must be adapted to a task of classification; got one of {task.kind}")
     node, tensors = state.dump(method, task.backbone)
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}

@@ -30,8 +30,13 @@ class MultiLabel(Evaluation):
         Of labels with equal logits the worst order counts, as in scikit-learn's ``label_ranking_average_precision``.
         """
         self.check(answers, targets)
+        step = max(1, 2**24 // answers.shape[1] ** 2)
+        pairs = zip(answers.split(step), targets.bool().split(step), strict=True)
+        return torch.cat([self._precision(*rows) for rows in pairs])
+
+    def _precision(self, answers: Tensor, has: Tensor) -> Tensor:
+        """Each row's average precision over labels, where all pairs of these fit into memory."""
         above = answers[:, None, :] >= answers[:, :, None]  # (N, of this label, that one)
-        has = targets.bool()
         precision = (above & has[:, None]).sum(-1).double() / above.sum(-1)
         count = has.sum(-1)
         whole = (count == 0) | (count == has.shape[1])
