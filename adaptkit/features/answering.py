@@ -75,6 +75,12 @@ class Answering:
             raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(rows)} for {need}")
         return rows.float()
 
+    def trial(self, need: Need, backbone: Backbone, batch: Tensor, by: str) -> None:
+        """Let one plugin answer for a batch, and forget what it says: to see how long it takes."""
+        for impl in self._impls():
+            if impl.plugin_name == by and isinstance(rows := self.call(impl, need, backbone, batch), Tensor):
+                rows.to("cpu")  # waits for a GPU
+
     @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
     def call(self, impl: Any, need: Need, backbone: Backbone, batch: Tensor) -> object:  # noqa: ANN401 (pluggy's)
         """What one plugin answers, ``None`` for nothing."""

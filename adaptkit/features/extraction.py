@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +25,8 @@ from adaptkit.features.tables import StoredTable
 from adaptkit.towers.backbone import Backbone
 
 COMMIT = 2.0  # seconds of work that a kill may lose
+CLAIM = 32  # rows claimed at once
+POLL = 0.05  # seconds between looks at what others compute
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,32 @@ class Part:
         return self.table.missing(self.ids)
 
 
+class Pace:
+    """How many rows a pass may have so that it takes no longer than a kill may cost, learned from the passes before."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.rates: list[float] = []  # seconds per row; the best of the last three is believed
+
+    @property
+    def rate(self) -> float:
+        """Seconds that a row takes in the tower, 0 before anything is known."""
+        return min(self.rates[-3:], default=0.0)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the next pass."""
+        return max(1, min(self.most, int(COMMIT / self.rate))) if self.rate else min(self.most, CLAIM)
+
+
+class Decoded(NamedTuple):
+    """One row before the tower: its place in the part, the id of the bytes that were decoded, and what they show."""
+
+    place: int
+    id: np.ndarray
+    pixels: Tensor
+
+
 @dataclass(frozen=True)
 class Extraction:
     """How rows are computed.
@@ -56,9 +88,10 @@ class Extraction:
     Attributes:
         answering: the plugins that may compute them.
         dtype: of stored rows.
-        batch_size: rows in one forward pass.
+        batch_size: rows in one forward pass, at most.
         progress: show a bar.
         count: told what was computed, by name, rows and seconds.
+        paces: of each need by each tower.
     """
 
     answering: Answering
@@ -66,52 +99,138 @@ class Extraction:
     batch_size: int
     progress: bool
     count: Callable[[str, int, float], None]
+    paces: dict[tuple[Need, Backbone], Pace] = field(default_factory=dict)
 
     def complete(self, source: Source, part: Part, backbone: Backbone) -> None:
-        """Compute and store the rows of a part that are missing, each under the key of the bytes it was made of."""
+        """Compute and store the rows of a part that are missing, each under the key of the bytes it was made of.
+
+        The table's lock is held only while rows are appended. Rows are claimed before they are computed: those that
+        another process has claimed are waited for, and computed if it dies.
+        """
         if part.missing().any():
-            with part.table.writing():  # another process may have been first: look again under the lock
-                todo = np.flatnonzero(part.missing())
-                _, first = np.unique(part.ids[todo], axis=0, return_index=True)  # equal images are one row
-                self._extract(source, part, backbone, todo[np.sort(first)].tolist())
+            pace = self.paces.setdefault((part.need, backbone), Pace(self.batch_size))
+            Work(self, source, part, backbone, pace).run()
 
-    def _extract(self, source: Source, part: Part, backbone: Backbone, todo: list[int]) -> None:
-        title = f"{source.name} · {part.name}"
-        bar = tqdm(total=len(todo), desc=title, unit="row", disable=not self.progress, leave=False)
-        held: list[tuple[np.ndarray, Tensor]] = []
-        began, done = time.perf_counter(), 0
-        with bar:
-            for ids, rows in self._batches(source, part, backbone, todo):
-                held.append((ids, rows.to("cpu", getattr(torch, self.dtype))))
-                done += len(ids)
-                bar.update(len(ids))
-                took = time.perf_counter() - began
-                if took > COMMIT or done == len(todo):
-                    self._commit(part, held, took)
+
+class Work:
+    """The extraction of one part, by this process beside others."""
+
+    def __init__(self, how: Extraction, source: Source, part: Part, backbone: Backbone, pace: Pace) -> None:
+        self.how, self.source, self.part, self.backbone, self.pace = how, source, part, backbone, pace
+        absent = np.flatnonzero(part.missing())
+        _, first = np.unique(part.ids[absent], axis=0, return_index=True)  # equal images are one row
+        self.pending = deque(absent[np.sort(first)].tolist())
+        self.others: list[int] = []  # rows that somebody else had claimed or stored
+        self.claimed: set[int] = set()
+
+    def run(self) -> None:
+        """Compute what can be claimed; then look after the rest until all is stored, or was computed here."""
+        title = f"{self.source.name} · {self.part.name}"
+        hidden = not self.how.progress
+        with tqdm(total=len(self.pending), desc=title, unit="row", disable=hidden, leave=False) as bar:
+            try:
+                while self.pending:
+                    idle = not self._round(bar)
+                    rest = np.array(self.others, int)
+                    self.pending = deque(rest[self.part.table.missing(self.part.ids[rest])].tolist())
+                    self.others = []
+                    if idle and self.pending:
+                        time.sleep(POLL)
+            finally:
+                self._release(self.claimed)
+
+    def _round(self, bar: tqdm) -> int:
+        """Compute all that can be claimed now; how many rows that were."""
+        held: list[tuple[list[Decoded], Tensor]] = []
+        began = last = time.perf_counter()
+        done = 0
+        with closing(self._passes()) as passes:
+            for group in passes:
+                held.append((group, self._answer([one.pixels for one in group])))
+                bar.update(len(group))
+                done, now = done + len(group), time.perf_counter()
+                if now - began + (now - last) > COMMIT:  # the next pass would be too much
+                    self._commit(held, now - began)
                     held, began = [], time.perf_counter()
+                last = time.perf_counter()
+        if held:
+            self._commit(held, time.perf_counter() - began)
+        return done
 
-    def _commit(self, part: Part, held: list[tuple[np.ndarray, Tensor]], took: float) -> None:
-        ids, rows = np.concatenate([ids for ids, _ in held]), torch.cat([rows for _, rows in held])
-        part.table.append(ids, rows.numpy(), took)
-        self.count(part.name, len(ids), took)
+    def _answer(self, pixels: list[Tensor]) -> Tensor:
+        began = time.perf_counter()
+        rows = self.how.answering.ask(self.part.need, self.backbone, torch.stack(pixels), self.part.by)
+        rows = rows.to("cpu", getattr(torch, self.how.dtype))
+        self.pace.rates.append((time.perf_counter() - began) / len(pixels))
+        return rows
 
-    def _batches(
-        self, source: Source, part: Part, backbone: Backbone, todo: list[int]
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Ids of what was decoded, and its rows; items are decoded ahead, while the tower works."""
-        groups = [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
+    def _commit(self, held: list[tuple[list[Decoded], Tensor]], took: float) -> None:
+        ones = [one for group, _ in held for one in group]
+        with self.part.table.writing():
+            self.part.table.append(np.stack([one.id for one in ones]), torch.cat([r for _, r in held]).numpy(), took)
+        self._release({one.place for one in ones})
+        self.how.count(self.part.name, len(ones), took)
 
-        def decode(item: tuple[int, int]) -> tuple[np.ndarray, Tensor]:
-            key, pixels = prepared(source, part.need, backbone, *item)
-            return row_id(key, item[1]), pixels
+    def _release(self, places: set[int]) -> None:
+        self.part.table.release(self.part.ids[sorted(places)])
+        self.claimed = self.claimed - places
 
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            ahead = [pool.map(decode, [part.items[i] for i in group]) for group in groups[:2]]
-            for k in range(len(groups)):
-                ids, batch = zip(*ahead.pop(0), strict=True)
-                if k + 2 < len(groups):
-                    ahead.append(pool.map(decode, [part.items[i] for i in groups[k + 2]]))
-                yield np.stack(ids), self.answering.ask(part.need, backbone, torch.stack(batch), part.by)
+    def _passes(self) -> Generator[list[Decoded]]:
+        """What enters the tower at once: a batch, or less if that would take too long."""
+        with closing(self._decoded()) as stream:
+            group, began = list[Decoded](), time.perf_counter()
+            for one in stream:
+                if not self.pace.rates:
+                    self._learn(one)
+                group.append(one)
+                longer = time.perf_counter() - began + self.pace.rate * (len(group) + 1)
+                if len(group) == self.pace.most or longer > COMMIT:
+                    yield group
+                    group, began = [], time.perf_counter()
+            if group:
+                yield group
+
+    def _learn(self, one: Decoded) -> None:
+        """See how long the tower takes for one row; the first time is not to be believed if it was long."""
+        for _ in range(3):
+            began = time.perf_counter()
+            self.how.answering.trial(self.part.need, self.backbone, one.pixels[None], self.part.by)
+            self.pace.rates.append(time.perf_counter() - began)
+            if self.pace.rate * self.pace.most <= COMMIT:
+                return
+
+    def _decoded(self) -> Generator[Decoded]:
+        """Items in the order of the part, decoded ahead while the tower works."""
+        pool, ahead = decoders(os.getpid()), deque[Future[Decoded]]()
+        try:
+            while self.pending or ahead:
+                while self.pending and len(ahead) < 2 * self.pace.rows:
+                    ahead += [pool.submit(self._decode, place) for place in self._claim()]
+                if ahead:
+                    yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _claim(self) -> list[int]:
+        """The next few rows that are still to be computed, and by nobody else."""
+        places = [self.pending.popleft() for _ in range(min(CLAIM, len(self.pending)))]
+        mine = self.part.table.claim(self.part.ids[places])
+        got = [place for place, ok in zip(places, mine, strict=True) if ok]
+        self.others += [place for place, ok in zip(places, mine, strict=True) if not ok]
+        self.claimed |= set(got)
+        return got
+
+    def _decode(self, place: int) -> Decoded:
+        i, view = self.part.items[place]
+        key, pixels = prepared(self.source, self.part.need, self.backbone, i, view)
+        return Decoded(place, row_id(key, view), pixels)
+
+
+@cache
+def decoders(process: int) -> ThreadPoolExecutor:
+    """The threads that decode; a forked process has none of its parent's."""
+    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix=f"decoder-{process}")
 
 
 def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int, salt: str = "") -> tuple[str, Tensor]:
