@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from adaptkit import Pooled
 from adaptkit.features import claims, extraction
@@ -147,3 +149,19 @@ def test_a_small_tower_gets_whole_batches(tmp_path):
     thread, passes, _ = start(tmp_path, Slow(), range(96), batch_size=40)
     thread.join()
     assert [n for *_, n in passes if n > 1] == [40, 40, 16], "what is quick must be done in batches as asked"
+
+
+@pytest.mark.parametrize("need", [Pooled(views=2, fresh=True), Pooled(views=3, plain_first=True, fresh=True)])
+def test_fresh_views_are_decoded_by_several_threads(tmp_path, monkeypatch, need):
+    threads, original = set(), ToyImages.image
+
+    def image(self, i):
+        threads.add(threading.current_thread().name)
+        time.sleep(0.01)
+        return original(self, i)
+
+    monkeypatch.setattr(ToyImages, "image", image)
+    cache = FeatureCache(toy_backbone("0"), Store(tmp_path), hook=plugins.manager().hook, load=pick_backbone)
+    rows = cache.images(IMAGES, need, torch.arange(8))
+    assert rows.shape == (8, need.views, 16), "every view must be there"
+    assert len(threads) > 1 and threading.current_thread().name not in threads, f"got decoding by {threads}"

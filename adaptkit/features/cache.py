@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.answering import Answering, code_of
-from adaptkit.features.extraction import Extraction, Part, prepared, row_id, text_id
+from adaptkit.features.extraction import Extraction, decoders
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
+from adaptkit.features.parts import Part, row_id, text_id, view_seed
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
@@ -175,8 +177,12 @@ class FeatureCache:
         if need.fresh:
             salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
         views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
-        items = [(i, v) for i in index for v in views]
-        batch = torch.stack([prepared(source, need, backbone, i, v, salt)[1] for i, v in items])
+
+        def views_of(i: int) -> list[Tensor]:
+            key, item = source.open(i)  # once for all its views
+            return [need.prepare(item, backbone, v, view_seed(key, v, salt)) for v in views]
+
+        batch = torch.stack([row for rows in decoders(os.getpid()).map(views_of, index) for row in rows])
         rows = torch.cat([self.compute(need, backbone, b) for b in batch.split(self.batch_size)])
         return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
 

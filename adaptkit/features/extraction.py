@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
@@ -21,38 +20,12 @@ from tqdm import tqdm
 from adaptkit.features.answering import Answering
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.features.tables import StoredTable
+from adaptkit.features.parts import Part, prepared, row_id
 from adaptkit.towers.backbone import Backbone
 
 COMMIT = 2.0  # seconds of work that a kill may lose
 CLAIM = 32  # rows claimed at once
 POLL = 0.05  # seconds between looks at what others compute
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of one stored table, in the order one reading wants them: the plain images, or random views of them."""
-
-    need: Need
-    random: bool
-    table: StoredTable
-    items: list[tuple[int, int]]  # (item of the source, view)
-    ids: np.ndarray  # (rows, 16)
-
-    @property
-    def by(self) -> str:
-        """The plugin that answers for the need, as the table's key has it."""
-        by = self.table.spec["by"]
-        return str(by[0]) if isinstance(by, list) else ""
-
-    @property
-    def name(self) -> str:
-        """As bars and counts show it."""
-        return type(self.need).__name__ + (" views" if self.random else "")
-
-    def missing(self) -> np.ndarray:
-        """Which of the rows are not stored, ``(rows,)``."""
-        return self.table.missing(self.ids)
 
 
 class Pace:
@@ -231,19 +204,3 @@ class Work:
 def decoders(process: int) -> ThreadPoolExecutor:
     """The threads that decode; a forked process has none of its parent's."""
     return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix=f"decoder-{process}")
-
-
-def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int, salt: str = "") -> tuple[str, Tensor]:
-    """The key of item ``i`` and a row of what `need` computes from, of the same bytes; a view is seeded by the key."""
-    key, item = source.open(i)
-    return key, need.prepare(item, backbone, view, f"{key}/{view}{salt}")
-
-
-def row_id(key: str, view: int) -> np.ndarray:
-    """The name on disk of one view of an item, -1 for the plain one: 16 bytes of a digest."""
-    return text_id(f"{key}#{view}")
-
-
-def text_id(text: str) -> np.ndarray:
-    """The name of a sentence on disk: 16 bytes of a digest."""
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=16).digest(), np.uint8)
