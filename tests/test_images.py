@@ -10,8 +10,8 @@ import torch
 
 from adaptkit import Patches, Pixels, Pooled, unit
 from adaptkit.features.cache import FeatureCache
-from adaptkit.features.extraction import prepared
 from adaptkit.features.items import Images
+from adaptkit.features.parts import prepared
 from adaptkit.features.store import Store
 from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
@@ -134,7 +134,7 @@ def test_a_view_is_the_same_in_any_batch_order_and_process(tmp_path):
     other = open_cache(tmp_path / "b", batch_size=5).images(IMAGES, need, order)
     torch.testing.assert_close(other, rows[order], atol=2e-3, rtol=0, msg="batches and order must not change a view")
     code = (
-        "import hashlib; from adaptkit import Pooled; from adaptkit.features.extraction import prepared;"
+        "import hashlib; from adaptkit import Pooled; from adaptkit.features.parts import prepared;"
         "from adaptkit.testing import ToyImages; from adaptkit.towers.preprocess import Preprocess;"
         "from types import SimpleNamespace as S; source = ToyImages('train', 12);"
         "b = S(preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.25,) * 3));"

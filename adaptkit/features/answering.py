@@ -81,6 +81,13 @@ class Answering:
             raise ValueError(f"extract must return one row per image, {len(ready)}; got {len(rows)} for {need}")
         return rows.float()
 
+    def trial(self, need: Need, backbone: Backbone, ready: Sequence[Any], by: str) -> None:
+        """Let one plugin answer for prepared items, and forget what it says: to see how long it takes."""
+        batch = need.collate(ready, backbone)
+        for impl in self._impls():
+            if impl.plugin_name == by and isinstance(rows := self.call(impl, need, backbone, batch), Tensor):
+                rows.to("cpu")  # waits for a GPU
+
     @torch.no_grad()
     def call(self, impl: Any, need: Need, backbone: Backbone, batch: Tensor) -> object:  # noqa: ANN401 (pluggy's)
         """What one plugin answers, ``None`` for nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from adaptkit.features.answering import Answering, code_of
 from adaptkit.features.captions import Captions
-from adaptkit.features.extraction import Extraction, Part, prepared, row_id
+from adaptkit.features.extraction import Extraction, decoders
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need, Sentence
+from adaptkit.features.parts import Part, row_id, view_seed
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
@@ -163,8 +165,12 @@ class FeatureCache:
         if need.fresh:
             salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
         views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
-        items = [(i, v) for i in index for v in views]
-        ready, size = [prepared(source, need, backbone, *item, salt)[1] for item in items], self.batch_size
+
+        def views_of(i: int) -> list[Any]:
+            key, item = source.open(i)  # once for all its views
+            return [need.prepare(item, backbone, v, view_seed(key, v, salt)) for v in views]
+
+        ready, size = [r for rows in decoders(os.getpid()).map(views_of, index) for r in rows], self.batch_size
         rows = torch.cat([self.compute(need, backbone, ready[k : k + size]) for k in range(0, len(ready), size)])
         return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
 

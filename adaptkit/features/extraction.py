@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,36 +20,38 @@ from tqdm import tqdm
 from adaptkit.features.answering import Answering
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.features.tables import StoredTable
+from adaptkit.features.parts import Part, prepared, row_id
 from adaptkit.towers.backbone import Backbone
 
 COMMIT = 2.0  # seconds of work that a kill may lose
+CLAIM = 32  # rows claimed at once
+POLL = 0.05  # seconds between looks at what others compute
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of one stored table, in the order one reading wants them: the plain images, or random views of them."""
+class Pace:
+    """How many rows a pass may have so that it takes no longer than a kill may cost, learned from the passes before."""
 
-    need: Need
-    random: bool
-    table: StoredTable
-    items: list[tuple[int, int]]  # (item of the source, view)
-    ids: np.ndarray  # (rows, 16)
-
-    @property
-    def by(self) -> str:
-        """The plugin that answers for the need, as the table's key has it."""
-        by = self.table.spec["by"]
-        return str(by[0]) if isinstance(by, list) else ""
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.rates: list[float] = []  # seconds per row; the best of the last three is believed
 
     @property
-    def name(self) -> str:
-        """As bars and counts show it."""
-        return type(self.need).__name__ + (" views" if self.random else "")
+    def rate(self) -> float:
+        """Seconds that a row takes in the tower, 0 before anything is known."""
+        return min(self.rates[-3:], default=0.0)
 
-    def missing(self) -> np.ndarray:
-        """Which of the rows are not stored, ``(rows,)``."""
-        return self.table.missing(self.ids)
+    @property
+    def rows(self) -> int:
+        """Rows of the next pass."""
+        return max(1, min(self.most, int(COMMIT / self.rate))) if self.rate else min(self.most, CLAIM)
+
+
+class Decoded(NamedTuple):
+    """One row before the tower: its place in the part, the id of the bytes that were decoded, and what enters."""
+
+    place: int
+    id: np.ndarray
+    ready: Any
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,10 @@ class Extraction:
     Attributes:
         answering: the plugins that may compute them.
         dtype: of stored rows.
-        batch_size: rows in one forward pass.
+        batch_size: rows in one forward pass, at most.
         progress: show a bar.
         count: told what was computed, by name, rows and seconds.
+        paces: of each need by each tower.
     """
 
     answering: Answering
@@ -67,68 +72,142 @@ class Extraction:
     batch_size: int
     progress: bool
     count: Callable[[str, int, float], None]
+    paces: dict[tuple[Need, Backbone], Pace] = field(default_factory=dict)
 
     def complete(self, source: Source, part: Part, backbone: Backbone) -> None:
-        """Compute and store the rows of a part that are missing, each under the key of the bytes it was made of."""
+        """Compute and store the rows of a part that are missing, each under the key of the bytes it was made of.
+
+        The table's lock is held only while rows are appended. Rows are claimed before they are computed: those that
+        another process has claimed are waited for, and computed if it dies.
+        """
         if part.missing().any():
-            with part.table.writing():  # another process may have been first: look again under the lock
-                todo = np.flatnonzero(part.missing())
-                _, first = np.unique(part.ids[todo], axis=0, return_index=True)  # equal images are one row
-                self._extract(source, part, backbone, todo[np.sort(first)].tolist())
+            pace = self.paces.setdefault((part.need, backbone), Pace(part.need.batch or self.batch_size))
+            Work(self, source, part, backbone, pace).run()
 
-    def _extract(self, source: Source, part: Part, backbone: Backbone, todo: list[int]) -> None:
-        title = f"{source.name} · {part.name}"
-        bar = tqdm(total=len(todo), desc=title, unit="row", disable=not self.progress, leave=False)
-        held: list[tuple[np.ndarray, Tensor]] = []
-        began, done = time.perf_counter(), 0
-        with bar:
-            for ids, rows in self._batches(source, part, backbone, todo):
-                held.append((ids, rows.to("cpu", getattr(torch, part.need.dtype or self.dtype))))
-                done += len(ids)
-                bar.update(len(ids))
-                took = time.perf_counter() - began
-                if took > COMMIT or done == len(todo):
-                    self._commit(part, held, took)
+
+class Work:
+    """The extraction of one part, by this process beside others.
+
+    Passes of pixels are as short as a kill may cost. Those of text are of one size, whatever the clock says: the last
+    digits of a sentence's row depend on the longest beside it.
+    """
+
+    def __init__(self, how: Extraction, source: Source, part: Part, backbone: Backbone, pace: Pace) -> None:
+        self.how, self.source, self.part, self.backbone, self.pace = how, source, part, backbone, pace
+        absent = np.flatnonzero(part.missing())
+        _, first = np.unique(part.ids[absent], axis=0, return_index=True)  # equal images are one row
+        self.pending = deque(absent[np.sort(first)].tolist())
+        self.others: list[int] = []  # rows that somebody else had claimed or stored
+        self.claimed: set[int] = set()
+
+    def run(self) -> None:
+        """Compute what can be claimed; then look after the rest until all is stored, or was computed here."""
+        title = f"{self.source.name} · {self.part.name}"
+        hidden = not self.how.progress
+        with tqdm(total=len(self.pending), desc=title, unit="row", disable=hidden, leave=False) as bar:
+            try:
+                while self.pending:
+                    idle = not self._round(bar)
+                    rest = np.array(self.others, int)
+                    self.pending = deque(rest[self.part.table.missing(self.part.ids[rest])].tolist())
+                    self.others = []
+                    if idle and self.pending:
+                        time.sleep(POLL)
+            finally:
+                self._release(self.claimed)
+
+    def _round(self, bar: tqdm) -> int:
+        """Compute all that can be claimed now; how many rows that were."""
+        held: list[tuple[list[Decoded], Tensor]] = []
+        began = last = time.perf_counter()
+        done = 0
+        with closing(self._passes()) as passes:
+            for group in passes:
+                held.append((group, self._answer([one.ready for one in group])))
+                bar.update(len(group))
+                done, now = done + len(group), time.perf_counter()
+                if now - began + (now - last) > COMMIT:  # the next pass would be too much
+                    self._commit(held, now - began)
                     held, began = [], time.perf_counter()
+                last = time.perf_counter()
+        if held:
+            self._commit(held, time.perf_counter() - began)
+        return done
 
-    def _commit(self, part: Part, held: list[tuple[np.ndarray, Tensor]], took: float) -> None:
-        ids, rows = np.concatenate([ids for ids, _ in held]), torch.cat([rows for _, rows in held])
-        part.table.append(ids, rows.numpy(), took)
-        self.count(part.name, len(ids), took)
+    def _answer(self, ready: list[Any]) -> Tensor:
+        began, need = time.perf_counter(), self.part.need
+        rows = self.how.answering.ask(need, self.backbone, ready, self.part.by)
+        rows = rows.to("cpu", getattr(torch, need.dtype or self.how.dtype))
+        if need.visual:
+            self.pace.rates.append((time.perf_counter() - began) / len(ready))
+        return rows
 
-    def _batches(
-        self, source: Source, part: Part, backbone: Backbone, todo: list[int]
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Ids of what was decoded, and its rows; items are decoded ahead, while the tower works."""
-        size = part.need.batch or self.batch_size
-        groups = [[part.items[j] for j in todo[i : i + size]] for i in range(0, len(todo), size)]
+    def _commit(self, held: list[tuple[list[Decoded], Tensor]], took: float) -> None:
+        ones = [one for group, _ in held for one in group]
+        with self.part.table.writing():
+            self.part.table.append(np.stack([one.id for one in ones]), torch.cat([r for _, r in held]).numpy(), took)
+        self._release({one.place for one in ones})
+        self.how.count(self.part.name, len(ones), took)
 
-        def decode(item: tuple[int, int]) -> tuple[np.ndarray, Any]:
-            key, ready = prepared(source, part.need, backbone, *item)
-            return row_id(key, item[1]), ready
+    def _release(self, places: set[int]) -> None:
+        self.part.table.release(self.part.ids[sorted(places)])
+        self.claimed = self.claimed - places
 
-        for decoded in ahead(decode, groups) if part.need.visual else ([*map(decode, group)] for group in groups):
-            ids, ready = zip(*decoded, strict=True)
-            yield np.stack(ids), self.answering.ask(part.need, backbone, ready, part.by)
+    def _passes(self) -> Generator[list[Decoded]]:
+        """What enters the tower at once: a batch, or less if that would take too long."""
+        with closing(self._decoded()) as stream:
+            group, began = list[Decoded](), time.perf_counter()
+            for one in stream:
+                if self.part.need.visual and not self.pace.rates:
+                    self._learn(one)
+                group.append(one)
+                longer = time.perf_counter() - began + self.pace.rate * (len(group) + 1)
+                if len(group) == self.pace.most or (self.part.need.visual and longer > COMMIT):
+                    yield group
+                    group, began = [], time.perf_counter()
+            if group:
+                yield group
+
+    def _learn(self, one: Decoded) -> None:
+        """See how long the tower takes for one row; the first time is not to be believed if it was long."""
+        for _ in range(3):
+            began = time.perf_counter()
+            self.how.answering.trial(self.part.need, self.backbone, [one.ready], self.part.by)
+            self.pace.rates.append(time.perf_counter() - began)
+            if self.pace.rate * self.pace.most <= COMMIT:
+                return
+
+    def _decoded(self) -> Generator[Decoded]:
+        """Items in the order of the part, decoded ahead while the tower works; of text there is nothing to decode."""
+        while self.pending and not self.part.need.visual:
+            yield from [self._decode(place) for place in self._claim()]
+        pool, ahead = decoders(os.getpid()), deque[Future[Decoded]]()
+        try:
+            while self.pending or ahead:
+                while self.pending and len(ahead) < 2 * self.pace.rows:
+                    ahead += [pool.submit(self._decode, place) for place in self._claim()]
+                if ahead:
+                    yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _claim(self) -> list[int]:
+        """The next few rows that are still to be computed, and by nobody else."""
+        places = [self.pending.popleft() for _ in range(min(max(CLAIM, self.part.need.batch), len(self.pending)))]
+        mine = self.part.table.claim(self.part.ids[places])
+        got = [place for place, ok in zip(places, mine, strict=True) if ok]
+        self.others += [place for place, ok in zip(places, mine, strict=True) if not ok]
+        self.claimed |= set(got)
+        return got
+
+    def _decode(self, place: int) -> Decoded:
+        i, view = self.part.items[place]
+        key, ready = prepared(self.source, self.part.need, self.backbone, i, view)
+        return Decoded(place, row_id(key, view), ready)
 
 
-def ahead(decode: Callable[[Any], Any], groups: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:
-    """What `decode` makes of each group, in order, with a pool of threads that is two groups ahead."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        waiting = [pool.map(decode, group) for group in groups[:2]]
-        for k in range(len(groups)):
-            done = list(waiting.pop(0))
-            if k + 2 < len(groups):
-                waiting.append(pool.map(decode, groups[k + 2]))
-            yield done
-
-
-def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int, salt: str = "") -> tuple[str, Any]:
-    """The key of item ``i`` and what `need` prepares it to, of the same bytes; a view is seeded by the key."""
-    key, item = source.open(i)
-    return key, need.prepare(item, backbone, view, f"{key}/{view}{salt}")
-
-
-def row_id(key: str, view: int) -> np.ndarray:
-    """The name on disk of one view of an item, -1 for the plain one: 16 bytes of a digest."""
-    return np.frombuffer(hashlib.blake2b(f"{key}#{view}".encode(), digest_size=16).digest(), np.uint8)
+@cache
+def decoders(process: int) -> ThreadPoolExecutor:
+    """The threads that decode; a forked process has none of its parent's."""
+    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix=f"decoder-{process}")

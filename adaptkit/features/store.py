@@ -41,10 +41,8 @@ class Store:
                 freed += table.gc(None if folder in kept else older_than_days)
             else:
                 with FileLock(folder / ".lock"):
-                    old = _older(folder)  # wholly: no version that comes will read it
-                    freed += remove(
-                        p for p in folder.rglob("*" if old else "*.tmp") if p.is_file() and p.name != ".lock"
-                    )
+                    what = folder.rglob("*") if _older(folder) else folder.glob("*.tmp")  # nobody will read the older
+                    freed += remove(path for path in what if path.is_file() and path.name[0] != ".")
         return freed
 
     def _open(self) -> Iterator[tuple[Path, StoredTable | str]]:

@@ -8,6 +8,7 @@ A table is a folder named by the hash of its spec, the mapping that determines t
                                           spec as metadata ``table``; never modified
         log.jsonl                         one line per finished shard: its size, its sha256, what it cost
         .lock                             held by the one writer; readers take none
+        .claims                           empty; its bytes are locked for rows that somebody is computing
 
 A shard counts once its log line is complete, so a killed writer leaves at most a temporary file, an unlogged shard and
 a torn line, which nobody reads. A shard is hashed when the table is first used, and again when its inode, size or time
@@ -26,6 +27,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from safetensors.numpy import save
 
+from adaptkit.features import claims
 from adaptkit.io.files import Log, Tensors, atomic_write, canonical, digest, lines, open_tensors, remove, sync_folder
 
 FORMAT = 2  # of the layout above; part of every spec
@@ -114,6 +116,21 @@ class StoredTable:
         sha256, size = digest(data), {"rows": len(new), "shape": list(shape[1:]), "bytes": len(data)}
         atomic_write(self._shards / f"{sha256[:16]}.safetensors", data)  # replaces a damaged shard of the same content
         self._log.append({"shard": f"{sha256[:16]}.safetensors", **size, "sha256": sha256, "seconds": float(seconds)})
+
+    def claim(self, ids: np.ndarray) -> np.ndarray:
+        """Claim rows to compute them, until they are released or this process ends; which it got, bool ``(N,)``.
+
+        It gets none that another has claimed, and none that is stored: look at those again.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mine = claims.claim(self.folder / ".claims", ids)
+        stored = ~self.missing(ids)  # only now: its owner stores a row before releasing it
+        self.release(ids[mine & stored])
+        return mine & ~stored
+
+    def release(self, ids: np.ndarray) -> None:
+        """Give up claims."""
+        claims.release(self.folder / ".claims", ids)
 
     def refresh(self) -> None:
         """Read the log again if it has changed; every other method does this by itself."""

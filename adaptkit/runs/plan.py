@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from adaptkit.features.cache import FeatureCache, Part
-from adaptkit.features.extraction import prepared
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
+from adaptkit.features.parts import prepared
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
 from adaptkit.runs.job import cells, file_name, protocol, wanted
