@@ -240,6 +240,14 @@ def test_check_names_a_cause_once_with_its_line_and_what_it_kept_from_running(sa
     assert "accuracy" not in out, "what cannot answer has no accuracy"
 
 
+def test_check_says_once_that_an_exemption_names_no_check(say, tmp_path, forget):
+    text = METHOD.format(name="exempts", more="\n    exempt = {'class_ordr': 'by design'}")
+    (tmp_path / "exempts.py").write_text(text)
+    code, out, _ = say("check", tmp_path / "exempts.py")
+    assert code == 1 and out.count("got 'class_ordr'; did you mean 'class_order'?") == 1, f"it must be said; got {out}"
+    assert out.count("FAILED") == 1 and f"kept {len(CHECKS) - 1} more from running" in out, f"and once; got {out}"
+
+
 def test_a_cause_in_the_author_s_own_assertion_has_its_line_too(say, tmp_path, forget):
     more = "\n    def needs(self):\n        assert False, 'mine'"
     (tmp_path / "asserts.py").write_text(METHOD.format(name="asserts", more=more))

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_state
 from safetensors.torch import save as save_state
 
 from adaptkit.features.items import Images
+from adaptkit.io.errors import must_be
 from adaptkit.methods.adapt import accuracy, adapt, predict, trainable
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -30,7 +31,8 @@ def check(name: str, make: Make, task: Task, queries: Images) -> None:
         AssertionError: when the check fails, or when it passes although the class is exempt from it.
     """
     exempt = type(make()).exempt
-    ensure(set(exempt) <= set(CHECKS), f"exempt must name checks, {', '.join(CHECKS)}; got {', '.join(exempt)}")
+    for unknown in sorted(set(exempt) - set(CHECKS)):
+        raise AssertionError(must_be("what a method is exempt from", CHECKS, unknown))
     reason = exempt.get(name)
     torch.manual_seed(0)
     if reason is None:
