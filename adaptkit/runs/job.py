@@ -2,88 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
 
-from adaptkit import __version__
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.datasets import Splits
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
-from adaptkit.io.files import atomic_write, canonical, digest
-from adaptkit.io.values import parse
-from adaptkit.methods.method import Method
-from adaptkit.runs import plugins, streams
+from adaptkit.io.files import atomic_write
+from adaptkit.runs import plugins
 from adaptkit.runs.build import check_elsewhere, method
 from adaptkit.runs.evaluate import evaluate
 from adaptkit.runs.evaluation_sets import EvaluationSet, requested
+from adaptkit.runs.protocol import Cell, cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
 from adaptkit.runs.workspace import Workspace
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One method, shots and seed of a recipe."""
-
-    label: str
-    spec: Any
-    shots: int
-    seed: int
-
-
-def cells(recipe: Recipe) -> list[Cell]:
-    """Every cell, in the order they run: methods vary fastest, so that a task is made once."""
-    specs = recipe.labels().items()
-    return [Cell(name, spec, k, s) for k in recipe.shots for s in recipe.seeds for name, spec in specs]
-
-
-def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Any]:
-    """Everything that a comparison must hold fixed, by name."""
-    stream, options = streams.named(recipe.stream)
-    return {
-        "dataset": recipe.dataset,
-        "images": splits_digest(workspace.splits),
-        "backbone": recipe.backbone,
-        "fingerprint": workspace.backbone.fingerprint,
-        "preprocess": workspace.backbone.preprocess.describe(),
-        "prompts": digest(canonical([list(s) for s in workspace.sentences])),
-        "support": {parse(recipe.support)[0]: workspace.support_options},
-        "sampler": files_digest({workspace.choose.__module__}),
-        "select": recipe.select,
-        "classes": recipe.classes,
-        "stream": {stream: options},
-        "tests": {tested.name: set_digest(tested) for tested in tests if tested.name},
-        "bins": recipe.bins,
-        "dtype": recipe.dtype,
-        "precision": recipe.precision,
-        "trainer": dict(recipe.trainer),
-    }
-
-
-def splits_digest(splits: Splits) -> str:
-    """Digest of every image, label and class name of a dataset."""
-    out = hashlib.sha256(canonical(list(splits.classnames)))
-    for name, source in {"train": splits.train, "val": splits.val, "test": splits.test}.items():
-        out.update(name.encode())
-        for i in range(len(source) if source else 0):
-            out.update(f"{source.key(i)} {source.labels[i]}\n".encode())  # type: ignore[union-attr]
-    return out.hexdigest()
-
-
-def set_digest(tested: EvaluationSet) -> str:
-    """Digest of a test set's images, labels and the sentences of its own classes, if it has any."""
-    out = hashlib.sha256(canonical([tested.outside, [list(s) for s in tested.task.prompts] if tested.task else []]))
-    for i, y in zip(tested.images.index.tolist(), tested.images.labels.tolist(), strict=True):  # type: ignore[union-attr]
-        out.update(f"{tested.images.rows.source.key(i)} {y}\n".encode())  # type: ignore[attr-defined]
-    return out.hexdigest()
 
 
 def run(
@@ -103,7 +41,8 @@ def run(
     if any(tested.task for tested in tests):
         check_elsewhere(recipe)
     fixed = protocol(recipe, workspace, tests)
-    paths = {cell: out / f"{file_name(cell, fixed)}.json" for cell in cells(recipe)}
+    shared = participants(workspace)
+    paths = {cell: out / f"{file_name(cell, fixed, shared)}.json" for cell in cells(recipe)}
     todo = [cell for cell, path in paths.items() if not path.exists()]
     done = len(paths) - len(todo)
     say(f"{recipe.name}: {len(paths)} cells, {done} done already, {len(todo)} to run on {workspace.device}")
@@ -149,28 +88,6 @@ def run(
     if progress and todo:
         print(file=sys.stderr)
     return [Result.read(path) for path in paths.values()]
-
-
-def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:
-    """A cell's name on disk: readable, and different when anything that made its numbers is."""
-    built = method(cell.spec)
-    key = {"protocol": fixed, "method": repr(built), "code": code_digest(built), "version": __version__}
-    tag = digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
-    safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
-    return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag}"
-
-
-def code_digest(built: Method) -> str:
-    """Digest of the files that a method's class, its bases and the methods below it come from."""
-    modules = {cls.__module__ for cls in type(built).__mro__ if issubclass(cls, Method)}
-    below = [code_digest(child) for child in built.children_methods()]
-    return digest(f"{files_digest(modules)}{below}".encode())
-
-
-def files_digest(modules: set[str]) -> str:
-    """Digest of the files that some modules come from."""
-    files = sorted(file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
-    return digest(b"".join(Path(file).read_bytes() for file in files))
 
 
 def wanted(

@@ -14,7 +14,8 @@ from adaptkit.features.items import Source, pixels
 from adaptkit.features.needs import Pixels
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
-from adaptkit.runs.job import cells, file_name, protocol, wanted
+from adaptkit.runs.job import wanted
+from adaptkit.runs.protocol import cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.workspace import Workspace
 
@@ -37,9 +38,9 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     """
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
-    fixed = protocol(recipe, workspace, tests)
+    fixed, shared = protocol(recipe, workspace, tests), participants(workspace)
     every = cells(recipe)
-    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed)}.json").exists()]
+    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared)}.json").exists()]
     lines: dict[Path, list[Line]] = {}
     for source, need, index in wanted(workspace, todo, tests):
         for part in workspace.cache.parts(source, need, index):
