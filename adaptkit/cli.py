@@ -62,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "run":
             command.add_argument("--quiet", action="store_true", help="no progress bars")
             command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
+            command.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th cell, beside N - 1 others")
+            command.add_argument("--recompute", action="store_true", help="run cells again whose record was damaged")
 
     command = commands.add_parser(
         "export", help="one adapted classifier as a folder: safetensors, JSON and a model card"

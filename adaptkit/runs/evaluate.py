@@ -110,6 +110,10 @@ def score(
     record: dict[str, Any],
 ) -> None:
     """Compare the answers to a set with the labels, into a result's record."""
+    classes = len(tested.classnames or task.classnames)
+    want = (len(tested.images),) if adapted.output == "score" else (len(tested.images), classes)
+    if tuple(answers.shape) != want:
+        raise ValueError(f"{adapted} must answer in the shape {want}; got {tuple(answers.shape)}")
     if not answers.isfinite().all():
         raise ValueError(
             f"{adapted} must answer with finite numbers; got {int((~answers.isfinite()).sum())} that are not"

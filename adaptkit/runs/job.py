@@ -1,32 +1,163 @@
-"""Run a recipe: extract what is missing, measure every cell that is not done, remember each as it finishes."""
+"""The unit of work, one cell of a recipe; and a run, which does those that are not done, in turn."""
 
 from __future__ import annotations
 
+import copy
+import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from adaptkit.features.cache import CachedRows
-from adaptkit.features.items import Images, Source
-from adaptkit.features.needs import Need
 from adaptkit.io.files import atomic_write
-from adaptkit.runs import plugins
-from adaptkit.runs.build import check_elsewhere, method
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
+from adaptkit.runs import guard, plugins
+from adaptkit.runs.build import method
 from adaptkit.runs.evaluate import evaluate
-from adaptkit.runs.evaluation_sets import EvaluationSet, requested
-from adaptkit.runs.protocol import Cell, cells, file_name, participants, protocol
+from adaptkit.runs.failures import (
+    Failure,
+    cause_of,
+    file_of,
+    forget_failure,
+    interrupted,
+    out_of_memory,
+)
+from adaptkit.runs.kept import Finished, collect, damaged, done, read_cell
+from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
+from adaptkit.runs.protocol import Cell, cells, tag_in
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
-from adaptkit.runs.workspace import Workspace
+from adaptkit.runs.supports import images_per_class, keep_support
+from adaptkit.runs.wanted import fill
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of a recipe: a value, which any process that has the dataset and the plugins can do."""
+
+    recipe: Recipe
+    cell: Cell
+
+
+@dataclass
+class Cellwork:
+    """What is known of a cell while it is worked on."""
+
+    built: Method | None = None
+    answers: dict[str, Tensor] = field(default_factory=dict)
+
+
+def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
+    """Do one cell, unless its record is there and sound: doing it again is harmless, and so is being killed.
+
+    What cells share, the dataset and the towers, is opened once in a process; a cell that changed it has failed, and
+    the next one finds it opened anew.
+
+    Args:
+        job: what to do.
+        home: where features are kept.
+        out: folder for the records.
+
+    Returns:
+        A result for each step of a sequence of tasks, one elsewhere; or why there is none.
+
+    Raises:
+        ValueError: when the recipe as a whole is wrong.
+    """
+    here = opened(job.recipe, home)
+    name = here.name(job.cell)
+    if found := done(out, name):
+        return found
+    task, work = here.task(job.cell), Cellwork()
+    here.guard.look(task)
+    error: BaseException | None = None
+    results: list[Result] = []
+    try:
+        with guard.alone(job.cell.seed):
+            results = measure(job, here, task, name, work)
+    except (Exception, SystemExit) as raised:  # whatever a method does, the other cells are run
+        if interrupted(raised):
+            raise KeyboardInterrupt from raised
+        error = raised
+    if what := here.guard.changed(task):
+        error = spoiled(job.cell, what, error)
+        reopen(job.recipe, home)
+    out.mkdir(parents=True, exist_ok=True)
+    if error is not None:
+        return fail(job, here, name, work, error, out)
+    write(job.recipe, results, name, task, work, out)
+    return read_cell(out, name) or results  # as whoever asks later will read them
+
+
+def measure(job: Job, here: Opened, task: Task, name: str, work: Cellwork) -> list[Result]:
+    """Adapt, answer, compare; nothing is written."""
+    recipe, cell = job.recipe, job.cell
+    work.built = method(copy.deepcopy(cell.spec))
+    counts = images_per_class(task.support, len(task.classnames))
+    about = {"method": cell.label, "shots": cell.shots, "protocol": copy.deepcopy(here.fixed), "tag": tag_in(name)}
+    found: Any = evaluate(
+        work.built,
+        task,
+        here.tests,
+        seed=cell.seed,
+        trainer=copy.deepcopy(recipe.trainer),
+        bins=recipe.bins,
+        keep=work.answers.__setitem__,
+        where={**about, "oracle": recipe.select == "oracle", "images_per_class": counts},
+    )
+    commit = {"git": here.git} if here.git else {}
+    return [replace(r, versions={**r.versions, **commit}) for r in ([found] if isinstance(found, Result) else found)]
+
+
+def spoiled(cell: Cell, what: str, before: BaseException | None) -> BaseException:
+    """The error of a cell that changed what cells share."""
+    error = ValueError(f"{cell.label} must leave what cells share as it was; it changed {what}; write to a clone()")
+    error.__cause__ = before
+    return error
+
+
+def fail(job: Job, here: Opened, name: str, work: Cellwork, error: BaseException, out: Path) -> Failure:
+    """Write down why a cell has no result."""
+    cell, cause = job.cell, cause_of(error, work.built, job.recipe.batch_size)
+    about: dict[str, Any] = {"shots": cell.shots, "seed": cell.seed, "protocol": here.fixed, "tag": tag_in(name)}
+    failure = Failure(method=cell.label, cause=cause, file=file_of(name), **about)
+    failure.save(out, error)
+    if out_of_memory(error):
+        error.__traceback__ = None  # its frames hold what did not fit
+        work.built, work.answers = None, {}
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failure
+
+
+def write(recipe: Recipe, results: Sequence[Result], name: str, task: Task, work: Cellwork, out: Path) -> None:
+    """Write the records of a cell; the first, which says that the cell is done, last."""
+    if recipe.keep_answers:
+        kept = {n or "own": a.contiguous() for n, a in work.answers.items()}
+        atomic_write(out / f"{name}.safetensors", save(kept))
+    keep_support(task.support, results[0].support, out)
+    for result in reversed(results):
+        result.save(out / f"{name}{f'.step-{result.step}' * (result.step > 0)}.json")
+    forget_failure(out, name)
 
 
 def run(
-    recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = print, progress: bool = True
-) -> list[Result]:
+    recipe: Recipe,
+    *,
+    home: Path,
+    out: Path,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+    shard: tuple[int, int] = (1, 1),
+    recompute: bool = False,
+) -> Finished:
     """Run what is not done yet and return every cell's result.
 
     Args:
@@ -35,51 +166,54 @@ def run(
         out: folder for one JSON record per cell, and ``recipe.json``, which says what they are records of.
         say: told, in lines, what happens.
         progress: show bars.
+        shard: ``(i, n)``, from 1: do every n-th cell, beside n - 1 other processes. Who finds the recipe finished
+            returns all of it; others return their own cells, and how many are missing.
+        recompute: run cells again whose record was damaged.
+
+    Raises:
+        ValueError: when the recipe as a whole is wrong, or a record was damaged.
     """
-    workspace = Workspace(recipe.setting(), home=home, progress=progress)
-    tests = workspace.evaluation_sets()
-    if any(tested.task for tested in tests):
-        check_elsewhere(recipe)
-    fixed = protocol(recipe, workspace, tests)
-    shared = participants(workspace)
-    paths = {cell: out / f"{file_name(cell, fixed, shared)}.json" for cell in cells(recipe)}
-    todo = [cell for cell, path in paths.items() if not path.exists()]
-    done = len(paths) - len(todo)
-    say(f"{recipe.name}: {len(paths)} cells, {done} done already, {len(todo)} to run on {workspace.device}")
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "recipe.json", recipe.describe().encode())
-    for source, need, index in wanted(workspace, todo, tests):
-        workspace.cache.fill(source, need, index)
-    computed = sum(workspace.cache.computed.values())
-    say(
-        f"features: {computed:,} rows computed in {workspace.cache.seconds:.1f} s, "
-        f"the rest found in {home / 'features'}"
-    )
-    tasks: dict[tuple[int, int], Any] = {}
+    here = Opened(recipe, home, progress)
+    keep_open(recipe, home, here)
+    try:
+        every, part, parts = cells(recipe), shard[0] - 1, shard[1]
+        names = [here.name(cell) for cell in every]
+        again = damaged(out, names[part::parts], recompute)
+        todo = [c for c, name in list(zip(every, names, strict=True))[part::parts] if done(out, name) is None]
+        told = f"{recipe.name}{f', shard {shard[0]}/{parts}' * (parts > 1)}: {len(names[part::parts])} cells"
+        count = len(names[part::parts]) - len(todo)
+        say(f"{told}, {count} done already, {len(todo)} to run on {here.workspace.device}")
+        for line in (*(f"recomputed: {why}" for why in again), *plugins.complaints()):
+            say(line)
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(out / "recipe.json", recipe.describe().encode())
+        say(fill(recipe, here.workspace, todo, here.tests))
+        do_all(recipe, todo, home, out, say, progress)
+    finally:
+        close(recipe, home)
+    found = collect(out, names)
+    if found.missing:
+        own = collect(out, names[part::parts])
+        return Finished(own, own.failures, found.missing)
+    return found
+
+
+def do_all(
+    recipe: Recipe, todo: Sequence[Cell], home: Path, out: Path, say: Callable[[str], None], progress: bool
+) -> None:
+    """Do cells in turn, announce each result, and show how far it is."""
+    warned: set[str] = set()
     for number, cell in enumerate(todo, 1):
-        where = (cell.shots, cell.seed)
-        if where not in tasks:
-            tasks = {where: workspace.task(*where)}
-        answers: dict[str, Tensor] = {}
-        result = evaluate(
-            method(cell.spec),
-            tasks[where],
-            tests,
-            seed=cell.seed,
-            trainer=recipe.trainer,
-            bins=recipe.bins,
-            keep=answers.__setitem__,
-            where={"method": cell.label, "shots": cell.shots, "protocol": fixed, "oracle": recipe.select == "oracle"},
-        )
-        if recipe.keep_answers:  # before the record, which says that the cell is done
-            atomic_write(
-                paths[cell].with_suffix(".safetensors"), save({n or "own": a.contiguous() for n, a in answers.items()})
-            )
-        result.save(paths[cell])
-        plugins.manager().hook.report(result=result)
+        outcome = do(Job(recipe, cell), home, out)
+        for result in outcome if isinstance(outcome, list) else ():
+            for name, why in plugins.announce(result).items():
+                if name not in warned:
+                    say(f"warning: report of plugin {name!r} failed: {why}")
+                    warned.add(name)
         if progress:
-            accuracy = result.metrics.get("accuracy")
-            shown = "" if accuracy is None else f"{100 * accuracy:.1f} %"
+            accuracy = None if isinstance(outcome, Failure) else outcome[0].metrics.get("accuracy")
+            failed = "failed" if isinstance(outcome, Failure) else ""
+            shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
                 f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
@@ -87,33 +221,3 @@ def run(
             )
     if progress and todo:
         print(file=sys.stderr)
-    return [Result.read(path) for path in paths.values()]
-
-
-def wanted(
-    workspace: Workspace, todo: list[Cell], tests: Sequence[EvaluationSet]
-) -> Iterator[tuple[Source, Need, list[int]]]:
-    """Rows that the cells will read, by source and need, each once."""
-    rows: dict[tuple[int, Need], tuple[Source, dict[int, None]]] = {}
-
-    def want(images: Images | None, needs: list[Need]) -> None:
-        if images is None or not isinstance(images.rows, CachedRows):
-            return
-        for need in needs:
-            if need.stored and not need.fresh:
-                _, index = rows.setdefault((id(images.rows.source), need), (images.rows.source, {}))
-                index.update(dict.fromkeys(images.index.tolist()))
-
-    tasks = {(c.shots, c.seed): None for c in todo}
-    built = {name: method(spec) for name, spec in {c.label: c.spec for c in todo}.items()}
-    for where in tasks:
-        task = workspace.task(*where)
-        for name in {c.label for c in todo if (c.shots, c.seed) == where}:
-            m = built[name]
-            want(task.support, m.all_needs(of_support=True))
-            want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
-    for m in built.values():
-        for tested in requested(tests, m.output):
-            want(tested.images, m.all_needs())
-    for (_, need), (source, index) in rows.items():
-        yield source, need, list(index)

@@ -14,9 +14,9 @@ from adaptkit.features.items import Source, pixels
 from adaptkit.features.needs import Pixels
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
-from adaptkit.runs.job import wanted
 from adaptkit.runs.protocol import cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.wanted import wanted
 from adaptkit.runs.workspace import Workspace
 
 

@@ -1,4 +1,4 @@
-"""What a comparison holds fixed, and the keys of its cells: what made a number changes its key, a docstring does not."""
+"""What a comparison holds fixed, and the keys of its cells: what made a number changes them, a docstring does not."""
 
 from __future__ import annotations
 
@@ -120,6 +120,11 @@ def file_name(cell: Cell, fixed: Mapping[str, Any], shared: set[str]) -> str:
     """A cell's name on disk: readable, with its tag at the end."""
     safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
     return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag(cell, fixed, shared)}"
+
+
+def tag_in(name: str) -> str:
+    """The tag in a cell's name on disk."""
+    return name.rpartition(".")[2]
 
 
 def method_modules(built: Method) -> set[str]:
