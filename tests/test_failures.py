@@ -123,6 +123,15 @@ def test_a_comparison_says_that_cells_failed(bad, say, tmp_path):
     assert code == 0 and "x has 2 failed cells, of bad; run it again" in out, f"in a line; got {out}"
 
 
+def test_every_cell_may_fail(bad, say, tmp_path):
+    code, out, _ = say(bad(ANSWER + "x / 0")("--only", "bad"))
+    assert code == 1 and out.count("failed: bad") == 2, f"the run must end well; got {out}"
+    row = next(line for line in out.splitlines() if line.startswith("bad"))
+    assert row.split() == ["bad", "failed"], f"the table must show nothing but that; got {row!r}"
+    code, _, error = say(["compare", tmp_path / "home" / "results" / "x"])
+    assert code == 2 and "has none, and 2 failed cells" in error, f"nothing is there to compare; got {error!r}"
+
+
 def test_some_seeds_may_fail(bad, say):
     _, out, _ = say(bad("    count = []\n" + FIT + "self.count.append(1)\n        if len(self.count) == 2: 1 / 0")())
     row = next(line for line in out.splitlines() if line.startswith("bad"))

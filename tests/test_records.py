@@ -105,6 +105,8 @@ def test_a_run_says_how_many_images_there_truly_were(few, say):
     assert out.count("64 shots: classes had 4 images each") == 1, f"and the run, once; got {out}"
     counts = {r["shots"]: r["images_per_class"] for p in folder.glob("gda*.json") if (r := json.loads(p.read_text()))}
     assert counts == {2: [2, 2], 64: [4, 4]}, "records must hold the true number of each class"
+    out = say("--home", folder.parents[1], "run", folder.parents[2] / "x.yaml", "--quiet", "--shots", "64")[1]
+    assert ": 64 shots (4 had), %" in out, f"also where it stands above the table; got {out}"
     assert "64 shots: classes had 4 images each" in say("compare", folder)[1], "a comparison must say it, too"
 
 

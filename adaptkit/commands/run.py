@@ -8,7 +8,7 @@ from pathlib import Path
 from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.text import columns
 from adaptkit.report.scores import heading
-from adaptkit.report.table import Table, fewer
+from adaptkit.report.table import Table, fewer, true_heading
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.metrics import KINDS
 from adaptkit.runs.recipe import Recipe
@@ -66,7 +66,7 @@ def show(requested: Recipe, table: Table) -> None:
     if not shots:
         return
     for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
-        what = heading(shots[0]) if len(shots) == 1 else some[0]
+        what = true_heading(shots[0], table.results) if len(shots) == 1 else some[0]
         print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
         print(columns(Table(table.results, some[0], table.failures).cells(some)))
     print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
