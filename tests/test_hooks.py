@@ -234,6 +234,7 @@ def test_a_report_that_fails_is_a_warning(plug, tmp_path):
     warned = [line for line in said if "warning" in line]
     assert warned == ["warning: report of plugin 'mine' failed: KeyError: 'zero-shot'"], f"once, in a line; got {said}"
     assert "mine" in plugins.broken, "and 'adaptkit list' must name it"
+    assert plugins.add_file(tmp_path / "mine.py") == "mine", "what else it brings is still in use"
 
 
 def test_entry_points_and_files_of_the_environment_are_found_and_the_broken_named(tmp_path, monkeypatch, plug):

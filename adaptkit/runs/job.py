@@ -176,15 +176,8 @@ def run(
     here = Opened(recipe, home, progress)
     keep_open(recipe, home, here)
     try:
-        every, part, parts = cells(recipe), shard[0] - 1, shard[1]
-        names = [here.name(cell) for cell in every]
-        again = damaged(out, names[part::parts], recompute)
-        todo = [c for c, name in list(zip(every, names, strict=True))[part::parts] if done(out, name) is None]
-        told = f"{recipe.name}{f', shard {shard[0]}/{parts}' * (parts > 1)}: {len(names[part::parts])} cells"
-        count = len(names[part::parts]) - len(todo)
-        say(f"{told}, {count} done already, {len(todo)} to run on {here.workspace.device}")
-        for line in (*(f"recomputed: {why}" for why in again), *plugins.complaints()):
-            say(line)
+        names = [here.name(cell) for cell in cells(recipe)]
+        todo = left(recipe, here, names, shard, out, say, recompute)
         out.mkdir(parents=True, exist_ok=True)
         atomic_write(out / "recipe.json", recipe.describe().encode())
         say(fill(recipe, here.workspace, todo, here.tests))
@@ -193,9 +186,31 @@ def run(
         close(recipe, home)
     found = collect(out, names)
     if found.missing:
-        own = collect(out, names[part::parts])
+        own = collect(out, names[shard[0] - 1 :: shard[1]])
         return Finished(own, own.failures, found.missing)
     return found
+
+
+def left(
+    recipe: Recipe,
+    here: Opened,
+    names: Sequence[str],
+    shard: tuple[int, int],
+    out: Path,
+    say: Callable[[str], None],
+    recompute: bool,
+) -> list[Cell]:
+    """The cells of a shard that are not done, told in lines, with what is damaged and which plugins are."""
+    mine = slice(shard[0] - 1, None, shard[1])
+    again = damaged(out, names[mine], recompute)
+    own = list(zip(cells(recipe), names, strict=True))[mine]
+    todo = [cell for cell, name in own if done(out, name) is None]
+    what = recipe.name + f", shard {shard[0]}/{shard[1]}" * (shard[1] > 1)
+    count = len(own) - len(todo)
+    say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
+    for line in (*(f"recomputed: {why}" for why in again), *plugins.complaints()):
+        say(line)
+    return todo
 
 
 def do_all(

@@ -68,7 +68,7 @@ def add_file(path: Path) -> str:
                     _brought(impl, role)
     elif Path(getattr(there, "__file__", "")).resolve() != path:
         raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
-    if name in broken:
+    if name in broken and not manager().has_plugin(name):  # one whose report failed is still in use
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")
     return name
 
