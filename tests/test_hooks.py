@@ -208,11 +208,39 @@ def test_a_plugin_that_cannot_be_used_is_named_and_leaves_nothing_behind(code, w
         plugins.pick("methods", "gdaa")
 
 
-@pytest.mark.parametrize("body", ["return ['gda']", "return None", "raise KeyError('hub')"])
+BODIES = ["return ['gda']", "return None", "raise KeyError('hub')", "raise SystemExit(3)"]
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_a_table_that_is_none_names_its_plugin(body, plug):
-    plug(f"@hookimpl\ndef methods():\n    {body}")
-    with pytest.raises(ValueError, match="mine"):
-        plugins.table("methods")
+    with pytest.raises(ValueError, match=r"mine.py' could not be loaded:(?s:.*)methods\(\) must return a mapping"):
+        plug(f"@hookimpl\ndef datasets(): return {{'half': print}}\n@hookimpl\ndef methods():\n    {body}")
+    assert "half" not in plugins.table("datasets"), "no half of it may be in use"
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_plugin_whose_table_fails_is_named_and_the_others_go_on(body, plug):
+    plug("ready = []\n@hookimpl\ndef methods():\n    if not ready: return {}\n    " + body)
+    plugins.manager().get_plugin("mine").ready.append(1)
+    plugins.table.cache_clear()
+    assert "gda" in plugins.table("methods"), "the others must go on"
+    assert set(plugins.broken) == {"mine"}, "the plugin must be on the list of the broken"
+    (line,) = plugins.complaints()
+    assert line.startswith("plugin 'mine' could not be loaded: ValueError: methods() must return"), f"got {line!r}"
+
+
+def test_a_report_that_fails_is_a_warning(plug, tmp_path):
+    plug("@hookimpl\ndef report(result): raise KeyError(result.method)")
+    plug("heard = []\n@hookimpl\ndef report(): heard.append(1)", "other")
+    (tmp_path / "x.yaml").write_text("{dataset: toy, backbone: toy, shots: [1], seeds: [1, 2], methods: [zero-shot]}")
+    asked, said = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml"))), []
+    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
+    assert len(table) == 2 and not table.failures, "the run must go on"
+    assert len(plugins.manager().get_plugin("other").heard) == 2, "the other plugin must be told"
+    warned = [line for line in said if "warning" in line]
+    assert warned == ["warning: report of plugin 'mine' failed: KeyError: 'zero-shot'"], f"once, in a line; got {said}"
+    assert "mine" in plugins.broken, "and 'adaptkit list' must name it"
+    assert plugins.add_file(tmp_path / "mine.py") == "mine", "what else it brings is still in use"
 
 
 def test_entry_points_and_files_of_the_environment_are_found_and_the_broken_named(tmp_path, monkeypatch, plug):

@@ -251,6 +251,9 @@ def test_changed_code_is_run_again_also_below(edited, tmp_path):
         assert [run(text, tmp_path)[0], run(text, tmp_path)[0]] == [0, 1], "a cell must be run once"
         with (tmp_path / f"my_{edited}.py").open("a") as file:
             file.write("# better now\n")
+        assert run(text, tmp_path)[0] == 1, "a comment makes no other answers"
+        with (tmp_path / f"my_{edited}.py").open("a") as file:
+            file.write("BETTER = 1\n")
         assert run(text, tmp_path)[0] == 0, f"a change in {edited} must be run"
     finally:
         for name in CODE:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from adaptkit import ZeroShot, adapt, method, predict
-from adaptkit.runs import job, plugins, recipe
+from adaptkit.runs import job, plugins, protocol, recipe
 from adaptkit.runs.build import check_recipe
 from adaptkit.runs.results import Result
 from adaptkit.runs.setting import Setting
@@ -178,7 +178,7 @@ def test_what_a_comparison_holds_fixed_changes_the_protocol(keys, home, tmp_path
         (tmp_path / "asked.yaml").write_text(json.dumps({**TOY, "methods": ["zero-shot"], **keys}))
         asked = recipe.read_recipe(str(tmp_path / "asked.yaml"))
         workspace = Workspace(asked.setting(), home=home)
-        return job.protocol(asked, workspace, workspace.evaluation_sets())
+        return protocol.protocol(asked, workspace, workspace.evaluation_sets())
 
     assert fixed() == fixed(seeds=[5]) == fixed(methods=["gda"]), "what is compared is no part of it"
     assert fixed(**keys) != fixed(), f"{keys} must be part of the protocol"

@@ -3,49 +3,85 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
 from adaptkit.report.scores import heading
-from adaptkit.report.table import Table
+from adaptkit.report.table import Table, fewer, true_heading
+from adaptkit.runs.failures import Failure
+from adaptkit.runs.recipe import Recipe
 
 
 def command(options: Namespace) -> int:
-    """Run recipes and print their tables, and what papers report beside ours."""
+    """Run recipes and print their tables, and what papers report beside ours; 1 where a cell failed."""
     from adaptkit.report import verify
-    from adaptkit.report.plot import plot
     from adaptkit.runs import job
 
-    code = 0
+    code, shard = 0, options.shard or (1, 1)
     for requested in recipes(options):
         folder = out(options, requested)
-        table = Table(job.run(requested, home=home_folder(options), out=folder, progress=not options.quiet))
-        metrics, shots = headlines(table), table.shots()
-        for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
-            what = heading(shots[0]) if len(shots) == 1 else some[0]
-            print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
-            print(columns(Table(table.results, some[0]).cells(some)))
-        for text in table.sequences():
-            print(f"\n{text}")
-        print(
-            "\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
+        found = job.run(
+            requested,
+            home=home_folder(options),
+            out=folder,
+            progress=not options.quiet,
+            shard=shard,
+            recompute=options.recompute,
         )
-        if found := verify.beside(requested, table):
-            print(f"\n{requested.dataset}: beside published numbers, %\n\n{verify.as_text(found)}\n")
-        if options.verify and (wrong := verify.verdict(found)):
+        table = Table(found, failures=found.failures)
+        show(requested, table)
+        quoted = verify.beside(requested, table)
+        if quoted:
+            print(f"\n{requested.dataset}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
+        if options.verify and (wrong := verify.verdict(quoted)):
             print(f"{requested.name}: {wrong}")
             code = 1
         print(f"results: {folder}")
-        picture = folder / "accuracy.svg"
-        if len(shots) == 1:
-            continue  # a curve has two points
-        if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
-            print(f"plot: {picture}")
-        else:
-            print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
+        draw(requested, table, folder)
+        if found.missing:
+            print(f"missing: {found.missing} cells of {requested.name}, which other shards do or a run without --shard")
+        for failure in found.failures:
+            print(failed(failure, folder))
+            code = 1
     return code
+
+
+def show(requested: Recipe, table: Table) -> None:
+    """Print the table of a run, or one for each metric, and where classes had fewer images than shots."""
+    metrics, shots = headlines(table), table.shots()
+    if not shots:
+        return
+    for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
+        what = true_heading(shots[0], table.results) if len(shots) == 1 else some[0]
+        print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
+        print(columns(Table(table.results, some[0], table.failures).cells(some)))
+    for text in table.sequences():
+        print(f"\n{text}")
+    print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
+    for line in fewer(table):
+        print(line)
+
+
+def draw(requested: Recipe, table: Table, folder: Path) -> None:
+    """Plot accuracy against shots, where a curve has two points."""
+    from adaptkit.report.plot import plot
+
+    picture = folder / "accuracy.svg"
+    if len({result.shots for result in table}) < 2:
+        return
+    if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
+        print(f"plot: {picture}")
+    else:
+        print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
+
+
+def failed(failure: Failure, folder: Path) -> str:
+    """One line for a cell that failed."""
+    where = f"{failure.method}, {heading(failure.shots) or 'no shots'}, seed {failure.seed}"
+    return f"failed: {where}: {failure.cause}; see {folder / failure.file}"
 
 
 def headlines(table: Table) -> list[str]:

@@ -35,6 +35,11 @@ class Joined:
         source, j = self._find(i)
         return source.key(j)
 
+    def where(self, i: int) -> str | int:
+        """The place of item ``i`` in its source, or its number there."""
+        source, j = self._find(i)
+        return getattr(source, "where", int)(j)
+
     def open(self, i: int) -> tuple[str, Any]:
         """The key and the item ``i``, of the same bytes."""
         source, j = self._find(i)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 from PIL import Image
 
@@ -44,15 +46,22 @@ class PictureFiles:
         paths: of the files.
         labels: a class id for each.
         digests: of files that were read before.
+        root: the folder that their places are told from.
     """
 
     name: str
     paths: Sequence[str | PathLike[str]]
     labels: Sequence[int]
     digests: FileDigests
+    root: str | PathLike[str] = ""
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def where(self, i: int) -> str:
+        """The place of file ``i``, from the root: the same on every machine."""
+        path = Path(self.paths[i])
+        return Path(os.path.relpath(path, self.root)).as_posix() if str(self.root) else path.name
 
     def key(self, i: int) -> str:
         """Digest of the file, read only if it changed since it was read last."""

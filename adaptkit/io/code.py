@@ -21,20 +21,22 @@ OURS = ("adaptkit", "adaptkit_plugins")  # packages that are always followed
 FILE = "adaptkit_file_"  # how the names of modules begin that were plugin files
 
 
-def of_modules(names: Iterable[str]) -> str:
+def of_modules(names: Iterable[str], apart: Iterable[str] = ()) -> str:
     """Digest of some modules and of all that they import, directly or not, inside functions too.
 
     Args:
         names: of modules, e.g. ``{"adaptkit_plugins.training_free.gda"}``. Ours, those of plugins, and any that lie
             beside a named module's file are followed; of the others the name counts.
+        apart: modules and packages that make no answer, and are not followed.
     """
+    never = tuple(f"{name}." for name in apart)
     seen, queue = dict[str, str](), [*names]
     while queue:
         name = queue.pop()
         if name in seen or (file := _file(name)) is None:
             continue
         seen[name], imports = _module(name, file, signature(file))
-        queue += [i for i in imports if _followed(i, name)]
+        queue += [i for i in imports if _followed(i, name) and not f"{i}.".startswith(never)]
     return digest(canonical(sorted(seen.items())))
 
 
@@ -91,6 +93,13 @@ def _ours(module: str) -> bool:
 def _file(module: str) -> Path | None:
     """The source of a module, without importing it; ``None`` where there is none."""
     there = getattr(sys.modules.get(module), "__file__", None)
+    parent, _, leaf = module.rpartition(".")
+    if there is None and module not in sys.modules and parent:  # `find_spec` would import the parent
+        package = _file(parent)
+        if package is None or package.name != "__init__.py":
+            return None
+        choices = package.with_name(f"{leaf}.py"), package.parent / leaf / "__init__.py"
+        return next((file for file in choices if file.is_file()), None)
     if there is None and module not in sys.modules:
         try:
             spec = importlib.util.find_spec(module)

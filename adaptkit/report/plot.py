@@ -71,11 +71,17 @@ def figure(table: Curves, title: str) -> Figure:
         (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=labels[name])
         low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06, linewidth=0)
-    axes.set_xticks([place(k) for k in table.shots()], [str(k) for k in table.shots()])
+    axes.set_xticks([place(k) for k in table.shots()], [tick(k, groups) for k in table.shots()])
     axes.set(xlabel="shots per class", ylabel=unit_of(table.metric), title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return made
+
+
+def tick(shots: int, groups: dict[str, dict[int, list[Result]]]) -> str:
+    """A number of shots, with the most images that a class had where these were fewer."""
+    counts = [n for by_shots in groups.values() for r in by_shots.get(shots, []) for n in r.images_per_class]
+    return str(shots) + (f"\n({max(counts)} had)" if counts and max(counts) < shots else "")
 
 
 def place(shots: int) -> float:

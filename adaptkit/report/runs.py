@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io.values import Spec, convert
-from adaptkit.report.table import Table
+from adaptkit.report.table import Table, fewer
+from adaptkit.runs.failures import read_failures
 from adaptkit.runs.published import Published
 from adaptkit.runs.results import Result
 
@@ -87,7 +88,8 @@ def read_run(folder: Path) -> Run:
     """
     paths = [path for path in folder.glob("*.json") if path.name != RECIPE]
     if not paths:
-        there = "has none" if folder.is_dir() else "does not exist"
+        lost = sum(1 for _ in read_failures(folder))
+        there = f"has none{f', and {lost} failed cells' * (lost > 0)}" if folder.is_dir() else "does not exist"
         raise ValueError(f"a run must be a folder of results; got {str(folder)!r}, which {there}")
     cells: dict[Any, Result] = {}
     stale = dict[str, None]()
@@ -98,6 +100,12 @@ def read_run(folder: Path) -> Run:
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
+    notes += [f"{folder.name}, {line}" for line in fewer([*cells.values()])]
+    if failures := [f for f in read_failures(folder) if (f.method, f.shots, f.seed, f.protocol_hash) not in cells]:
+        named = ", ".join(dict.fromkeys(f.method for f in failures))
+        notes.append(
+            f"{folder.name} has {len(failures)} failed cell{'s' * (len(failures) > 1)}, of {named}; run it again"
+        )
     dataset, order, published = read_described(folder / RECIPE)
     place = {name: i for i, name in enumerate(order)}
     results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed, r.step))

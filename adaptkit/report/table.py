@@ -12,6 +12,7 @@ from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.scores import heading, score, unit_of
 from adaptkit.report.sequence import as_lines
+from adaptkit.runs.failures import Failure
 from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class Table(Sequence[Result]):
     Attributes:
         results: all of them.
         metric: that is shown; "" is the first that the kind of the results is about, e.g. accuracy.
+        failures: cells that have no result, which are marked.
     """
 
-    def __init__(self, results: Sequence[Result], metric: str = "") -> None:
-        self.results = list(results)
+    def __init__(self, results: Sequence[Result], metric: str = "", failures: Sequence[Failure] = ()) -> None:
+        self.results, self.failures = list(results), list(failures)
         self.metric = metric or self.evaluation.headline[0]
 
     @property
@@ -61,14 +63,15 @@ class Table(Sequence[Result]):
 
     def shots(self) -> list[int]:
         """All numbers of shots."""
-        return sorted({r.shots for r in self.results})
+        return sorted({r.shots for r in self.results} | {f.shots for f in self.failures})
 
     def by_dataset(self) -> dict[str, Table]:
         """A table for each dataset, in the order they came."""
         out: dict[str, list[Result]] = {}
         for r in self.results:
             out.setdefault(str(r.protocol.get("dataset", "")), []).append(r)
-        return {name: Table(results, self.metric) for name, results in out.items()}
+        lost = {name: [f for f in self.failures if str(f.protocol.get("dataset", "")) == name] for name in out}
+        return {name: Table(results, self.metric, lost[name]) for name, results in out.items()}
 
     def one_protocol(self, apart: frozenset[str] = frozenset()) -> None:
         """Everything here may be averaged.
@@ -91,19 +94,29 @@ class Table(Sequence[Result]):
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
         """Head and rows, as text: a column for each number of shots or, where there is one, for each metric."""
         self.one_protocol()
-        shown = [(k, self.metric, heading(k) or self.metric) for k in self.shots()]
+        shown = [(k, self.metric, true_heading(k, self.results) or self.metric) for k in self.shots()]
         if metrics and len(shown) == 1:
             shown = [(shown[0][0], metric, metric) for metric in metrics]
         head = ["method", *(title for *_, title in shown), "trained", "extract s", "fit s", "predict s"]
-        rows = []
-        for name, by_shots in self.groups().items():
-            all_ = [r for results in by_shots.values() for r in results]
-            marked = name + (" (oracle)" if any(r.oracle for r in all_) else "")
-            times = [f"{mean(r.seconds.get(k, 0.0) for r in all_):.2f}" for k in ("extract", "fit", "predict")]
-            trained = sorted({r.parameters for r in all_})
-            span = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
-            rows.append([marked, *(interval(by_shots.get(k, []), metric) for k, metric, _ in shown), span, *times])
+        groups = self.groups()
+        lost = [name for name in dict.fromkeys(f.method for f in self.failures) if name not in groups]
+        rows = [[*self._named(name, groups.get(name, {}), shown)] for name in (*groups, *lost)]
         return [head, *rows]
+
+    def _named(
+        self, name: str, by_shots: dict[int, list[Result]], shown: Sequence[tuple[int, str, str]]
+    ) -> Iterator[str]:
+        """One method's row."""
+        all_ = [r for results in by_shots.values() for r in results]
+        yield name + (" (oracle)" if any(r.oracle for r in all_) else "")
+        for k, metric, _ in shown:
+            lost = sum((f.method, f.shots) == (name, k) for f in self.failures)
+            found = by_shots.get(k, [])
+            yield "failed" if lost and not found else interval(found, metric) + f" ({lost} failed)" * (lost > 0)
+        trained = sorted({r.parameters for r in all_})
+        yield "" if not trained else f"{trained[0]:,}" + f" to {trained[-1]:,}" * (len(trained) > 1)
+        for key in ("extract", "fit", "predict"):
+            yield f"{mean(r.seconds.get(key, 0.0) for r in all_):.2f}" if all_ else ""
 
     def text(self) -> str:
         """The table for a terminal; one for each dataset, where there are several."""
@@ -163,6 +176,26 @@ class Table(Sequence[Result]):
 
     def __repr__(self) -> str:
         return self.text()
+
+
+def had(shots: int, results: Sequence[Result]) -> str:
+    """Labelled images of a class that there truly were, where these are not as many as the shots; "" where they are."""
+    counts = {n for r in results if r.shots == shots for n in r.images_per_class}
+    if not shots or not counts or counts == {shots}:
+        return ""
+    return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def true_heading(shots: int, results: Sequence[Result]) -> str:
+    """A column's heading, with the true number of images where it is another."""
+    there = had(shots, results)
+    return f"{heading(shots)} ({there} had)" if there else heading(shots)
+
+
+def fewer(results: Sequence[Result]) -> list[str]:
+    """A line for each number of shots that classes did not have."""
+    every = {k: had(k, results) for k in sorted({r.shots for r in results})}
+    return [f"{heading(k)}: classes had {there} images each" for k, there in every.items() if there]
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,95 +1,168 @@
-"""Run a recipe: extract what is missing, measure every cell that is not done, remember each as it finishes."""
+"""The unit of work, one cell of a recipe; and a run, which does those that are not done, in turn."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
+import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from adaptkit import __version__
-from adaptkit.features.cache import CachedRows
-from adaptkit.features.datasets import Splits, targets_of
-from adaptkit.features.items import Images, Source
-from adaptkit.features.needs import Need
-from adaptkit.io.files import atomic_write, canonical, digest
+from adaptkit.io.files import atomic_write
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
-from adaptkit.runs import plugins, streams
-from adaptkit.runs.build import check_elsewhere, method
-from adaptkit.runs.evaluate import check_able, evaluate
-from adaptkit.runs.evaluation_sets import EvaluationSet, requested
+from adaptkit.runs import guard, plugins
+from adaptkit.runs.build import method
+from adaptkit.runs.evaluate import evaluate
+from adaptkit.runs.failures import (
+    Failure,
+    cause_of,
+    file_of,
+    forget_failure,
+    interrupted,
+    out_of_memory,
+)
+from adaptkit.runs.kept import Finished, collect, damaged, done, read_cell
+from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
+from adaptkit.runs.protocol import Cell, cells, tag_in
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
-from adaptkit.runs.workspace import Workspace
+from adaptkit.runs.supports import images_per_class, keep_support
+from adaptkit.runs.wanted import fill
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One method, shots and seed of a recipe."""
+@dataclass(frozen=True)
+class Job:
+    """One cell of a recipe: a value, which any process that has the dataset and the plugins can do."""
 
-    label: str
-    spec: Any
-    shots: int
-    seed: int
+    recipe: Recipe
+    cell: Cell
 
 
-def cells(recipe: Recipe) -> list[Cell]:
-    """Every cell, in the order they run: methods vary fastest, so that a task is made once."""
-    specs = recipe.labels().items()
-    return [Cell(name, spec, k, s) for k in recipe.shots for s in recipe.seeds for name, spec in specs]
+@dataclass
+class Cellwork:
+    """What is known of a cell while it is worked on."""
+
+    built: Method | None = None
+    answers: dict[str, Tensor] = field(default_factory=dict)
 
 
-def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Any]:
-    """Everything that a comparison must hold fixed, by name."""
-    stream, options = streams.named(recipe.stream)
-    return {
-        "dataset": recipe.dataset,
-        "images": splits_digest(workspace.splits),
-        "backbone": recipe.backbone,
-        "fingerprint": workspace.backbone.fingerprint,
-        "preprocess": workspace.backbone.preprocess.describe(),
-        "prompts": digest(canonical([list(s) for s in workspace.sentences])),
-        "support": {recipe.support.name: workspace.support_options},
-        "sampler": files_digest({workspace.choose.__module__}),
-        "select": recipe.select,
-        "classes": recipe.classes,
-        "stream": {stream: options},
-        "tests": {tested.name: set_digest(tested) for tested in tests if tested.name},
-        "bins": recipe.bins,
-        "dtype": recipe.dtype,
-        "precision": recipe.precision,
-        "trainer": dict(recipe.trainer),
-        **workspace.asks(),
-    }
+def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
+    """Do one cell, unless its record is there and sound: doing it again is harmless, and so is being killed.
+
+    What cells share, the dataset and the towers, is opened once in a process; a cell that changed it has failed, and
+    the next one finds it opened anew.
+
+    Args:
+        job: what to do.
+        home: where features are kept.
+        out: folder for the records.
+
+    Returns:
+        A result for each step of a sequence of tasks, one elsewhere; or why there is none.
+
+    Raises:
+        ValueError: when the recipe as a whole is wrong.
+    """
+    here = opened(job.recipe, home)
+    name = here.name(job.cell)
+    if found := done(out, name):
+        return found
+    tasks, work = here.tasks(job.cell), Cellwork()
+    here.guard.look(tasks)
+    error: BaseException | None = None
+    results: list[Result] = []
+    try:
+        with guard.alone(job.cell.seed):
+            results = measure(job, here, tasks, name, work)
+    except (Exception, SystemExit) as raised:  # whatever a method does, the other cells are run
+        if interrupted(raised):
+            raise KeyboardInterrupt from raised
+        error = raised
+    if what := here.guard.changed(tasks):
+        error = spoiled(job.cell, what, error)
+        reopen(job.recipe, home)
+    out.mkdir(parents=True, exist_ok=True)
+    if error is not None:
+        return fail(job, here, name, work, error, out)
+    write(job.recipe, results, name, tasks, work, out)
+    return read_cell(out, name) or results  # as whoever asks later will read them
 
 
-def splits_digest(splits: Splits) -> str:
-    """Digest of every image, label and class name of a dataset."""
-    out = hashlib.sha256(canonical(list(splits.classnames)))
-    for name, source in {"train": splits.train, "val": splits.val, "test": splits.test}.items():
-        out.update(name.encode())
-        for i, y in enumerate(targets_of(source).tolist() if source else []):
-            out.update(f"{source.key(i)} {y}\n".encode())  # type: ignore[union-attr]
-    return out.hexdigest()
+def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cellwork) -> list[Result]:
+    """Adapt, answer, compare; nothing is written."""
+    recipe, cell = job.recipe, job.cell
+    work.built = method(copy.deepcopy(cell.spec))
+    about = {"method": cell.label, "shots": cell.shots, "protocol": copy.deepcopy(here.fixed), "tag": tag_in(name)}
+    found = evaluate(
+        work.built,
+        tasks,
+        here.steps,
+        seed=cell.seed,
+        trainer=copy.deepcopy(recipe.trainer),
+        bins=recipe.bins,
+        keep=work.answers.__setitem__,
+        where={**about, "oracle": recipe.select == "oracle"},
+    )
+    commit = {"git": here.git} if here.git else {}
+    counts = [images_per_class(task.support, len(task.classnames)) for task in tasks]
+    return [
+        replace(result, versions={**result.versions, **commit}, images_per_class=count)
+        for result, count in zip(found, counts, strict=True)
+    ]
 
 
-def set_digest(tested: EvaluationSet) -> str:
-    """Digest of a test set's images, labels and the sentences of its own classes, if it has any."""
-    out = hashlib.sha256(canonical([tested.outside, [list(s) for s in tested.task.prompts] if tested.task else []]))
-    for i, y in zip(tested.images.index.tolist(), tested.images.labels.tolist(), strict=True):  # type: ignore[union-attr]
-        out.update(f"{tested.images.rows.source.key(i)} {y}\n".encode())  # type: ignore[attr-defined]
-    return out.hexdigest()
+def spoiled(cell: Cell, what: str, before: BaseException | None) -> BaseException:
+    """The error of a cell that changed what cells share."""
+    error = ValueError(f"{cell.label} must leave what cells share as it was; it changed {what}; write to a clone()")
+    error.__cause__ = before
+    return error
+
+
+def fail(job: Job, here: Opened, name: str, work: Cellwork, error: BaseException, out: Path) -> Failure:
+    """Write down why a cell has no result."""
+    cell, cause = job.cell, cause_of(error, work.built, job.recipe.batch_size)
+    about: dict[str, Any] = {"shots": cell.shots, "seed": cell.seed, "protocol": here.fixed, "tag": tag_in(name)}
+    failure = Failure(method=cell.label, cause=cause, file=file_of(name), **about)
+    failure.save(out, error)
+    if out_of_memory(error):
+        error.__traceback__ = None  # its frames hold what did not fit
+        work.built, work.answers = None, {}
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return failure
+
+
+def write(
+    recipe: Recipe, results: Sequence[Result], name: str, tasks: Sequence[Task], work: Cellwork, out: Path
+) -> None:
+    """Write the records of a cell; the first, which says that the cell is done, last."""
+    if recipe.keep_answers:
+        kept = {n or "own": a.contiguous() for n, a in work.answers.items()}
+        atomic_write(out / f"{name}.safetensors", save(kept))
+    for result, task in zip(results[::-1], tasks[::-1], strict=True):
+        keep_support(task.support, result.support, out)
+        result.save(out / f"{name}{f'.step-{result.step}' * (result.step > 1)}.json")
+    forget_failure(out, name)
 
 
 def run(
-    recipe: Recipe, *, home: Path, out: Path, say: Callable[[str], None] = print, progress: bool = True
-) -> list[Result]:
+    recipe: Recipe,
+    *,
+    home: Path,
+    out: Path,
+    say: Callable[[str], None] = print,
+    progress: bool = True,
+    shard: tuple[int, int] = (1, 1),
+    recompute: bool = False,
+) -> Finished:
     """Run what is not done yet and return every cell's result.
 
     Args:
@@ -98,54 +171,69 @@ def run(
         out: folder for one JSON record per cell, and ``recipe.json``, which says what they are records of.
         say: told, in lines, what happens.
         progress: show bars.
+        shard: ``(i, n)``, from 1: do every n-th cell, beside n - 1 other processes. Who finds the recipe finished
+            returns all of it; others return their own cells, and how many are missing.
+        recompute: run cells again whose record was damaged.
+
+    Raises:
+        ValueError: when the recipe as a whole is wrong, or a record was damaged.
     """
-    workspace = Workspace(recipe.setting(), home=home, progress=progress)
-    tests = workspace.evaluation_sets()
-    if any(tested.task for tested in tests):
-        check_elsewhere(recipe)
-    check_able({label: method(spec) for label, spec in recipe.labels().items()}, workspace.splits.kind, recipe.sequence)
-    steps = workspace.steps()
-    fixed = protocol(recipe, workspace, tests)
-    paths = {cell: out / f"{file_name(cell, fixed)}.json" for cell in cells(recipe)}
-    todo = [cell for cell, path in paths.items() if not path.exists()]
-    done = len(paths) - len(todo)
-    say(f"{recipe.name}: {len(paths)} cells, {done} done already, {len(todo)} to run on {workspace.device}")
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "recipe.json", recipe.describe().encode())
-    for source, need, index in wanted(workspace, todo, tests):
-        workspace.cache.fill(source, need, index)
-    computed = sum(workspace.cache.computed.values())
-    say(
-        f"features: {computed:,} rows computed in {workspace.cache.seconds:.1f} s, "
-        f"the rest found in {home / 'features'}"
-    )
-    tasks: dict[tuple[int, int], list[Task]] = {}
+    here = Opened(recipe, home, progress)
+    keep_open(recipe, home, here)
+    try:
+        names = [here.name(cell) for cell in cells(recipe)]
+        todo = left(recipe, here, names, shard, out, say, recompute)
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write(out / "recipe.json", recipe.describe().encode())
+        say(fill(recipe, here.workspace, todo, here.tests))
+        do_all(recipe, todo, home, out, say, progress)
+    finally:
+        close(recipe, home)
+    found = collect(out, names)
+    if found.missing:
+        own = collect(out, names[shard[0] - 1 :: shard[1]])
+        return Finished(own, own.failures, found.missing)
+    return found
+
+
+def left(
+    recipe: Recipe,
+    here: Opened,
+    names: Sequence[str],
+    shard: tuple[int, int],
+    out: Path,
+    say: Callable[[str], None],
+    recompute: bool,
+) -> list[Cell]:
+    """The cells of a shard that are not done, told in lines, with what is damaged and which plugins are."""
+    mine = slice(shard[0] - 1, None, shard[1])
+    again = damaged(out, names[mine], recompute)
+    own = list(zip(cells(recipe), names, strict=True))[mine]
+    todo = [cell for cell, name in own if done(out, name) is None]
+    what = recipe.name + f", shard {shard[0]}/{shard[1]}" * (shard[1] > 1)
+    count = len(own) - len(todo)
+    say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
+    for line in (*(f"recomputed: {why}" for why in again), *plugins.complaints()):
+        say(line)
+    return todo
+
+
+def do_all(
+    recipe: Recipe, todo: Sequence[Cell], home: Path, out: Path, say: Callable[[str], None], progress: bool
+) -> None:
+    """Do cells in turn, announce each result, and show how far it is."""
+    warned: set[str] = set()
     for number, cell in enumerate(todo, 1):
-        where = (cell.shots, cell.seed)
-        if where not in tasks:
-            tasks = {where: workspace.tasks(*where)}
-        answers: dict[str, Tensor] = {}
-        results = evaluate(
-            method(cell.spec),
-            tasks[where],
-            steps,
-            seed=cell.seed,
-            trainer=recipe.trainer,
-            bins=recipe.bins,
-            keep=answers.__setitem__,
-            where={"method": cell.label, "shots": cell.shots, "protocol": fixed, "oracle": recipe.select == "oracle"},
-        )
-        if recipe.keep_answers:  # before the record, which says that the cell is done
-            atomic_write(
-                paths[cell].with_suffix(".safetensors"), save({n or "own": a.contiguous() for n, a in answers.items()})
-            )
-        for path, result in zip(records(paths[cell], len(steps))[::-1], results[::-1], strict=True):
-            result.save(path)
-        for result in results:
-            plugins.manager().hook.report(result=result)
+        outcome = do(Job(recipe, cell), home, out)
+        for result in outcome if isinstance(outcome, list) else ():
+            for name, why in plugins.announce(result).items():
+                if name not in warned:
+                    say(f"warning: report of plugin {name!r} failed: {why}")
+                    warned.add(name)
         if progress:
-            accuracy = results[-1].metrics.get("accuracy")
-            shown = "" if accuracy is None else f"{100 * accuracy:.1f} %"
+            accuracy = None if isinstance(outcome, Failure) else outcome[0].metrics.get("accuracy")
+            failed = "failed" if isinstance(outcome, Failure) else ""
+            shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
                 f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
@@ -153,60 +241,3 @@ def run(
             )
     if progress and todo:
         print(file=sys.stderr)
-    return [Result.read(path) for first in paths.values() for path in records(first, len(steps))]
-
-
-def records(first: Path, steps: int) -> list[Path]:
-    """Where the results of a cell lie, one after each step; the first is written last, and says that all are there."""
-    return [first, *(first.with_name(f"{first.stem}.step-{k}.json") for k in range(2, steps + 1))]
-
-
-def file_name(cell: Cell, fixed: Mapping[str, Any]) -> str:
-    """A cell's name on disk: readable, and different when anything that made its numbers is."""
-    built = method(cell.spec)
-    key = {"protocol": fixed, "method": repr(built), "code": code_digest(built), "version": __version__}
-    tag = digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
-    safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
-    return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag}"
-
-
-def code_digest(built: Method) -> str:
-    """Digest of the files that a method's class, its bases and the methods below it come from."""
-    modules = {cls.__module__ for cls in type(built).__mro__ if issubclass(cls, Method)}
-    below = [code_digest(child) for child in built.children_methods()]
-    return digest(f"{files_digest(modules)}{below}".encode())
-
-
-def files_digest(modules: set[str]) -> str:
-    """Digest of the files that some modules come from."""
-    files = sorted(file for name in modules if (file := getattr(sys.modules.get(name), "__file__", None)))
-    return digest(b"".join(Path(file).read_bytes() for file in files))
-
-
-def wanted(
-    workspace: Workspace, todo: list[Cell], tests: Sequence[EvaluationSet]
-) -> Iterator[tuple[Source, Need, list[int]]]:
-    """Rows that the cells will read, by source and need, each once."""
-    rows: dict[tuple[int, Need], tuple[Source, dict[int, None]]] = {}
-
-    def want(images: Images | None, needs: list[Need]) -> None:
-        if images is None or not isinstance(images.rows, CachedRows):
-            return
-        for need in needs:
-            if need.stored and not need.fresh:
-                _, index = rows.setdefault((id(images.rows.source), need), (images.rows.source, {}))
-                index.update(dict.fromkeys(images.index.tolist()))
-
-    tasks = {(c.shots, c.seed): None for c in todo}
-    built = {name: method(spec) for name, spec in {c.label: c.spec for c in todo}.items()}
-    for where in tasks:
-        task = workspace.task(*where)
-        for name in {c.label for c in todo if (c.shots, c.seed) == where}:
-            m = built[name]
-            want(task.support, m.all_needs(of_support=True))
-            want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
-    for m in built.values():
-        for tested in requested(tests, m.output):
-            want(tested.images, m.all_needs())
-    for (_, need), (source, index) in rows.items():
-        yield source, need, list(index)

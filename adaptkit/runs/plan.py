@@ -15,8 +15,9 @@ from adaptkit.features.needs import Need
 from adaptkit.features.parts import prepared
 from adaptkit.io.text import columns
 from adaptkit.runs.build import method
-from adaptkit.runs.job import cells, file_name, protocol, wanted
+from adaptkit.runs.protocol import cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.wanted import wanted
 from adaptkit.runs.workspace import Workspace
 
 
@@ -38,8 +39,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     """
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
-    fixed, every = protocol(recipe, workspace, tests), cells(recipe)
-    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed)}.json").exists()]
+    fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)
+    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared)}.json").exists()]
     rows = tables(workspace, wanted(workspace, todo, tests))
     weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
     held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)

@@ -62,9 +62,13 @@ def add_file(path: Path) -> str:
         broken.pop(name, None)  # it may have been mended since
         _register(manager(), name, lambda: _import_file(path))
         table.cache_clear()
+        for role in ROLES:
+            for impl in getattr(manager().hook, role).get_hookimpls():
+                if impl.plugin_name == name:
+                    _brought(impl, role)
     elif Path(getattr(there, "__file__", "")).resolve() != path:
         raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
-    if name in broken:
+    if name in broken and not manager().has_plugin(name):  # one whose report failed is still in use
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")
     return name
 
@@ -93,17 +97,34 @@ def pick(role: str, name: str) -> Any:  # noqa: ANN401 (what a table holds depen
     raise ValueError(f"{must_be(role.removesuffix('s'), known, name)}{hint}")
 
 
+def announce(result: Any) -> dict[str, str]:  # noqa: ANN401 (typed by the hook)
+    """Tell every plugin's ``report`` of a result, and return why it failed, by plugin, where it did."""
+    failed = {}
+    for impl in manager().hook.report.get_hookimpls():
+        try:
+            impl.function(*[result for _ in impl.argnames])
+        except (Exception, SystemExit) as error:
+            failed[impl.plugin_name] = _last_line(error)
+            broken[impl.plugin_name] = traceback.format_exc(limit=-3)
+    return failed
+
+
+def complaints() -> list[str]:
+    """A line for each plugin that could not be used."""
+    return [
+        f"plugin {name!r} could not be loaded: {trace.strip().splitlines()[-1]}; the others go on; see 'adaptkit list'"
+        for name, trace in sorted(broken.items())
+    ]
+
+
+def _last_line(error: BaseException) -> str:
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
 def _entries(role: str) -> dict[str, tuple[Any, str]]:
     merged: dict[str, tuple[Any, str]] = {}
     for impl in getattr(manager().hook, role).get_hookimpls():
-        try:
-            brought = dict(impl.function())
-        except Exception as error:
-            raise ValueError(
-                f"{role}() must return a mapping from names; got {type(error).__name__} from plugin "
-                f"{impl.plugin_name!r}: {error}"
-            ) from error
-        for name, thing in brought.items():
+        for name, thing in _brought(impl, role).items():
             if name in merged:
                 raise ValueError(
                     f"names in {role} must be unique; got {name!r} from both {merged[name][1]!r} and "
@@ -111,6 +132,22 @@ def _entries(role: str) -> dict[str, tuple[Any, str]]:
                 )
             merged[name] = (thing, impl.plugin_name)
     return merged
+
+
+def _brought(impl: Any, role: str) -> dict[str, Any]:  # noqa: ANN401 (pluggy's)
+    """What one plugin brings to a table; nothing, if it fails to say: then no half of it is in use."""
+    try:
+        try:
+            return dict(impl.function())
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{role}() must return a mapping from names; {_last_line(error)}") from error
+    except ValueError:
+        broken[impl.plugin_name] = traceback.format_exc(limit=-3)
+        manager().unregister(name=impl.plugin_name)
+        table.cache_clear()
+        if os.environ.get("ADAPTKIT_STRICT_PLUGINS"):
+            raise
+    return {}
 
 
 def _candidates() -> Iterator[tuple[str, Any]]:
@@ -131,7 +168,7 @@ def _register(pm: pluggy.PluginManager, name: str, load: Any) -> None:  # noqa: 
     try:
         if pm.has_plugin(name):
             raise ValueError(f"plugin names must be unique; got {name!r} twice; rename one")
-        plugin = load()
+        plugin = _loaded(load)
         pm.register(plugin, name)
         try:
             pm.check_pending()  # a misspelt hook is an error, not a plugin that silently does nothing
@@ -142,6 +179,14 @@ def _register(pm: pluggy.PluginManager, name: str, load: Any) -> None:  # noqa: 
         broken[name] = traceback.format_exc(limit=-3)
         if os.environ.get("ADAPTKIT_STRICT_PLUGINS"):
             raise
+
+
+def _loaded(load: Any) -> Any:  # noqa: ANN401 (a loader)
+    """A plugin; one that ends the process while it is imported has failed, as others do."""
+    try:
+        return load()
+    except SystemExit as error:
+        raise ImportError(f"a plugin must not end the process; got SystemExit: {error}") from error
 
 
 def _import_file(path: Path) -> ModuleType:

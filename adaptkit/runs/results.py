@@ -1,4 +1,8 @@
-"""One record for each cell of a run. ``result.schema.json`` beside this file says the same for other languages."""
+"""One record for each cell of a run. ``result.schema.json`` beside this file says the same for other languages.
+
+A record carries a digest of itself and the tag of the cell that it answers: one that was edited, cut or put in the
+place of another is told from one that a run wrote. Records of before carry neither, and are read as they are.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,12 @@ class Result:
         method: its name in the recipe, with the options that were set there.
         shots: labelled images per class; 0 where nobody counted.
         seed: of the support and of training.
+        step: of a sequence of tasks, how many were learned by then, from 1; 0 where there is one task.
+        tag: of the cell: what made its numbers, in twelve digits; "" where no run did.
         protocol: everything the comparison holds fixed, by name; results whose protocols differ are not averaged.
-        support: digest of the labelled images' content and labels, in order.
+        support: digest of the labelled images' content and labels, in order; it names the file in ``supports`` that
+            lists them.
+        images_per_class: labelled images that there were of each class; fewer than `shots` where a class has no more.
         metrics: by name; accuracies are shares between 0 and 1.
         classes: by test set, each class's name and the share of its images that were answered right, between 0 and 1;
             ``None`` where there is none. Of several labels an image, each one's average precision.
@@ -33,16 +41,18 @@ class Result:
         seconds: ``extract`` (what computing its features cost, whoever asked first), ``fit`` and ``predict``.
         memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
-        versions: of the packages that made the numbers.
+        versions: of the packages that made the numbers; ``git`` is the commit of the recipe's repository.
         oracle: hyperparameters were chosen on the test images.
-        step: of a sequence of tasks, how many were learned by then, from 1; 0 where there is one task.
     """
 
     method: str
     shots: int = 0
     seed: int = 0
+    step: int = 0
+    tag: str = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     support: str = ""
+    images_per_class: Sequence[int] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Sequence[tuple[str, float | None]]] = field(default_factory=dict)
     right: Mapping[str, str | Sequence[float]] = field(default_factory=dict)
@@ -52,7 +62,6 @@ class Result:
     options: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     oracle: bool = False
-    step: int = 0
 
     @property
     def protocol_hash(self) -> str:
@@ -62,7 +71,8 @@ class Result:
     def save(self, path: Path) -> None:
         """Write the record, atomically, as JSON."""
         record = {**asdict(self), "protocol_hash": self.protocol_hash}
-        atomic_write(path, json.dumps(record, indent=1, sort_keys=True).encode())
+        record = json.loads(json.dumps(record))  # as it will be read
+        atomic_write(path, json.dumps({**record, "digest": digest_of(record)}, indent=1, sort_keys=True).encode())
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -76,6 +86,9 @@ class Result:
             record = json.loads(path.read_text())
             if not isinstance(record, dict):
                 raise TypeError(f"a {type(record).__name__}")
+            written = record.pop("digest", None)
+            if written not in (None, found := digest_of(record)):
+                raise ValueError(f"it was changed after it was written: its digest is {found}, not {written}")
             stated, hints = record.pop("protocol_hash", None), get_type_hints(cls)
             if odd := sorted({*record} - {*names}):
                 raise ValueError(f"unknown field {odd[0]!r}")
@@ -87,3 +100,21 @@ class Result:
                 f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}"
             ) from error
         return result
+
+    @classmethod
+    def read_own(cls, path: Path, tag: str) -> Result:
+        """Read the record that a run wrote for one cell.
+
+        Raises:
+            ValueError: when it is none, was changed, or answers another cell, naming the file.
+        """
+        result = cls.read(path)
+        if result.tag != tag:
+            answered = f"that of {result.method}, seed {result.seed}" if result.tag else "one without a tag"
+            raise ValueError(f"a record must be that of its own cell, {tag}; got {str(path)!r}, {answered}")
+        return result
+
+
+def digest_of(record: Mapping[str, Any]) -> str:
+    """Digest of a record's values, without its digest."""
+    return digest(json.dumps(record, sort_keys=True, separators=(",", ":")).encode())

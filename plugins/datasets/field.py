@@ -34,6 +34,7 @@ class Images(PictureFiles):
     """Labelled image files; `classes` are the labels that occur in a domain, ``None`` for all."""
 
     classes: tuple[int, ...] | None = None
+    root: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Field:
     def __call__(self, place=""):
         root, digests, domains = self.root(place), FileDigests(home() / "digests"), {}
         names, ids, parts = self.read(root)
-        train, val, test = (self.images(part, parts.get(part, ()), digests) for part in PARTS)
+        train, val, test = (self.images(root, part, parts.get(part, ()), digests) for part in PARTS)
         for field in map(FIELDS.get, self.entry.get("domains", ())):
             if there := field.find([root.parent / folder for folder in field.entry["folders"]], files=False):
                 domains[field.name] = field.domain(there, ids, digests)
@@ -54,8 +55,8 @@ class Field:
         more = {"domains": domains, "templates": tuple(self.entry["templates"]), "source": about}
         return Splits(self.name, tuple(names), train, test, val if len(val) else None, **more)
 
-    def images(self, part, rows, digests, classes=None):
-        return Images(f"{self.name} {part}", [path for path, _ in rows], [c for _, c in rows], digests, classes)
+    def images(self, root, part, rows, digests, classes=None):
+        return Images(f"{self.name} {part}", [path for path, _ in rows], [c for _, c in rows], digests, classes, root)
 
     def wrong(self, must, got):
         return ValueError(f"dataset {self.name!r} must {must}; got {got}; see adaptkit data check {self.name}")
@@ -117,7 +118,7 @@ class Field:
         if odd := set(own) - set(ids):
             raise self.wrong("have classes of imagenet alone", repr(min(odd)))
         rows = [(path, label[own[c]]) for path, c in parts["test"]]
-        return self.images("test", rows, digests, tuple(label[f] for f in own) if len(own) < len(ids) else None)
+        return self.images(root, "test", rows, digests, tuple(label[f] for f in own) if len(own) < len(ids) else None)
 
 
 def split_file(field, root, choices):

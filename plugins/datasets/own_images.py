@@ -44,7 +44,7 @@ def folder(place):
             if not files:
                 raise ValueError(f"{str(path)!r} must hold the images of a class, {', '.join(SUFFIXES)}; got none")
             rows += [(file, path.name, split) for file in files]
-    return arrange(f"folder:{place}", rows, lambda name: name.replace("_", " ").replace("-", " "))
+    return arrange(f"folder:{place}", root, rows, lambda name: name.replace("_", " ").replace("-", " "))
 
 
 def csv_file(place):
@@ -77,7 +77,7 @@ def csv_file(place):
         raise ValueError(f"{str(file)!r} must be a csv file in UTF-8: {cause}") from None
     if not rows:
         raise ValueError(f"{str(file)!r} must have a line per image; got none below the header")
-    return arrange(f"csv:{place}", [(path, *row) for path, row in rows.items()], str)
+    return arrange(f"csv:{place}", root, [(path, *row) for path, row in rows.items()], str)
 
 
 def existing(what, place, good):
@@ -93,8 +93,8 @@ def folders(root):
     return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
-def arrange(name, rows, title):
-    """Splits from rows of (path, class, split)."""
+def arrange(name, root, rows, title):
+    """Splits from rows of (path, class, split); paths lie below the root."""
     digests = FileDigests(home() / "digests")
     if {split for _, _, split in rows} <= {"", "train"}:
         rows = share(rows, digests)
@@ -112,7 +112,7 @@ def arrange(name, rows, title):
     parts = dict.fromkeys(classes)
     for split in parts:
         if mine := [(path, label[c]) for path, c, of in rows if of == split]:
-            parts[split] = PictureFiles(f"{name} {split}", *map(list, zip(*mine, strict=True)), digests)
+            parts[split] = PictureFiles(f"{name} {split}", *map(list, zip(*mine, strict=True)), digests, root)
     return Splits(name, tuple(map(title, label)), **parts, source="your own images")
 
 

@@ -1,0 +1,104 @@
+"""A setting opened once in a process, for all of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adaptkit.io import git
+from adaptkit.methods.task import Task
+from adaptkit.runs import plugins
+from adaptkit.runs.build import check_elsewhere, check_recipe, method
+from adaptkit.runs.evaluate import check_able
+from adaptkit.runs.evaluation_sets import EvaluationSet
+from adaptkit.runs.guard import Guard
+from adaptkit.runs.protocol import Cell, file_name, participants, protocol
+from adaptkit.runs.recipe import Recipe, shelf
+from adaptkit.runs.workspace import Workspace
+
+KEPT = 2  # settings that a process holds open, with their towers
+_open: dict[Any, Opened] = {}
+
+
+class Opened:
+    """A workspace with its test sets and its protocol, and the tasks that were asked for last.
+
+    Attributes:
+        workspace: the dataset, the towers and the cache.
+        tests: every test set, the task's own first.
+        steps: the test sets after each task of a sequence; in one step where there is one task.
+        fixed: the protocol.
+        shared: the modules that take part in every cell.
+        git: the commit of the recipe's repository; "" without one.
+        guard: says what a cell has changed of this.
+    """
+
+    def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
+        self.workspace = Workspace(recipe.setting(), home=home, progress=progress)
+        self.tests: Sequence[EvaluationSet] = self.workspace.evaluation_sets()
+        if any(tested.task for tested in self.tests):
+            check_elsewhere(recipe)
+        built = {label: method(spec) for label, spec in recipe.labels().items()}
+        check_able(built, self.workspace.splits.kind, recipe.sequence)
+        self.steps = self.workspace.steps()
+        self.fixed = protocol(recipe, self.workspace, self.tests)
+        self.shared = participants(self.workspace)
+        self.git = git.commit(Path() if recipe.folder.resolve().is_relative_to(shelf()) else recipe.folder)
+        self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
+        self._tasks: dict[tuple[int, int], list[Task]] = {}
+
+    def tasks(self, cell: Cell) -> list[Task]:
+        """What a method may learn from in a cell, in turn; the last are kept, as methods vary fastest."""
+        where = cell.shots, cell.seed
+        if where not in self._tasks:
+            self._tasks = {where: self.workspace.tasks(*where)}
+        return self._tasks[where]
+
+    def name(self, cell: Cell) -> str:
+        """A cell's name on disk, with its tag at the end."""
+        return file_name(cell, self.fixed, self.shared)
+
+
+def opened(recipe: Recipe, home: Path) -> Opened:
+    """A recipe's setting, opened here before or now."""
+    key = key_of(recipe, home)
+    if key not in _open:
+        keep_open(recipe, home, Opened(check_recipe(recipe), home))
+    return _open[key]
+
+
+def keep_open(recipe: Recipe, home: Path, what: Opened) -> None:
+    """Use this for the recipe's cells; of too many settings, the one opened first is closed."""
+    close(recipe, home)
+    while len(_open) >= KEPT:
+        _open.pop(next(iter(_open)))
+    _open[key_of(recipe, home)] = what
+
+
+def close(recipe: Recipe, home: Path) -> None:
+    """Hold a recipe's setting open no longer."""
+    _open.pop(key_of(recipe, home), None)
+
+
+def reopen(recipe: Recipe, home: Path) -> None:
+    """Open a setting anew, as a cell has spoiled it.
+
+    Raises:
+        ValueError: when its plugin hands out the same spoiled towers again.
+    """
+    close(recipe, home)
+    clean = Opened(check_recipe(recipe), home)
+    tower = clean.workspace.backbone
+    if tower.digest() != tower.fingerprint or tower.model.training:
+        owner = plugins.owner("backbones", recipe.backbone.partition(":")[0])
+        raise ValueError(
+            f"backbone {recipe.backbone} must be loaded anew after a cell changed it; got it as the cell left it "
+            f"from plugin {owner!r}; run again: what is finished is kept"
+        )
+    keep_open(recipe, home, clean)
+
+
+def key_of(recipe: Recipe, home: Path) -> Any:  # noqa: ANN401 (compared for equality only)
+    """What cells that share a workspace share."""
+    return repr(recipe.setting()), repr(recipe.trainer), str(home)

@@ -1,0 +1,39 @@
+"""Which images a cell learned from: how many of each class, and each by a name that holds on every machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptkit.features.cache import CachedRows
+from adaptkit.features.items import Images
+from adaptkit.io.files import atomic_write, canonical
+
+FOLDER = "supports"  # beside the records: one file for each support, as many cells share one
+
+
+def images_per_class(support: Images, classes: int) -> list[int]:
+    """How many labelled images there are of each class, ``classes`` numbers."""
+    labels = support.labels
+    if labels is None or labels.is_floating_point():
+        return []
+    if labels.dim() == 2:  # an image may be of several classes
+        return (labels > 0).sum(0).tolist()
+    return labels.bincount(minlength=classes).tolist()
+
+
+def keep_support(support: Images, name: str, out: Path) -> None:
+    """Write which images a support has, once: their places, digests and labels, in order.
+
+    Args:
+        support: labelled images.
+        name: its digest, as records have it; "" for images that exist as arrays only, which are not written.
+        out: the folder of the records.
+    """
+    path = out / FOLDER / f"{name}.json"
+    if not name or path.exists() or not isinstance(support.rows, CachedRows) or support.labels is None:
+        return
+    source = support.rows.source
+    where = getattr(source, "where", int)  # a path that is relative to the dataset, or else the image's number
+    rows = [[where(i), source.key(i), y] for i, y in zip(support.index.tolist(), support.labels.tolist(), strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, canonical({"source": source.name, "fields": ["image", "digest", "label"], "images": rows}))
