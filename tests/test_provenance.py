@@ -125,15 +125,16 @@ class Mine(Pooled):
 '''
 
 
-def test_rows_are_keyed_by_the_code_of_their_need_without_its_docstrings(tmp_path, monkeypatch):
+@pytest.mark.parametrize("module", ["adaptkit_file_need", "need_of_another_distribution"])
+def test_rows_are_keyed_by_the_code_of_their_need_without_its_docstrings(tmp_path, monkeypatch, module):
     monkeypatch.syspath_prepend(tmp_path)
 
     def mine(text):
-        (tmp_path / "adaptkit_file_need.py").write_text(text)
-        sys.modules.pop("adaptkit_file_need", None)
+        (tmp_path / f"{module}.py").write_text(text)
+        sys.modules.pop(module, None)
         importlib.invalidate_caches()
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
-        return importlib.import_module("adaptkit_file_need").Mine(unit=False)
+        return importlib.import_module(module).Mine(unit=False)
 
     first, computed = read(tmp_path / "f", mine(NEEDS))
     assert computed == 6, "the first text must compute"
@@ -141,7 +142,7 @@ def test_rows_are_keyed_by_the_code_of_their_need_without_its_docstrings(tmp_pat
     assert read(tmp_path / "f", mine(same))[1] == 0, "docstrings and comments change no row"
     rows, computed = read(tmp_path / "f", mine(NEEDS.replace("SCALE = 1.0", "SCALE = 2.0")))
     assert computed == 6 and torch.allclose(rows, 2 * first, atol=1e-2), "what `compute` reaches changes the rows"
-    sys.modules.pop("adaptkit_file_need", None)
+    sys.modules.pop(module, None)
 
 
 def test_rows_are_keyed_by_the_code_of_the_tower_and_of_the_preprocessing(tmp_path):

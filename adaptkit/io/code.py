@@ -39,16 +39,20 @@ def of_modules(names: Iterable[str]) -> str:
 
 
 def of(*things: object) -> str:
-    """Digest of some functions and classes, with their bases, and of all definitions in ours that they name.
+    """Digest of some functions and classes, with their bases, and of all definitions that they name, directly or not.
 
-    What is called through an argument cannot be followed: give its class, too.
+    Definitions are followed into our code, that of plugins, and the packages of the things themselves. What is called
+    through an argument cannot be followed: give its class, too.
     """
     seen, queue = dict[str, str](), [*things]
+    own = {str(getattr(thing, "__module__", "")).partition(".")[0] for thing in things}
     while queue:
         thing = queue.pop()
         thing = inspect.unwrap(thing) if callable(thing) else thing
         module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
-        if not isinstance(module, str) or not isinstance(name, str) or not (_ours(module) or thing in things):
+        if not isinstance(module, str) or not isinstance(name, str):
+            continue
+        if not _ours(module) and module.partition(".")[0] not in own:
             continue
         key = f"{module}:{name}"
         file = _file(module)
