@@ -34,9 +34,10 @@ def release(path: Path, ids: np.ndarray) -> None:
         if key not in _held:
             return
         descriptor, mine = _held[key]
-        for place in mine.intersection(_places(ids)):
+        gone = mine.intersection(_places(ids))
+        for place in gone if gone != mine else ():  # all of them are given up at once, by closing
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, place)
-            mine.discard(place)
+        mine -= gone
         _close_if_idle(key)
 
 
