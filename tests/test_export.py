@@ -76,7 +76,7 @@ def test_an_exported_cell_is_the_cell_that_a_run_measures(say, tmp_path, toy):
             ["--method", "gdaa", "--out", "OUT"],
             r"--method must be one of zero-shot, gda; got 'gdaa'; did you mean 'gda'",
         ),
-        (["--method", "gda", "--out", "OUT", "--shots", "1,4"], r"--shots: invalid number value: '1,4'"),
+        (["--method", "gda", "--out", "OUT", "--shots", "1,4"], r"--shots: must be a whole number; got '1,4'"),
         (["--method", "gda"], r"required: --out"),
         (["--method", "gda", "--out", "."], r"must be saved to a new or empty folder; got '\.'"),
         (["--method", "gda", "--out", "OUT", "--shots", "0"], r"shots must be a list of positive numbers; got \[0\]"),
