@@ -170,11 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def whole_number(text: str) -> str:
-    """A whole number, as text."""
+    """A whole number, as text.
+
+    Raises:
+        argparse.ArgumentTypeError: when it is none.
+    """
     try:
         return str(int(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from error
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from None
 
 
 def shard_of(text: str) -> tuple[int, int]:
