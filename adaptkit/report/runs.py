@@ -125,9 +125,9 @@ def read_described(path: Path) -> tuple[str, list[str], list[Published]]:
         raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
 
 
-def cell(result: Result) -> tuple[str, int, int, int, str]:
+def cell(result: Result) -> tuple[str, int, int, str, int]:
     """What makes two results answers to one question."""
-    return result.method, result.shots, result.seed, result.step, result.protocol_hash
+    return result.method, result.shots, result.seed, result.protocol_hash, result.step
 
 
 def replies(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)
