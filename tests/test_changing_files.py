@@ -32,10 +32,10 @@ def draw(path, seed):
 
 
 class Changing(PictureFiles):
-    """Files of which some are replaced when one is opened."""
+    """Files of which some are replaced when one is open_bytes."""
 
     def open(self, i):
-        with ONE:  # no other is opened meanwhile
+        with ONE:  # no other is open_bytes meanwhile
             while self.events:
                 self.events.pop()()
         return super().open(i)

@@ -31,8 +31,8 @@ DOORS = {
     "training": (f"{MODEL}.train()", "attributes, modes or hooks"),
     "gradients": (f"{MODEL}.requires_grad_(True)", "attributes, modes or hooks"),
     "the scale": ("task.backbone.logit_scale = 1.0", "attributes, modes or hooks"),
-    "labels": ("task.support.labels.zero_()", "labels of the support images"),
-    "labels' array": ("task.support.labels.numpy()[:] = 0", "labels of the support images"),
+    "labels": ("task.support.labels.zero_()", "targets of the support images"),
+    "labels' array": ("task.support.labels.numpy()[:] = 0", "targets of the support images"),
     "which images": ("task.pool.index.zero_()", "which of the pool images"),
     "a sentence": (f"next(iter({CACHE}.texts[''].values())).zero_()", "texts[''].* in the cache's memory"),
 }

@@ -35,7 +35,7 @@ def key(tmp_path, monkeypatch):
 PARTS = [
     CORE / "methods/adapt.py",
     CORE / "methods/ops.py",
-    CORE / "runs/metrics.py",
+    CORE / "methods/evaluation/classification.py",
     CORE / "runs/workspace.py",
     CORE / "towers/backbone.py",
     CORE / "testing/toy.py",

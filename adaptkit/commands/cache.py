@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from adaptkit.commands.requested import home_folder
 from adaptkit.io.text import columns
 
-SHOWN = ("projected", "block", "blocks", "tokens", "attention", "count", "rows", "columns", "side")  # of a need
+FIELDS_SHOWN = ("projected", "block", "blocks", "tokens", "attention", "count", "rows", "columns", "side")  # of a need
 
 
 def command(options: Namespace) -> int:
@@ -47,4 +47,4 @@ def _need(spec: Mapping[str, object]) -> str:
     words = [str(spec.get("need", "?")).rpartition(".")[2]] + ["views", str(spec.get("augment"))] * bool(
         spec.get("random")
     )
-    return " ".join(words + [f"{k}={spec[k]}" for k in SHOWN if k in spec])
+    return " ".join(words + [f"{k}={spec[k]}" for k in FIELDS_SHOWN if k in spec])

@@ -43,11 +43,11 @@ def command(options: Namespace) -> int:
             [cell for c, p in zip(classes, shares, strict=True) for cell in (names[c], f"{p:.6f}")]
             for classes, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-    write(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
+    write_csv(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
     return 0 if len(readable) == len(paths) else 1
 
 
-def write(out: Path | None, rows: list[list[str]]) -> None:
+def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     """Rows as CSV, to a file or to where printing goes."""
     from adaptkit.io.files import atomic_write
 

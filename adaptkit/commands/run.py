@@ -32,7 +32,7 @@ def command(options: Namespace) -> int:
             recompute=options.recompute,
         )
         table = Table(found, failures=found.failures)
-        show(requested, table)
+        show_tables(requested, table)
         quoted = verify.beside(requested, table)
         if quoted:
             print(f"\n{requested.dataset}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
@@ -40,7 +40,7 @@ def command(options: Namespace) -> int:
             print(f"{requested.name}: {wrong}")
             code = 1
         print(f"results: {folder}")
-        draw(requested, table, folder)
+        draw_curve(requested, table, folder)
         if found.missing:
             print(f"missing: {found.missing} cells of {requested.name}, which other shards do or a run without --shard")
         for failure in found.failures:
@@ -49,7 +49,7 @@ def command(options: Namespace) -> int:
     return code
 
 
-def show(requested: Recipe, table: Table) -> None:
+def show_tables(requested: Recipe, table: Table) -> None:
     """Print the table of a run, or one for each metric, and where classes had fewer images than shots."""
     metrics, shots = headlines(table), table.shots()
     if not shots:
@@ -65,7 +65,7 @@ def show(requested: Recipe, table: Table) -> None:
         print(line)
 
 
-def draw(requested: Recipe, table: Table, folder: Path) -> None:
+def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     """Plot accuracy against shots, where a curve has two points."""
     from adaptkit.report.plot import plot
 
@@ -93,4 +93,5 @@ def headlines(table: Table) -> list[str]:
     beside |= {f"{side}/{metric}" for side in ("near", "far") for metric in EVALUATIONS["detection"].headline}
     beside = beside if kind.kind == "classification" else set()
     shown = [m for m in have if m in beside or ("/" in m and m.rpartition("/")[2] in kind.headline)]
-    return [m for m in kind.headline if m in have] + shown + ["harmonic"] * ("new/accuracy" in have)
+    first = [m for m in kind.headline if m in have or (m == kind.headline[0] and not have)]
+    return first + shown + ["harmonic"] * ("new/accuracy" in have)

@@ -16,7 +16,7 @@ from adaptkit.io import code
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision, autocast
 
-CORE = "adaptkit"  # the name under which the core itself is a plugin
+KIT = "adaptkit"  # the name under which the core itself is a plugin
 
 
 @dataclass
@@ -44,14 +44,14 @@ class Answering:
         impls = self._impls()
         if impls != self._asked:
             self._asked, self._known = impls, {}
-        others = [impl for impl in impls if impl.plugin_name != CORE]
+        others = [impl for impl in impls if impl.plugin_name != KIT]
         if not others or not need.visual:
-            return [CORE]
+            return [KIT]
         if (need, backbone) not in self._known:
             blank = need.blank(backbone)[None]
             answers = (i for i in others if self.call(i, need, backbone, blank) is not None)
             found = next(answers, None)
-            self._known[need, backbone] = [CORE] if found is None else [found.plugin_name, _digest(found)]
+            self._known[need, backbone] = [KIT] if found is None else [found.plugin_name, _digest(found)]
         return self._known[need, backbone]
 
     @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows

@@ -16,7 +16,7 @@ from adaptkit.io.files import digest
 from adaptkit.io.pictures import decode
 
 
-def opened(data: bytes, what: str) -> tuple[str, Image.Image]:
+def open_bytes(data: bytes, what: str) -> tuple[str, Image.Image]:
     """The digest of some bytes, and the image decoded from them; errors name `what`."""
     return digest(data), decode(io.BytesIO(data), what)
 

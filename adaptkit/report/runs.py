@@ -101,7 +101,8 @@ def read_run(folder: Path) -> Run:
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
     notes += [f"{folder.name}, {line}" for line in fewer([*cells.values()])]
-    if failures := [f for f in read_failures(folder) if (f.method, f.shots, f.seed, f.protocol_hash) not in cells]:
+    found = {key[:4] for key in cells}
+    if failures := [f for f in read_failures(folder) if (f.method, f.shots, f.seed, f.protocol_hash) not in found]:
         named = ", ".join(dict.fromkeys(f.method for f in failures))
         notes.append(
             f"{folder.name} has {len(failures)} failed cell{'s' * (len(failures) > 1)}, of {named}; run it again"

@@ -176,6 +176,11 @@ def judge(
         given = answers[tested.name]
         if keep:
             keep(tested.name, given)
+        if task.kind == "classification":
+            width = len(tested.classnames or task.classnames)
+            want = (len(tested.images),) if adapted.output == "score" else (len(tested.images), width)
+            if tuple(given.shape) != want:
+                raise ValueError(f"{adapted} must answer in the shape {want}; got {tuple(given.shape)}")
         if not given.isfinite().all():
             raise ValueError(
                 f"{adapted} must answer with finite numbers; got {int((~given.isfinite()).sum())} that are not"

@@ -14,7 +14,7 @@ import torch
 from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.methods.method import Method, Schedule
 
-FOLDER = "failed"  # beside the records
+FAILED = "failed"  # beside the records
 LONGEST = 300  # characters of a cause
 HUNGRY = ("views", "chunk", "crops", "batch", "tile")  # what options are called that memory grows with
 
@@ -56,7 +56,7 @@ class Failure:
 
 def file_of(name: str) -> str:
     """Where the traceback of a cell goes, from the folder of the records."""
-    return f"{FOLDER}/{name}.txt"
+    return f"{FAILED}/{name}.txt"
 
 
 def forget_failure(out: Path, name: str) -> None:
@@ -76,7 +76,7 @@ def read_failure(out: Path, name: str) -> Failure | None:
 
 def read_failures(out: Path) -> Iterator[Failure]:
     """Every failure beside some records."""
-    for path in sorted((out / FOLDER).glob("*.json")):
+    for path in sorted((out / FAILED).glob("*.json")):
         if found := read_failure(out, path.name.removesuffix(".json")):
             yield found
 

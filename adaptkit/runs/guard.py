@@ -22,7 +22,7 @@ from adaptkit.methods.task import Task
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.towers.backbone import Backbone
 
-PLAIN = ("dim", "width", "depth", "logit_scale", "logit_bias", "vocabulary", "prefix", "fingerprint")
+ATTRIBUTES = ("dim", "width", "depth", "logit_scale", "logit_bias", "vocabulary", "prefix", "fingerprint")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 COLUMNS = 1024
 
@@ -81,7 +81,7 @@ def state(tower: Backbone) -> Any:  # noqa: ANN401 (compared for equality only)
     ]
     asks = [name for name, p in tower.model.named_parameters() if p.requires_grad]
     points = [(name, id(point)) for name, point in tower.points.items()]
-    return repr([getattr(tower, name, None) for name in PLAIN]), modules, asks, points
+    return repr([getattr(tower, name, None) for name in ATTRIBUTES]), modules, asks, points
 
 
 @torch.no_grad()

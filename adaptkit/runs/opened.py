@@ -17,7 +17,7 @@ from adaptkit.runs.protocol import Cell, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe, shelf
 from adaptkit.runs.workspace import Workspace
 
-KEPT = 2  # settings that a process holds open, with their towers
+HELD_OPEN = 2  # settings that a process holds open, with their towers
 _open: dict[Any, Opened] = {}
 
 
@@ -71,7 +71,7 @@ def opened(recipe: Recipe, home: Path) -> Opened:
 def keep_open(recipe: Recipe, home: Path, what: Opened) -> None:
     """Use this for the recipe's cells; of too many settings, the one opened first is closed."""
     close(recipe, home)
-    while len(_open) >= KEPT:
+    while len(_open) >= HELD_OPEN:
         _open.pop(next(iter(_open)))
     _open[key_of(recipe, home)] = what
 

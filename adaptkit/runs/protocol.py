@@ -19,7 +19,7 @@ from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.workspace import Workspace
 
-CORE = ("adaptkit.runs.evaluate", "adaptkit.runs.workspace")  # with all they import, what takes part in every cell
+TAKES_PART = ("adaptkit.runs.evaluate", "adaptkit.runs.workspace")  # and all they import, in every cell
 APART = ("adaptkit.report", "adaptkit.commands", "adaptkit.cli", "adaptkit.api", "adaptkit.saving", "adaptkit.sklearn")
 """What only shows or keeps the numbers."""
 
@@ -92,7 +92,7 @@ def participants(workspace: Workspace) -> set[str]:
         plugins.pick("backbones", asked.backbone.partition(":")[0]),
         *type(workspace.backbone).__mro__,
     ]
-    return {*CORE, *(module for thing in things if (module := getattr(definition(thing), "__module__", None)))}
+    return {*TAKES_PART, *(module for thing in things if (module := getattr(definition(thing), "__module__", None)))}
 
 
 def definition(thing: Any) -> Any:  # noqa: ANN401 (whatever can be called)

@@ -8,7 +8,7 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, canonical
 
-FOLDER = "supports"  # beside the records: one file for each support, as many cells share one
+SUPPORTS = "supports"  # beside the records: one file for each support, as many cells share one
 
 
 def images_per_class(support: Images, classes: int) -> list[int]:
@@ -29,7 +29,7 @@ def keep_support(support: Images, name: str, out: Path) -> None:
         name: its digest, as records have it; "" for images that exist as arrays only, which are not written.
         out: the folder of the records.
     """
-    path = out / FOLDER / f"{name}.json"
+    path = out / SUPPORTS / f"{name}.json"
     if not name or path.exists() or not isinstance(support.rows, CachedRows) or support.labels is None:
         return
     source = support.rows.source

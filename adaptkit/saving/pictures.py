@@ -11,7 +11,7 @@ from PIL import Image
 
 from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Images
-from adaptkit.features.sources import opened
+from adaptkit.features.sources import open_bytes
 from adaptkit.io.files import digest
 from adaptkit.io.pictures import SUFFIXES
 
@@ -41,7 +41,7 @@ class Pictures:
         """The key and the picture; a file is read once for both."""
         picture = self.pictures[i]
         if isinstance(picture, Path):
-            return opened(existing(picture).read_bytes(), repr(str(picture)))
+            return open_bytes(existing(picture).read_bytes(), repr(str(picture)))
         return self.key(i), picture
 
 

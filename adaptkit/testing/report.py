@@ -28,7 +28,7 @@ STEPS = {"beats_chance": 60}  # of training; 4 in the other checks
 QUERIES = {"beats_chance": 60, "sweep_matches_forward": 8}  # 20 in the others
 
 HERE = Path(__file__).parent
-FEW: list[Task] = []  # the task that was asked for last, and the same with few validation images
+FEW_VAL: list[Task] = []  # the task that was asked for last, and the same with few validation images
 
 
 def brief(name: str, steps: int) -> Method:
@@ -48,9 +48,9 @@ def check_briefly(name: str, title: str, task: Task, queries: Images) -> None:
 
 def with_few_val(task: Task) -> Task:
     """The task, with ten validation images: one object for one task, as those are who share an adaptation."""
-    if not FEW or FEW[0] is not task:
-        FEW[:] = task, replace(task, val=None if task.val is None else task.val[:10])
-    return FEW[1]
+    if not FEW_VAL or FEW_VAL[0] is not task:
+        FEW_VAL[:] = task, replace(task, val=None if task.val is None else task.val[:10])
+    return FEW_VAL[1]
 
 
 def check_methods(names: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ Tokenizer = Callable[[Sequence[str]], dict[str, Tensor]]
 NOTES = ("transformers_version", "dtype", "torch_dtype", "_name_or_path", "architectures")  # no effect on features
 LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out", "fc1": "fc1", "fc2": "fc2"}
 
-PARTS = {
+BLOCK_PARTS = {
     "image.tokens": "vision_model.embeddings",
     "image.prenorm": "vision_model.pre_layrnorm",
     "image.norm": "vision_model.post_layernorm",
@@ -38,7 +38,7 @@ class CLIPBackbone(Backbone):
         self.model, self.tokenizer, self.preprocess = model, tokenizer, preprocess
         vision, text = model.vision_model, model.text_model
         modules = dict(model.named_modules())
-        points = {name: modules[path] for name, path in PARTS.items() if path in modules}
+        points = {name: modules[path] for name, path in BLOCK_PARTS.items() if path in modules}
         for tower, layers in (("image", vision.encoder.layers), ("text", text.encoder.layers)):  # type: ignore[union-attr]
             points |= block_points(tower, layers, LINEARS)  # type: ignore[arg-type]
         self.points = points

@@ -10,7 +10,7 @@ Deviations: orientation in EXIF is not applied, as in the papers' loaders. Of an
 from pathlib import Path
 
 from adaptkit import Splits, hookimpl
-from adaptkit.features.sources import opened
+from adaptkit.features.sources import open_bytes
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
@@ -35,7 +35,7 @@ class Rows:
         return digest(self.bytes(i))
 
     def open(self, i):
-        return opened(self.bytes(i), f"row {i} of {self.name}")
+        return open_bytes(self.bytes(i), f"row {i} of {self.name}")
 
     def image(self, i):
         return self.open(i)[1]
