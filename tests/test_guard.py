@@ -143,6 +143,7 @@ def test_looking_is_cheap():
 
 
 def test_settings_are_opened_once_and_few_are_kept(outcomes, tmp_path, monkeypatch):
+    opened._open.clear()  # what other tests' jobs left open
     count = []
     plain = opened.Opened.__init__
     monkeypatch.setattr(opened.Opened, "__init__", lambda *a, **k: (count.append(1), plain(*a, **k))[1])
