@@ -58,7 +58,7 @@ def test_modules_are_followed_into_what_they_import(plugin):
 
 
 def test_public_names_lead_to_where_they_lie():
-    assert code.public()["Pooled"] == Pooled.__module__, "the stub says where a name comes from"
+    assert Pooled.__module__.startswith(code.public()["Pooled"]), "the stub says where a name comes from"
     assert all(name.startswith("adaptkit.") for name in code.public().values())
 
 

@@ -411,6 +411,6 @@ def test_fit_reads_no_test_image_and_forward_no_label(monkeypatch, toy):
         phase[0] = f"{name} predicts"
         predict(adapted, queries[:8])
     assert seen and any(source == "test" for _, source in read), "methods must have been called on test images"
-    peeked = {p for p, source in read if p.endswith("fits") and source not in ("train", "val")}
+    peeked = {p for p, source in read if p.endswith("fits") and source not in ("train", "val", "captions")}
     assert not peeked, f"adapting must read training and validation images only; not so: {peeked}"
     assert all(labels is None for labels in seen), "no method may be called with labels in sight"

@@ -453,6 +453,6 @@ def test_a_checkpoint_is_fetched_when_the_hub_answers(hub, clip):
 
     monkeypatch, constants = hub
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hf, "answers", lambda url: True)
+    monkeypatch.setattr(hf, "host_answers", lambda url: True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert hf.load("tests/tiny@v2").dim == 16

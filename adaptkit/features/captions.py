@@ -13,6 +13,11 @@ class Captions:
         sentences: N.
         labels: N class ids, or the numbers of the images that they describe; by default 0 and on.
         name: as progress bars and tables show it.
+
+    >>> import adaptkit as ak
+    >>> captions = ak.Captions(["a cat asleep", "a dog"], labels=[0, 1])
+    >>> len(captions), captions.open(1)[1]
+    (2, 'a dog')
     """
 
     def __init__(self, sentences: Sequence[str], labels: Sequence[int] = (), name: str = "captions") -> None:

@@ -34,7 +34,6 @@ class Images(PictureFiles):
     """Labelled image files; `classes` are the labels that occur in a domain, ``None`` for all."""
 
     classes: tuple[int, ...] | None = None
-    root: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Field:
         return Splits(self.name, tuple(names), train, test, val if len(val) else None, **more)
 
     def images(self, root, part, rows, digests, classes=None):
-        return Images(f"{self.name} {part}", [path for path, _ in rows], [c for _, c in rows], digests, classes, root)
+        return Images(f"{self.name} {part}", [path for path, _ in rows], [c for _, c in rows], digests, root, classes)
 
     def wrong(self, must, got):
         return ValueError(f"dataset {self.name!r} must {must}; got {got}; see adaptkit data check {self.name}")

@@ -63,6 +63,11 @@ class Frames(Several):
 
     Attributes:
         count: how many frames.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.Frames(count=8).shape(task.backbone)
+    (8, 16)
     """
 
     count: int = 8
@@ -95,6 +100,11 @@ class Windows(Several):
         rows: of the grid.
         columns: of the grid.
         side: of a window, a share of the image's shorter side.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> test[:3].bind({"windows": ak.Windows(rows=2, columns=3)}).windows.shape
+    torch.Size([3, 6, 16])
     """
 
     rows: int = 3

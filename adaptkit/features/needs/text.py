@@ -24,6 +24,11 @@ class Sentence(Need):
 
     Attributes:
         unit: scaled to unit norm, or as the tower gives it; one stored table serves both.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.Sentence().shape(task.backbone)
+    (16,)
     """
 
     unit: bool = True

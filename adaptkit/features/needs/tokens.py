@@ -33,6 +33,11 @@ class Layers(Need):
         blocks: the K blocks, from 0, or negative from the end.
         tokens: ``"all"`` of a block's T; its ``"patches"`` alone, row by row; its ``"class"`` token alone, so that T is
             1; or places in the sequence, e.g. ``(0, 7)``, so that T is their number.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> test[:3].bind({"layers": ak.Layers(blocks=(0, -1), tokens="patches")}).layers.shape
+    torch.Size([3, 2, 16, 32])
     """
 
     blocks: tuple[int, ...] = (-4, -3, -2, -1)
@@ -91,6 +96,11 @@ class Dense(Need):
             Surgery, arXiv:2304.05653); ``"query-query"`` and ``"key-key"`` likewise (SCLIP, arXiv:2312.01597).
         projected: in the joint space, or ``(P, W)`` as the tokens leave the block.
         unit: scaled to unit norm, or as the tower gives them; one stored table serves both.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> test[:3].bind({"patches": ak.Dense(attention="value-value")}).patches.shape
+    torch.Size([3, 16, 16])
     """
 
     attention: str = "value"
@@ -138,6 +148,12 @@ class Masked:
     Attributes:
         image: as it was opened.
         masks: M masks of the image's size, ``(height, width)`` each, true inside.
+
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> left = np.zeros((32, 48), bool)
+    >>> left[:, :24] = True
+    >>> item = Masked(Image.new("RGB", (48, 32)), [left, ~left])
     """
 
     image: Image.Image
@@ -153,6 +169,10 @@ class Masks(Dense):
 
     Attributes:
         count: rows of each image, as many as the most masks of one.
+
+    >>> import adaptkit as ak
+    >>> ak.Masks(count=3).axes
+    ('K', 'D')
     """
 
     count: int = 1
