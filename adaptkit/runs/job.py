@@ -190,10 +190,10 @@ def run(
     finally:
         close(recipe, home)
     found = collect(out, names)
-    if found.missing:
-        own = collect(out, names[shard[0] - 1 :: shard[1]])
-        return Finished(own, own.failures, found.missing)
-    return found
+    if not found.missing:
+        return found
+    own = collect(out, names[shard[0] - 1 :: shard[1]])
+    return Finished(own, own.failures, found.missing)
 
 
 def left(

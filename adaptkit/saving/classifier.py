@@ -96,8 +96,6 @@ def save_classifier(
         ValueError: when the folder is in use, or the method cannot be saved.
     """
     folder = vacant(Path(folder))
-    if bool(backbone) == isinstance(task.backbone, NoTowers):
-        raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {backbone!r}")
     said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
     config, data = _described(method, task, backbone, said)
     written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
@@ -116,6 +114,8 @@ def save_classifier(
 
 def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
+    if bool(name) == isinstance(task.backbone, NoTowers):
+        raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {name!r}")
     if task.kind != "classification":
         raise ValueError(f"a classifier must be adapted to a task of classification; got one of {task.kind}")
     node, tensors = state.dump(method, task.backbone)
