@@ -171,8 +171,7 @@ def run(
         out: folder for one JSON record per cell, and ``recipe.json``, which says what they are records of.
         say: told, in lines, what happens.
         progress: show bars.
-        shard: ``(i, n)``, from 1: do every n-th cell, beside n - 1 other processes. Who finds the recipe finished
-            returns all of it; others return their own cells, and how many are missing.
+        shard: ``(i, n)``, from 1: do every n-th cell; who finds the recipe finished returns all, others their own.
         recompute: run cells again whose record was damaged.
 
     Raises:

@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import pluggy
@@ -189,8 +190,16 @@ def _loaded(load: Any) -> Any:  # noqa: ANN401 (a loader)
         raise ImportError(f"a plugin must not end the process; got SystemExit: {error}") from error
 
 
+class _FromSource(SourceFileLoader):
+    """Runs a file as it stands; compiled code that Python keeps is told from an edit by whole seconds only."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"adaptkit_file_{path.stem}", path)
+    name = f"adaptkit_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise ValueError(f"a plugin must be a Python file; got {str(path)!r}")
     module = importlib.util.module_from_spec(spec)
