@@ -74,10 +74,10 @@ class LFA(ZeroShot):
 
 def procrustes(x, y):
     """The orthogonal map from rows of `x` to those of `y`, nearest to the identity where they leave it open."""
-    cross = x.double().T @ y.double()
-    tie = 1e-6 * torch.linalg.matrix_norm(cross, 2) * torch.eye(len(cross)).to(cross)
-    u, _, v = torch.linalg.svd(cross + tie)
-    return (u @ v).to(x)
+    u, s, v = torch.linalg.svd(x.double().T @ y.double())
+    rank = int((s > 1e-9 * s[0]).sum())
+    a, _, b = torch.linalg.svd(u[:, rank:].T @ v[rank:].T)  # what neither spans is turned as little as it can be
+    return (u[:, :rank] @ v[:rank] + u[:, rank:] @ a @ b @ v[rank:]).to(x)
 
 
 @hookimpl
