@@ -12,7 +12,8 @@ Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, a
 Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
 (``fpl`` and ``grip``, of unlabelled images alone).
 Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
-surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. GRIP's
+surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some;
+``as_released`` does so for ``fpl`` and for the first round of ``grip``, which starts from it. GRIP's
 last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
 trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
 """
@@ -31,18 +32,18 @@ def pseudo_label(task, train, val, *, shots, seed, threshold: float = 0.0):
     return train[rows].label(labels), None
 
 
-def fpl(task, train, val, *, shots, seed):
-    """`seed` draws nothing."""
+def fpl(task, train, val, *, shots, seed, as_released: bool = False):
+    """`seed` draws nothing; `as_released` asks in the release's order."""
     train = train.blind()
-    return share(train, zero_shot(task, train), shots), None
+    return (leaderboards if as_released else share)(train, zero_shot(task, train), shots), None
 
 
-def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: int = 10):
-    """`by` is a method as recipes write it; `seed` is that of its training."""
+def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: int = 10, as_released: bool = False):
+    """`by` is a method as recipes write it; `seed` is that of its training; `as_released` as in `fpl`."""
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more; got {rounds}")
     train = train.blind()
-    support = share(train, zero_shot(task, train), -(-shots // rounds))
+    support, _ = fpl(task, train, val, shots=-(-shots // rounds), seed=seed, as_released=as_released)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for i in range(2, rounds + 1):
@@ -90,6 +91,27 @@ def share(images, confidence, shots):
         full = labels.bincount(minlength=wish.shape[1]) >= shots
         least = torch.where(full, torch.inf, -torch.inf).to(wish).scatter_reduce(0, labels, sure, "amin")
         wish[wish < least] = -torch.inf
+
+
+def leaderboards(images, confidence, shots):
+    """Those images that get a class, or several, where each is asked once, in the order of `images`.
+
+    A class that has `shots` compares a newcomer with its last: that is who came last, until it first gives way to a
+    surer one, and from then on the least sure. Who is refused by the likeliest class asks all the others.
+    """
+    held = [[] for _ in range(confidence.shape[1])]  # by class, (confidence, row)
+    for row, sure in enumerate(confidence.tolist()):
+        for place, c in enumerate(sorted(range(len(sure)), key=lambda c: -sure[c])):
+            if len(held[c]) < shots:
+                held[c].append((sure[c], row))
+            elif held[c][-1][0] < sure[c]:
+                held[c] = sorted([*held[c], (sure[c], row)], key=lambda one: -one[0])[:-1]
+            else:
+                continue
+            if place == 0:
+                break
+    rows = [row for ones in held for _, row in ones]
+    return images[rows].label(torch.tensor([c for c, ones in enumerate(held) for _ in ones], device=images.device))
 
 
 @hookimpl

@@ -47,6 +47,8 @@ def fpl(golden):
     nothing = (x[:0], torch.zeros(0, dtype=torch.long))
     task = Task.from_arrays(nothing, torch.eye(x.shape[1])[: logits.shape[1]], logit_scale=scale)
     golden.close("in_probabilities", task.backbone.logits(x, task.text).softmax(-1), atol=1e-5)
-    chosen, _ = plugins.pick("supports", "fpl")(task, Images.from_arrays(x), None, shots=int(golden["in_k"]), seed=1)
+    chosen, _ = plugins.pick("supports", "fpl")(
+        task, Images.from_arrays(x), None, shots=int(golden["in_k"]), seed=1, as_released=True
+    )
     golden.equal("out_rows", chosen.index)
     golden.equal("out_labels", chosen.labels)
