@@ -246,3 +246,11 @@ def test_an_unknown_kind_and_a_kind_that_lacks_a_verb_are_named():
     for verb in ("loss", "right", "objective", "metrics", "fits"):
         with pytest.raises(NotImplementedError, match=rf"Half must define {verb}\(answers, targets\)"):
             getattr(type("Half", (Evaluation,), {})(), verb)(torch.zeros(1), torch.zeros(1))
+
+
+@pytest.mark.parametrize("kind", ["classification", "multi-label", "ranking", "ordinal"])
+def test_answers_that_are_no_numbers_are_refused(kind):
+    answers, classes = torch.tensor([[float("nan"), 0.0, 1.0], [0.0, 1.0, 2.0]]), torch.tensor([0, 1])
+    targets = torch.tensor([[1, 0, 0], [0, 1, 1]]) if kind == "multi-label" else classes
+    with pytest.raises(ValueError, match="answers must be finite numbers; got 1 of 6 that are not"):
+        evaluation(kind).metrics(answers, targets)

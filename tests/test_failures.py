@@ -238,3 +238,31 @@ def test_a_failure_that_cannot_be_read_is_none(tmp_path):
     Failure(method="m", file="failed/c.txt").save(tmp_path, ValueError("x"))
     assert json.loads((tmp_path / "failed" / "c.json").read_text())["method"] == "m", "one that can is there"
     assert torch.is_grad_enabled(), "nothing must be switched"
+
+
+def test_a_method_that_cannot_say_what_it_reads_fails_its_own_cells_only(bad, say):
+    for needs in ("raise KeyError('x')", "return [1]"):
+        code, out, _ = say(bad(f"    def needs(self): {needs}\n" + FIT + "pass")())
+        assert code == 1 and out.count("failed: bad") == 2, f"only its cells must fail; got {code}, {out}"
+
+
+def test_a_method_may_go_to_another_folder(bad, say, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = say(bad(FIT + "import os; os.chdir('/')")("--out", "here"))
+    assert code == 0 and len([*(tmp_path / "here").glob("*-shot*.json")]) == 6, f"got {out}"
+    assert "missing" not in out, f"every record must lie where it was asked for; got {out}"
+
+
+def test_a_step_that_is_lost_is_named(bad, tmp_path):
+    from dataclasses import replace
+
+    bad(FIT + "pass", seeds="1")
+    one = asked(tmp_path)
+    one = replace(one, sequence=2, methods=one.methods[:1])
+    work = job.Job(one, protocol.cells(one)[0])
+    job.do(work, tmp_path / "home", tmp_path / "out")
+    (lost,) = (tmp_path / "out").glob("zero*.step-2.json")
+    lost.unlink()
+    with pytest.raises(ValueError, match=r"must have the records of steps 1 to 2 beside it; got \[1\]"):
+        job.run(one, home=tmp_path / "home", out=tmp_path / "out", say=lambda _: None, progress=False)
+    assert len(job.do(work, tmp_path / "home", tmp_path / "out")) == 2 and lost.exists(), "and done again"

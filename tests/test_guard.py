@@ -31,6 +31,9 @@ DOORS = {
     "training": (f"{MODEL}.train()", "attributes, modes or hooks"),
     "gradients": (f"{MODEL}.requires_grad_(True)", "attributes, modes or hooks"),
     "the scale": ("task.backbone.logit_scale = 1.0", "attributes, modes or hooks"),
+    "a function of the tower": ("task.backbone.logits = lambda x, t: x @ t.T", "attributes, modes or hooks"),
+    "two signs": (f"w = {WEIGHT}.data.view(-1); w[1] *= -1; w[2049 % len(w)] *= -1", "weights of the backbone"),
+    "two rows": (f"w = {WEIGHT}.data; w.copy_(w.roll(1, 0))", "weights of the backbone"),
     "labels": ("task.support.labels.zero_()", "targets of the support images"),
     "labels' array": ("task.support.labels.numpy()[:] = 0", "targets of the support images"),
     "which images": ("task.pool.index.zero_()", "which of the pool images"),
@@ -130,6 +133,14 @@ def test_sums_heed_every_bit_and_its_place():
                 other = w.clone().flatten()
                 other[-1] = ~other[-1] if dtype == torch.bool else other[-1] + 1
                 assert guard.total(other) != guard.total(w), f"one value of {shape}, {dtype} must count"
+    w = torch.randn(6000, 1024)
+    for i, j in ((1, 3), (1, 2049), (1, 1025), (0, 5_000_001)):
+        other = w.clone().flatten()
+        other[[i, j]] *= -1
+        assert guard.total(other) != guard.total(w), f"two signs, at {i} and {j}, must count"
+        other = w.clone().flatten()
+        other[[i, j]] = other[[j, i]]
+        assert guard.total(other) != guard.total(w), f"and an exchange of {i} and {j}"
     odd = torch.randn(101)[1:]
     assert guard.total(odd) == guard.total(odd.clone()), "wherever they begin in memory"
 

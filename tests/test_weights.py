@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 
 import pytest
 import torch
@@ -294,3 +295,32 @@ def test_a_method_over_swapped_weights_keeps_the_contract(title, toy):
     task, queries = toy
     steps = Schedule(steps=60 if title == "beats_chance" else 4, lr=1e-2, batch_size=10)
     check(title, lambda: NormTuning(schedule=steps), task, queries[:20])
+
+
+def test_blocks_may_end_in_any_order():
+    backbone = toy_backbone("0")
+    before, w = backbone.digest(), backbone.weight("image.projection")
+    one, two = backbone.weights({"image.projection": w + 1}), backbone.weights({"image.projection": w + 2})
+    one.__enter__(), two.__enter__(), one.__exit__(None, None, None)
+    assert torch.equal(backbone.weight("image.projection"), w + 2), "the block that goes on must be in effect"
+    two.__exit__(None, None, None)
+    assert backbone.digest() == before, "and at the end all must be as it was"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda w: {"image.projection": None}, "weight 'image.projection' must be a tensor; got NoneType"),
+        (lambda w: {"image.projection": w.numpy()}, "must be a tensor; got ndarray"),
+        (lambda w: {"image.projection": w.double()}, "must be torch.float32, as the backbone; got torch.float64"),
+        (lambda w: {"image.projection": w, "image.projection.weight": w + 1}, "must be given once"),
+    ],
+)
+def test_what_is_no_weight_is_refused_in_one_line(values, message):
+    backbone = toy_backbone("0")
+    with (
+        pytest.raises(ValueError, match=re.escape(message)),
+        backbone.weights(values(backbone.weight("image.projection"))),
+    ):
+        pass
+    assert backbone.digest() == backbone.fingerprint, "and nothing must be changed"

@@ -72,7 +72,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
         streams.named(recipe.stream)
         for spec in recipe.methods:
             built = method(spec)
-            built.all_needs(), built.all_needs(of_support=True)  # what is wrong with a need shows here
+            check_needs(built)
         if recipe.classes == "base" and "new" not in (*recipe.near, *recipe.far):
             check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):
@@ -86,6 +86,16 @@ def check_recipe(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
+
+
+def check_needs(built: Method) -> None:
+    """What is wrong with a need's options shows here; any other error of a method is for its own cells to fail by."""
+    try:
+        built.all_needs(), built.all_needs(of_support=True)
+    except ValueError:
+        raise
+    except Exception:
+        return
 
 
 def check_elsewhere(recipe: Recipe) -> None:

@@ -6,10 +6,12 @@ are digested in full only where that pass, a version counter or an address diffe
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from adaptkit.towers.backbone import Backbone
 
 ATTRIBUTES = ("dim", "width", "depth", "logit_scale", "logit_bias", "vocabulary", "prefix", "fingerprint")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-COLUMNS = 1024
+BLOCK = 2**20  # words that are summed at a time
 
 
 class Guard:
@@ -33,6 +35,7 @@ class Guard:
     def __init__(self, cache: FeatureCache, tests: Sequence[EvaluationSet]) -> None:
         self.cache, self.tests = cache, tests
         self.towers = {name: (state(tower), weights(tower.model)) for name, tower in cache.towers.items()}
+        self.classes = verbs(cache.own)[0]
         self.sums: dict[str, int] = {}
 
     def look(self, tasks: Sequence[Task]) -> None:
@@ -81,7 +84,14 @@ def state(tower: Backbone) -> Any:  # noqa: ANN401 (compared for equality only)
     ]
     asks = [name for name, p in tower.model.named_parameters() if p.requires_grad]
     points = [(name, id(point)) for name, point in tower.points.items()]
-    return repr([getattr(tower, name, None) for name in ATTRIBUTES]), modules, asks, points
+    return repr([getattr(tower, name, None) for name in ATTRIBUTES]), modules, asks, points, verbs(tower)
+
+
+def verbs(tower: Backbone) -> Any:  # noqa: ANN401 (compared for equality only)
+    """What a tower does: the functions of its classes, and those that were put in their places."""
+    own = {name: value for cls in type(tower).__mro__ for name, value in vars(cls).items() if callable(value)}
+    instead = [name for name in vars(tower) if callable(getattr(type(tower), name, None))]
+    return sorted((name, id(value)) for name, value in own.items()), instead
 
 
 @torch.no_grad()
@@ -97,11 +107,20 @@ def total(weight: Tensor) -> int:
     if flat.storage_offset() * flat.element_size() % 8:
         flat = flat.clone()
     bits = flat.view(torch.uint8)
-    whole = len(bits) // (8 * COLUMNS) * 8 * COLUMNS
-    factors = torch.arange(1, 2 * COLUMNS, 2, device=bits.device)
-    out = (bits[:whole].view(torch.int64).view(-1, COLUMNS).sum(0) * factors).sum()
-    rest = bits[whole:]
-    return int(out + (rest * (2 * torch.arange(len(rest), device=bits.device) + 1)).sum())
+    whole = len(bits) // 8 * 8
+    words, rest = bits[:whole].view(torch.int64), bits[whole:].long()
+    out = 0
+    for k, part in enumerate(words.split(BLOCK)):
+        mixed = part ^ (part >> 31)  # so that no bit counts at the top alone, where pairs of flips would cancel
+        out += (2 * k + 1) * int((mixed * factors(bits.device)[: len(part)]).sum())
+    return (out + int((rest * factors(bits.device)[: len(rest)]).sum())) % 2**64
+
+
+@cache
+def factors(device: torch.device) -> Tensor:
+    """Odd numbers without a pattern, one for each word of a block."""
+    draw = torch.Generator().manual_seed(1)
+    return (2 * torch.randint(2**62, (BLOCK,), generator=draw) + 1).to(device)
 
 
 def sums(images: Images | None, of: str) -> dict[str, int]:
@@ -130,16 +149,18 @@ def tensors(thing: Any, where: str = "") -> Iterator[tuple[str, Tensor | np.ndar
 
 @contextmanager
 def alone(seed: int) -> Iterator[None]:
-    """A cell by itself: every global generator starts from its seed, and torch's switches are set back after it.
+    """A cell by itself: every global generator starts from its seed; switches and the folder are set back after it.
 
     The kit draws from torch's generator alone; libraries that methods use may draw from the others.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    where = os.getcwd()
     try:
         yield
     finally:
+        os.chdir(where)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         if torch.get_num_threads() != threads:

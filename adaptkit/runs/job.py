@@ -81,7 +81,7 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
     try:
         with guard.alone(job.cell.seed):
             results = measure(job, here, tasks, name, work)
-    except (Exception, SystemExit) as raised:  # whatever a method does, the other cells are run
+    except BaseException as raised:  # whatever a method does, the other cells are run
         if interrupted(raised):
             raise KeyboardInterrupt from raised
         error = raised
@@ -177,8 +177,8 @@ def run(
     Raises:
         ValueError: when the recipe as a whole is wrong, or a record was damaged.
     """
-    here = Opened(recipe, home, progress)
-    keep_open(recipe, home, here)
+    home, out = home.absolute(), out.absolute()  # wherever a method goes
+    keep_open(recipe, home, here := Opened(recipe, home, progress))
     try:
         names = [here.name(cell) for cell in cells(recipe)]
         todo = left(recipe, here, names, shard, out, say, recompute)

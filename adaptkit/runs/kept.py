@@ -41,6 +41,9 @@ def read_cell(out: Path, name: str) -> list[Result] | None:
         return None
     paths = [out / f"{name}.json", *out.glob(f"{name}.step-*.json")]
     found = [Result.read_own(path, tag_in(name)) for path in paths]
+    count, steps = int(found[0].protocol.get("sequence", 1)), sorted(result.step for result in found)
+    if count > 1 and steps != [*range(1, count + 1)]:
+        raise ValueError(f"{paths[0]} must have the records of steps 1 to {count} beside it; got {steps}")
     return sorted(found, key=lambda result: result.step)
 
 

@@ -176,10 +176,19 @@ def _register(pm: pluggy.PluginManager, name: str, load: Any) -> None:  # noqa: 
         except pluggy.PluginValidationError as error:
             pm.unregister(plugin)
             raise ValueError(f"{error}; the hooks are {', '.join((*ROLES, 'extract', 'report'))}") from error
-    except Exception:
-        broken[name] = traceback.format_exc(limit=-3)
+    except Exception as error:
+        broken[name] = own_frames(error)
         if os.environ.get("ADAPTKIT_STRICT_PLUGINS"):
             raise
+
+
+def own_frames(error: BaseException) -> str:
+    """The last lines of a traceback, without frames of the kit's core and of Python's import."""
+    told = traceback.TracebackException.from_exception(error)
+    core = str(Path(__file__).parent.parent)
+    own = [f for f in told.stack if not f.filename.startswith((core, "<frozen"))]
+    told.stack = traceback.StackSummary.from_list(own[-3:])
+    return "".join(told.format(chain=False))
 
 
 def _loaded(load: Any) -> Any:  # noqa: ANN401 (a loader)

@@ -165,13 +165,22 @@ class Backbone:
             values: by name, as in `weight_names`; ``.weight`` may be left out, and ``block.-1`` is the last.
 
         Raises:
-            ValueError: for a name that there is not, and for a tensor of another shape or on another device.
+            ValueError: for an unknown name, a weight given twice, and what is no tensor of its shape, type and device.
         """
-        slots = {self._slot(name): (name, value) for name, value in values.items()}
+        slots: dict[Slot, tuple[str, Tensor]] = {}
+        for name, value in values.items():
+            if not isinstance(value, Tensor):
+                raise ValueError(f"weight {name!r} must be a tensor; got {type(value).__name__}")
+            slot = self._slot(name)
+            if slot in slots:
+                raise ValueError(f"a weight must be given once; got {slots[slot][0]!r} and {name!r} for one")
+            slots[slot] = name, value
         for slot, (name, value) in slots.items():
             want = slot.get()
             if value.shape != want.shape:
                 raise ValueError(f"weight {name!r} must have shape {tuple(want.shape)}; got {tuple(value.shape)}")
+            if value.dtype != want.dtype:
+                raise ValueError(f"weight {name!r} must be {want.dtype}, as the backbone; got {value.dtype}")
             if value.device != want.device:
                 raise ValueError(f"weight {name!r} must be on {want.device}, as the backbone; got {value.device}")
         with swapped({slot: value for slot, (_, value) in slots.items()}):

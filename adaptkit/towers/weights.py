@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adaptkit.towers.points import Point
 
 NUMBERS = ("logit_scale", "logit_bias")  # a backbone keeps them as numbers; in the model nobody reads them
-_swaps: list[tuple[Mapping[Slot, Tensor], Mapping[Slot, Tensor]]] = []  # of open blocks: what came in, what was there
+_swaps: list[tuple[Mapping[Slot, Tensor], dict[Slot, Tensor]]] = []  # of open blocks: what came in, what was there
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def find_slot(name: str, slots: Mapping[str, Slot], depth: Mapping[str, int]) ->
 
 @contextlib.contextmanager
 def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
-    """Put tensors into slots, and what was there back at the end, come what may."""
+    """Put tensors into slots, and what was there back at the end, come what may, and in whatever order blocks end."""
     before = {slot: slot.get() for slot in values}
     _swaps.append((values, before))
     try:
@@ -78,9 +78,14 @@ def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
             slot.put(weight)
         yield
     finally:
+        place = next(i for i, (_, kept) in enumerate(_swaps) if kept is before)
         for slot, weight in before.items():
-            slot.put(weight)
-        _swaps.pop()
+            later = next((kept for _, kept in _swaps[place + 1 :] if slot in kept), None)
+            if later is None:
+                slot.put(weight)
+            else:  # a block that began inside this one goes on: it will put this back
+                later[slot] = weight
+        del _swaps[place]
 
 
 def in_effect() -> dict[Slot, Tensor]:

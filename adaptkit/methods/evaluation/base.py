@@ -70,6 +70,9 @@ class Evaluation:
         if not fit:
             got = f"{tuple(answers.shape)} and {tuple(targets.shape)}"
             raise ValueError(f"answers and targets must be {self.shape}, N at least 1; got {got}")
+        if not answers.isfinite().all():
+            count = int((~answers.isfinite()).sum())
+            raise ValueError(f"answers must be finite numbers; got {count} of {answers.numel()} that are not")
 
 
 def check_binary(targets: Tensor, what: str) -> None:
