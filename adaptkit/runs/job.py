@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,10 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         where={**about, "oracle": recipe.select == "oracle"},
     )
     commit = {"git": here.git} if here.git else {}
-    counts = [images_per_class(task.support, len(task.classnames)) for task in tasks]
+    counts: list[list[int]] = []  # of all that was learned from by then
+    for task in tasks:
+        own, before = images_per_class(task.support, len(task.classnames)), counts[-1] if counts else []
+        counts.append([n + m for n, m in zip_longest(own, before, fillvalue=0)])
     return [
         replace(result, versions={**result.versions, **commit}, images_per_class=count)
         for result, count in zip(found, counts, strict=True)
