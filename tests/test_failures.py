@@ -266,3 +266,18 @@ def test_a_step_that_is_lost_is_named(bad, tmp_path):
     with pytest.raises(ValueError, match=r"must have the records of steps 1 to 2 beside it; got \[1\]"):
         job.run(one, home=tmp_path / "home", out=tmp_path / "out", say=lambda _: None, progress=False)
     assert len(job.do(work, tmp_path / "home", tmp_path / "out")) == 2 and lost.exists(), "and done again"
+
+
+@pytest.mark.parametrize(
+    "text", ["import not_there", "from adaptkit import hookimpl\n@hookimpl\ndef methods(): 1 / 0\n"]
+)
+def test_a_plugin_file_that_fails_leaves_the_others_alone_and_the_exit_code_says_so(bad, say, tmp_path, text):
+    command = bad(FIT + "pass")
+    (tmp_path / "torn.py").write_text(text)
+    code, out, _ = say(command("--plugin", tmp_path / "torn.py"))
+    assert code == 1 and "plugin 'torn' could not be loaded" in out, f"it must be named in a line; got {code}, {out}"
+    assert "6 cells, 0 done already, 6 to run" in out and "failed:" not in out, "and every cell be run"
+    code, _, error = say(command("--plugin", tmp_path / "torn.py", "--set", "methods=[torn]"))
+    assert code == 2 and "failed to load: torn, " in error and error.count("\n") == 1, (
+        f"who needs it is told why; {error}"
+    )

@@ -51,4 +51,4 @@ def home_folder(options: Namespace) -> Path:
 def load_files(options: Namespace) -> None:
     """Load the files of ``--plugin``."""
     for file in options.plugin:
-        plugins.add_file(file)
+        plugins.use_file(file)

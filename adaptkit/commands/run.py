@@ -18,7 +18,7 @@ from adaptkit.runs.recipe import Recipe
 def command(options: Namespace) -> int:
     """Run recipes and print their tables, and what papers report beside ours; 1 where a cell failed."""
     from adaptkit.report import verify
-    from adaptkit.runs import job
+    from adaptkit.runs import job, plugins
 
     code, shard = 0, options.shard or (1, 1)
     for requested in recipes(options):
@@ -46,7 +46,7 @@ def command(options: Namespace) -> int:
         for failure in found.failures:
             print(failed(failure, folder))
             code = 1
-    return code
+    return code or int(bool(plugins.broken))
 
 
 def show_tables(requested: Recipe, table: Table) -> None:

@@ -64,7 +64,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     """
     try:
         for file in recipe.plugins:
-            plugins.add_file(file if file.is_absolute() else recipe.folder / file)
+            plugins.use_file(file if file.is_absolute() else recipe.folder / file)
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)

@@ -74,6 +74,19 @@ def add_file(path: Path) -> str:
     return name
 
 
+def use_file(path: Path) -> None:
+    """Load one plugin file; one that fails is named among the `broken`, and the others go on.
+
+    Raises:
+        ValueError: when there is no such file, or its name is another plugin's.
+    """
+    try:
+        add_file(path)
+    except ValueError:
+        if Path(path).stem not in broken:
+            raise
+
+
 @cache
 def table(role: str) -> dict[str, Any]:
     """One merged table, e.g. ``table("methods")["gda"]``, sorted by name.
@@ -94,7 +107,8 @@ def pick(role: str, name: str) -> Any:  # noqa: ANN401 (what a table holds depen
     known = table(role)
     if name in known:
         return known[name]
-    hint = f"; failed to load: {', '.join(sorted(broken))} (see 'adaptkit list')" if broken else ""
+    causes = [f"{plugin}, {trace.strip().splitlines()[-1]}" for plugin, trace in sorted(broken.items())]
+    hint = f"; failed to load: {'; '.join(causes)} (see 'adaptkit list')" if broken else ""
     raise ValueError(f"{must_be(role.removesuffix('s'), known, name)}{hint}")
 
 
@@ -138,16 +152,15 @@ def _entries(role: str) -> dict[str, tuple[Any, str]]:
 def _brought(impl: Any, role: str) -> dict[str, Any]:  # noqa: ANN401 (pluggy's)
     """What one plugin brings to a table; nothing, if it fails to say: then no half of it is in use."""
     try:
-        try:
-            return dict(impl.function())
-        except (Exception, SystemExit) as error:
-            raise ValueError(f"{role}() must return a mapping from names; {_last_line(error)}") from error
-    except ValueError:
-        broken[impl.plugin_name] = traceback.format_exc(limit=-3)
+        return dict(impl.function())
+    except (Exception, SystemExit) as error:
+        frames, _, _ = own_frames(error).rstrip().rpartition("\n")
+        said = f"{role}() must return a mapping from names; {_last_line(error)}"
+        broken[impl.plugin_name] = f"{frames}\nValueError: {said}\n"
         manager().unregister(name=impl.plugin_name)
         table.cache_clear()
         if os.environ.get("ADAPTKIT_STRICT_PLUGINS"):
-            raise
+            raise ValueError(said) from error
     return {}
 
 

@@ -60,7 +60,7 @@ def _dataset(name: str) -> tuple[str, list[str]]:
         raise ValueError(must_be("a dataset or a recipe", known, name))
     asked = recipe.read_recipe(name)
     for file in asked.plugins:
-        plugins.add_file(file if file.is_absolute() else asked.folder / file)
+        plugins.use_file(file if file.is_absolute() else asked.folder / file)
     return asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
 
 
