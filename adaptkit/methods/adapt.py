@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,18 +56,7 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     method.set_kind(task.kind)
     for child in method.children_methods():
         adapt(child, task, trainer=trainer).requires_grad_(False)
-    method.train()
-    for child in method.children_methods():
-        child.eval()  # frozen: it answers as it will at prediction
-    bound = task.bind(method)
-    method.fit(bound)
-    method.to(task.support.device)
-    if trainable(method):
-        from adaptkit.methods.train import train
-
-        train(method, bound, trainer or {})
-    method.eval()
-    settle(method)
+    _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
         tune(method, task.val)
     return method
@@ -83,11 +72,17 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
     """
     for child in method.children_methods():
         extend(child, task, trainer=trainer).requires_grad_(False)
+    _learn(method, method.extend, task, trainer)
+    return method
+
+
+def _learn(method: Method, solve: Callable[[Task], None], task: Task, trainer: Mapping[str, object] | None) -> None:
+    """Solve what has a closed form, and train whatever that left trainable."""
     method.train()
     for child in method.children_methods():
-        child.eval()
+        child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
-    method.extend(bound)
+    solve(bound)
     method.to(task.support.device)
     if trainable(method):
         from adaptkit.methods.train import train
@@ -95,7 +90,6 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
         train(method, bound, trainer or {})
     method.eval()
     settle(method)
-    return method
 
 
 def retarget(method: Method, task: Task) -> Method:
