@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import faults
+
 HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 GIVEN_HOME = os.environ.get("ADAPTKIT_HOME", HOME)  # where notebooks find the features of earlier runs
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -25,6 +27,13 @@ def pytest_addoption(parser):
         type=Path,
         help="a folder of goldens to hold methods against, instead of tests/goldens and tests/goldens2",
     )
+    parser.addoption("--faults", type=Path, help="write the table of fault cases to this file")
+
+
+def pytest_collection_finish(session):
+    """Count the cases that are marked as faults, if asked."""
+    if path := session.config.getoption("--faults"):
+        path.write_text(faults.table(session.items))
 
 
 @pytest.fixture(scope="session")

@@ -154,6 +154,7 @@ def test_what_would_not_load_is_not_left_behind(gda, small, tmp_path):
     assert not [*(tmp_path / "x").iterdir()], "the folder must be empty"
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
     _, folder = gda
     with pytest.raises(ValueError, match=r"a classifier's folder must hold .*; got .*nothing"):
@@ -181,6 +182,7 @@ FOREIGN = [
 ]
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 @pytest.mark.parametrize("name", FOREIGN, ids=str)
 def test_a_class_from_elsewhere_is_not_made(gda, name):
     _, folder = gda
@@ -194,6 +196,7 @@ def test_a_class_from_elsewhere_is_not_made(gda, name):
     assert len([*folder.iterdir()]) == 3, "and nothing must have been touched"
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 @pytest.mark.parametrize(
     "name", ["forward", "__class__", "__call__", "_forward_hooks", "training", "fit", "register_buffer"]
 )
@@ -217,6 +220,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 @pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in BROKEN.items() for v in values], ids=str)
 def test_a_malformed_config_is_refused_in_one_line(gda, key, value):
     _, folder = gda
@@ -228,6 +232,7 @@ def test_a_malformed_config_is_refused_in_one_line(gda, key, value):
     assert "\n" not in str(told.value), f"{key}: {value!r} must be refused in one line"
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 def test_a_config_that_is_deeper_than_can_be_read_is_refused(gda):
     _, folder = gda
     (folder / "config.json").write_text("[" * 100_000)
@@ -235,6 +240,7 @@ def test_a_config_that_is_deeper_than_can_be_read_is_refused(gda):
         load_classifier(folder)
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 def test_the_backbone_must_be_identified(gda):
     _, folder = gda
     change(folder, backbone="toy:1", towers={"toy:0": change(folder)["towers"]["toy:0"]})
@@ -242,6 +248,7 @@ def test_the_backbone_must_be_identified(gda):
         load_classifier(folder)
 
 
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
 def test_an_unknown_method_and_a_torn_state_are_named(gda):
     _, folder = gda
     node = change(folder)["method"]
