@@ -7,6 +7,10 @@ from typing import Any
 
 import yaml
 
+from adaptkit.io.files import regular
+
+MOST = 10_000_000  # bytes of a recipe
+
 
 class StrictLoader(yaml.SafeLoader):
     """Refuses repeated keys (PyYAML keeps the last in silence) and aliases (a few lines can expand to millions)."""
@@ -37,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: when it is not one, in one line with the place.
     """
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
+        value = parse_yaml(regular(path, "a recipe", MOST).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"a recipe must be a readable YAML file; got {str(path)!r}: {error}") from error
     except ValueError as error:

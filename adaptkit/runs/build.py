@@ -12,6 +12,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
+from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.recipe import Recipe
 
 AnyMethod = Spec | str | Mapping[str, Any] | Method
@@ -56,15 +57,18 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
 builders[Method] = method
 
 
-def check_recipe(recipe: Recipe) -> Recipe:
+def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
     """Every name and option of a recipe against the plugins that are there, before anything is computed.
+
+    Args:
+        recipe: as it was read.
+        trust: run the plugin files that it names; else they must have been loaded by whoever reads the recipe.
 
     Raises:
         ValueError: naming the first that is wrong, in one line.
     """
     try:
-        for file in recipe.plugins:
-            plugins.use_file(file if file.is_absolute() else recipe.folder / file)
+        recipe = use_named(recipe, trust=trust or recipe.trust)
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
+from adaptkit.io.files import regular
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
@@ -28,9 +30,10 @@ class Recipe(Setting):
         shots: labelled images per class.
         seeds: of supports and of training.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
-        plugins: plugin files to load first, relative to the recipe.
+        plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
+        trust: whether its plugin files may run, in another process too; no key of a file.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Recipe(Setting):
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
+    trust: bool = False
 
     def __post_init__(self) -> None:
         """Read methods that are given as recipes write them."""
@@ -54,7 +58,7 @@ class Recipe(Setting):
 
     def describe(self) -> str:
         """The whole recipe as JSON, without where it lies."""
-        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins")}
+        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins", "trust")}
         values |= {"methods": [s.plain for s in self.methods], "published": [asdict(quote) for quote in self.published]}
         return json.dumps(values, indent=1, default=str)
 
@@ -108,6 +112,8 @@ def read_chain(path: Path) -> dict[str, Any]:
             raw = yamls.read_yaml(path)
             base = raw.pop("extends", None)
             own = raw.get("published") or []
+            if isinstance(files := raw.get("plugins"), list):  # each is relative to the file that names it
+                raw["plugins"] = [os.path.abspath(path.parent / f) if isinstance(f, str) else f for f in files]
             if not isinstance(base, str | None):
                 raise ValueError(f"{path}: extends must be the path of a recipe's file; got {base!r}")
             if not isinstance(own, list):
@@ -123,7 +129,7 @@ def read_chain(path: Path) -> dict[str, Any]:
 
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
-    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
+    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder", "trust")}
     hints = typing.get_type_hints(Recipe)
     try:
         for key in raw:
@@ -144,7 +150,9 @@ def find_recipe(where: str) -> Path:
     """The file of a recipe, by path or by name."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not path.stem.strip("."):
+            raise ValueError(f"a recipe must have a name before its suffix, as its results' folder has; got {where!r}")
+        if not regular(path, "a recipe").exists():
             raise ValueError(
                 f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
             )
