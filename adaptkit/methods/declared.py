@@ -35,7 +35,7 @@ def check_choices(cls: Any) -> None:  # noqa: ANN401 (a class of methods; no cir
 
 
 @cache
-def annotations(cls: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a class of methods; no circle)
+def hints(cls: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a class of methods; no circle)
     """The annotations of a class with the ranges that they state; none of a class whose names cannot be found."""
     try:
         return typing.get_type_hints(cls, include_extras=True)
@@ -50,4 +50,4 @@ def hold_options(cls: Any, values: Mapping[str, Any]) -> None:  # noqa: ANN401 (
         ValueError: naming the class, the option, the range and the value.
     """
     for name, value in values.items():
-        hold(value, annotations(cls).get(name), f"{cls.__name__}.{name}")
+        hold(value, hints(cls).get(name), f"{cls.__name__}.{name}")
