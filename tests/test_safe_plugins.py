@@ -1,10 +1,13 @@
 """What a stranger's recipe may run: its plugin files only where the command line allows them, and no Trainer's door."""
 
 import importlib
+import inspect
 
 import pytest
+import pytorch_lightning as pl
 
-from adaptkit import cli
+from adaptkit import adapt, cli, method
+from adaptkit.methods.trainer_options import ALLOWED, INSTEAD
 from adaptkit.runs import job, plugins, protocol, recipe
 from adaptkit.runs.build import check_recipe
 
@@ -174,3 +177,67 @@ def test_a_name_in_the_environment_that_nobody_has_is_said_with_the_nearest(inst
     _, broken = installed("goood")
     words = "a name in ADAPTKIT_PLUGINS must be one of bad, good"
     assert words in broken["goood"] and "did you mean 'good'?" in broken["goood"], f"got {broken}"
+
+
+TRAINER = ("a recipe that sets a key of the trainer's that reaches beyond its cell", "refused, with what to do instead")
+DOORS = {
+    "devices": ["2", "auto", "[0, 1]", "-1"],
+    "num_nodes": ["2"],
+    "strategy": ["ddp", "ddp_spawn", "deepspeed"],
+    "callbacks": ["[os.system]", "null x"],
+    "plugins": ["[x]"],
+    "logger": ["true", "[tensorboard]", "mlflow"],
+    "profiler": ["advanced"],
+    "enable_checkpointing": ["true", "1"],
+    "default_root_dir": ["/tmp/elsewhere"],
+    "fast_dev_run": ["true"],
+    "max_time": ["'00:00:01:00'"],
+    "sync_batchnorm": ["true"],
+}
+TYPES = {
+    "max_epochs": ["one", "1.5", "-2", "true", "[1]"],
+    "max_steps": ["-2", "{a: 1}", "99999999999999999999"],
+    "gradient_clip_val": ["-1", "big", ".nan", ".inf"],
+    "gradient_clip_algorithm": ["l2"],
+    "accumulate_grad_batches": ["0", "{4: 2}"],
+    "precision": ["8", "half", "[16]"],
+    "accelerator": ["tpu", "hpu", "{}"],
+    "deterministic": ["warn", "1"],
+    "max_step": ["3"],
+    "limit_train_batches": ["1"],
+    "__class__": ["x"],
+}
+
+
+@pytest.mark.fault(*TRAINER)
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in (DOORS | TYPES).items() for v in values])
+def test_a_recipe_sets_no_key_of_the_trainer_that_reaches_beyond_its_cell(key, value, tmp_path, say):
+    text = "dataset: toy\nbackbone: toy:0\nmethods: [task-res]\nshots: [1]\nseeds: [1]\n"
+    (tmp_path / "x.yaml").write_text(f"{text}trainer: {{{key}: {value}}}")
+    code, out, error = say("run", tmp_path / "x.yaml", "--quiet")
+    assert (code, out, error.count("\n")) == (2, "", 1), f"it must be refused in one line; got {code}, {out}, {error}"
+    assert "trainer" in error and key in error, f"it must name the key; got {error}"
+    assert (key not in DOORS) or INSTEAD[key] in error, f"and say what to do instead; got {error}"
+    (tmp_path / "y.yaml").write_text(text)
+    again = say("run", tmp_path / "y.yaml", "--quiet", "--set", f"trainer.{key}={value}")
+    assert again[0] == 2 and again[2].count("\n") == 1, f"--set is the same door; got {again}"
+
+
+def test_what_a_recipe_may_set_is_what_the_trainer_knows(tmp_path):
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    assert {*ALLOWED, *INSTEAD} <= {*known}, "each key must be one of the Trainer's"
+    text = "dataset: toy\nbackbone: toy:0\nmethods: [task-res]\nshots: [1]\nseeds: [1]\n"
+    fine = "{max_epochs: 2, gradient_clip_val: 1e-1, precision: 32, accelerator: cpu, logger: false, max_steps: null}"
+    (tmp_path / "x.yaml").write_text(f"{text}trainer: {fine}")
+    asked = check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
+    want = {"max_epochs": 2, "gradient_clip_val": 0.1, "precision": 32, "accelerator": "cpu", "logger": False}
+    assert asked.trainer == want, "values arrive in their types, and null leaves an option as it is"
+
+
+@pytest.mark.parametrize("options", [{"devices": 2}, {"strategy": "ddp"}, {"num_nodes": 3}, {"devices": "auto"}])
+def test_in_python_too_a_training_stays_on_one_device(options, toy):
+    if options == {"devices": "auto"}:
+        adapt(method("task-res"), toy[0], trainer={**options, "max_steps": 1})
+        return
+    with pytest.raises(ValueError, match=r"trainer must not set .*'adaptkit run --shard I/N' shares"):
+        adapt(method("task-res"), toy[0], trainer={**options, "max_steps": 1})

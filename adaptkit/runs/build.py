@@ -44,7 +44,7 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
         return spec
     asked = Spec.of(spec)
     cls = plugins.pick("methods", asked.name)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     declared = {f.name: f for f in fields(cls)}
     values = {}
     for key, value in {**asked.options, **options}.items():
@@ -81,12 +81,6 @@ def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
             check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):
             raise ValueError(f"seeds must differ; got {recipe.seeds}")
-        if recipe.trainer:
-            from adaptkit.methods.train import TRAINER_OPTIONS
-
-            for key in recipe.trainer:
-                if key not in TRAINER_OPTIONS:
-                    raise ValueError(must_be("a key of trainer", TRAINER_OPTIONS, key))
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
@@ -128,7 +122,7 @@ def arguments(role: str, spec: Spec) -> tuple[Any, dict[str, Any]]:
     name, given = spec.name, spec.options
     function = plugins.pick(role, name)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
         hints = {
             n: PLAIN_NAMES.get(p.annotation, p.annotation) for n, p in inspect.signature(function).parameters.items()

@@ -15,6 +15,7 @@ from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import regular
 from adaptkit.io.values import Spec, convert
+from adaptkit.methods.trainer_options import trainer_options
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
 
@@ -29,7 +30,7 @@ class Recipe(Setting):
         methods: that are compared, each a name with options; they may be given as recipes write them.
         shots: labelled images per class.
         seeds: of supports and of training.
-        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+        trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
@@ -48,9 +49,10 @@ class Recipe(Setting):
     trust: bool = False
 
     def __post_init__(self) -> None:
-        """Read methods that are given as recipes write them."""
+        """Read methods as recipes write them, and hold the trainer's options to what a recipe may set."""
         super().__post_init__()
         object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
+        object.__setattr__(self, "trainer", trainer_options(self.trainer))
 
     def setting(self) -> Setting:
         """The part that every cell shares."""
@@ -130,7 +132,7 @@ def read_chain(path: Path) -> dict[str, Any]:
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
     declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder", "trust")}
-    hints = typing.get_type_hints(Recipe)
+    hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
             if key not in declared:
@@ -150,8 +152,6 @@ def find_recipe(where: str) -> Path:
     """The file of a recipe, by path or by name."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
-        if not path.stem.strip("."):
-            raise ValueError(f"a recipe must have a name before its suffix, as its results' folder has; got {where!r}")
         if not regular(path, "a recipe").exists():
             raise ValueError(
                 f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
@@ -171,7 +171,11 @@ def names() -> list[str]:
 def name_of(path: Path) -> str:
     """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
     path = path.resolve()
-    return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
+    if path.is_relative_to(shelf()):
+        return path.relative_to(shelf()).with_suffix("").as_posix()
+    if not path.stem.strip(". "):
+        raise ValueError(f"a recipe's file must have a name, as its results' folder is called so; got {str(path)!r}")
+    return path.stem
 
 
 def shelf() -> Path:
@@ -192,7 +196,7 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
-        return dict(convert(value, Mapping, key))
+        return convert(value, Mapping, key)
     if key in ("support", "prompts", "stream"):
         return Spec.of(value, key)
     out = convert(value, kind, key, declared)
