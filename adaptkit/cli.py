@@ -7,8 +7,9 @@ import importlib
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from adaptkit.io.namesake import namesake
 
@@ -159,13 +160,16 @@ def add_cache(commands: Commands) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
+    from adaptkit.io.safe import Shown, in_lines
+
     options = parser().parse_args(argv)
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
+        with redirect_stdout(cast(TextIO, Shown(sys.stdout))):
+            return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
     except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
-        print(f"adaptkit: error: {error}", file=sys.stderr)
+        print(f"adaptkit: error: {in_lines(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has seen enough, as in `adaptkit list | head`
         sys.stderr.close()
