@@ -24,7 +24,7 @@ DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F3
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 
 CANNOT = "cannot write"
-ELSEWHERE = "--out, or by --home or ADAPTKIT_HOME where features and results live"
+CHOOSE = "--out, or by --home or ADAPTKIT_HOME where features and results live"
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
 Signature = tuple[int, int, int, int]  # inode, size, mtime and ctime in nanoseconds
@@ -60,7 +60,7 @@ def naming(folder: Path) -> Iterator[None]:
     except OSError as error:
         if str(error.strerror).startswith(CANNOT):
             raise
-        message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {ELSEWHERE}"
+        message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {CHOOSE}"
         raise OSError(error.errno, message, str(folder)) from error
 
 
