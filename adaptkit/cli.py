@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adaptkit.io.namesake import namesake
+
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
 
@@ -161,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from adaptkit.io.home import home_at
 
     try:
+        if wrong := namesake():
+            raise ValueError(wrong)
         with home_at(options.home):
             code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
         print(end="", flush=True)  # what could not be printed is known here, and not when Python ends

@@ -47,7 +47,7 @@ class Store:
                 continue
             try:
                 text = read_file(folder / COPY)
-            except OSError:
+            except (OSError, ValueError):
                 continue
             if digest(text)[:32] == folder.name:
                 with FileLock(folder / ".lock"):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from adaptkit.io.jsons import parse_json
+from adaptkit.io.paths import regular as regular
 from adaptkit.io.paths import resolved
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
@@ -46,10 +47,10 @@ def canonical(obj: object) -> bytes:
 def signature(path: Path | str | int) -> Signature | None:
     """What changes when a file changes, or None where there is no file."""
     try:
-        stat = os.stat(path)
+        now = os.stat(path)
     except FileNotFoundError:
         return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def read_chain(path: Path) -> dict[str, Any]:
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
     declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
-    hints = typing.get_type_hints(Recipe)
+    hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
             if key not in declared:
