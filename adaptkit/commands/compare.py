@@ -13,7 +13,7 @@ def command(options: Namespace) -> int:
     from adaptkit.report import formats, page, runs
     from adaptkit.report.comparison import Comparison
 
-    writers = {**formats.FORMATS, ".html": page.page}
+    writers = {**formats.WRITERS, ".html": page.page}
     for path in options.out:
         if path.suffix not in writers:
             raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))

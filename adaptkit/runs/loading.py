@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -31,10 +32,13 @@ def open_cache(
     )
 
 
-def pick_dataset(name: str) -> Splits:
-    """A dataset by name, with a place after a colon where it takes one."""
+def pick_dataset(name: str, answered: bool = False) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one; perhaps as one that is only answered."""
     scheme, _, place = name.partition(":")
-    return plugins.pick("datasets", scheme)(place)
+    load = plugins.pick("datasets", scheme)
+    if answered and "answered" in inspect.signature(load).parameters:
+        return load(place, answered=True)
+    return load(place)
 
 
 def pick_backbone(name: str) -> Backbone:

@@ -25,8 +25,7 @@ from adaptkit.features.sources import PictureFiles
 from adaptkit.features.split_files import PARTS, inside, read_split
 from adaptkit.io.digests import FileDigests
 from adaptkit.io.home import home
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from adaptkit.io.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)
