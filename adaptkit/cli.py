@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adaptkit.io.namesake import namesake
+
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
 
@@ -157,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
     options = parser().parse_args(argv)
     try:
+        if wrong := namesake():
+            raise ValueError(wrong)
         return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
     except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
         print(f"adaptkit: error: {error}", file=sys.stderr)

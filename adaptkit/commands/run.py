@@ -75,7 +75,7 @@ def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
         print(f"plot: {picture}")
     else:
-        print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
+        print("plot: none, matplotlib is not installed; pip install 'adaptkit-vlm[demo]'")
 
 
 def failed(failure: Failure, folder: Path) -> str:

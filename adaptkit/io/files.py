@@ -9,6 +9,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
+NO_FILES = (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket")
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
@@ -41,10 +43,33 @@ def canonical(obj: object) -> bytes:
 def signature(path: Path | str | int) -> Signature | None:
     """What changes when a file changes, or None where there is no file."""
     try:
-        stat = os.stat(path)
+        now = os.stat(path)
     except FileNotFoundError:
         return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
+def regular(path: Path, what: str, most: int = 2**31) -> Path:
+    """The path; where something lies there it must be a regular file, as reading a pipe or device may never end.
+
+    Args:
+        path: that is about to be read; one where nothing lies is left to the reader.
+        what: it is, e.g. ``a recipe``.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: when it is a folder, a pipe, a socket, a device or too large.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return path
+    if not stat.S_ISREG(found.st_mode):
+        got = next((name for test, name in NO_FILES if test(found.st_mode)), "a device")
+        raise ValueError(f"{what} must be a regular file; got {str(path)!r}, {got}; give the path of a file")
+    if found.st_size > most:
+        raise ValueError(f"{what} must have at most {most} bytes; got {str(path)!r} of {found.st_size}")
+    return path
 
 
 @contextmanager

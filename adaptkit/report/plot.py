@@ -49,7 +49,7 @@ def figure(table: Curves, title: str) -> Figure:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib; pip install 'adaptkit[demo]'") from error
+        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
     class Picture(Figure):
         """A figure that shows itself in notebooks, whatever backend they have."""

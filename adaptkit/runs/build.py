@@ -44,7 +44,7 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
         return spec
     asked = Spec.of(spec)
     cls = plugins.pick("methods", asked.name)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     declared = {f.name: f for f in fields(cls)}
     values = {}
     for key, value in {**asked.options, **options}.items():
@@ -138,7 +138,7 @@ def arguments(role: str, spec: Spec) -> tuple[Any, dict[str, Any]]:
     name, given = spec.name, spec.options
     function = plugins.pick(role, name)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
         hints = {
             n: PLAIN_NAMES.get(p.annotation, p.annotation) for n, p in inspect.signature(function).parameters.items()

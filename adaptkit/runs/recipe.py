@@ -144,7 +144,7 @@ def own_sets(raw: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
     declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder", "inherited")}
-    hints = typing.get_type_hints(Recipe)
+    hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
             if key not in declared:

@@ -91,7 +91,7 @@ class Result:
             written = record.pop("digest", None)
             if written not in (None, found := digest_of(record)):
                 raise ValueError(f"it was changed after it was written: its digest is {found}, not {written}")
-            stated, hints = record.pop("protocol_hash", None), get_type_hints(cls)
+            stated, hints = record.pop("protocol_hash", None), get_type_hints(cls, include_extras=True)
             if odd := sorted({*record} - {*names}):
                 raise ValueError(f"unknown field {odd[0]!r}")
             result = cls(**{name: convert(value, hints[name], name) for name, value in record.items()})

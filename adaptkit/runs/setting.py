@@ -67,7 +67,7 @@ class Setting:
         """Refuse what no dataset, backbone or method could make sense of."""
         for name in ("prompts", "support", "stream"):
             object.__setattr__(self, name, Spec.of(getattr(self, name), name))
-        for name, hint in get_type_hints(Setting).items():
+        for name, hint in get_type_hints(Setting, include_extras=True).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
         if self.batch_size < 1:

@@ -83,7 +83,7 @@ def towers(folder, kind):
         if kind in READERS:
             words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as cause:  # of many kinds, and long
-        hint = "; try pip install 'adaptkit[siglip]'" * isinstance(cause, ImportError)
+        hint = "; try pip install 'adaptkit-vlm[siglip]'" * isinstance(cause, ImportError)
         raise ValueError(f"a checkpoint must load; got {str(folder)!r}: {' '.join(str(cause).split())}{hint}") from None
     finally:
         logging.set_verbosity(verbosity)
