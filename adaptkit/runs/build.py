@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from adaptkit.io.errors import must_be
@@ -13,6 +13,7 @@ from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.setting import named_sets
 
 AnyMethod = Spec | str | Mapping[str, Any] | Method
 
@@ -65,6 +66,7 @@ def check_recipe(recipe: Recipe) -> Recipe:
     try:
         for file in recipe.plugins:
             plugins.use_file(file if file.is_absolute() else recipe.folder / file)
+        recipe = without_inherited(recipe)
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)
@@ -86,6 +88,18 @@ def check_recipe(recipe: Recipe) -> Recipe:
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
+
+
+def without_inherited(recipe: Recipe) -> Recipe:
+    """A recipe without the test sets that are a part of the dataset which another was put in the place of."""
+    if not recipe.inherited:
+        return recipe
+    theirs = [n for n in recipe.inherited if n != "new" and n.partition(":")[0] not in plugins.table("datasets")]
+    kept: dict[str, Any] = {}
+    for key in ("domains", "near", "far"):
+        sets = {name: behind for name, behind in named_sets(getattr(recipe, key)).items() if behind not in theirs}
+        kept[key] = sets if isinstance(getattr(recipe, key), Mapping) else [*sets]
+    return replace(recipe, inherited=tuple(theirs), **kept)
 
 
 def check_needs(built: Method) -> None:
