@@ -14,7 +14,7 @@ from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
-from adaptkit.runs.setting import Setting
+from adaptkit.runs.setting import Setting, sentences_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +176,8 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
     *outer, last = key.split(".")
     for part in outer:
         inner = raw.get(part) or {}
+        if isinstance(inner, str) and part in ("prompts", "support", "stream"):
+            inner = {inner: {}}  # a name without options
         if not isinstance(inner, Mapping):
             raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
         raw[part] = raw = dict(inner)
@@ -185,7 +187,9 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return dict(convert(value, Mapping, key))
-    if key in ("support", "prompts", "stream"):
+    if key == "prompts":
+        return sentences_of(value)
+    if key in ("support", "stream"):
         return Spec.of(value, key)
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):

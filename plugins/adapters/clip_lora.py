@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
+from adaptkit.io.text import template
 from adaptkit.methods.ops import one_view
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
@@ -61,8 +62,8 @@ class CLIPLoRA(Method):
     def retarget(self, task):
         self.once = Once()
         names = [name.replace("_", " ") for name in task.classnames]
-        write = self.template.replace
-        sentences = [write("{}", n) if self.template else s[0] for n, s in zip(names, task.prompts, strict=True)]
+        given = self.template and template(self.template, "clip-lora.template")
+        sentences = [given.replace("{}", n) if given else s[0] for n, s in zip(names, task.prompts, strict=True)]
         if self.encoder != "vision":
             self.tokens = task.backbone.tokenize(sentences)
         else:
