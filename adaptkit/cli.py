@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adaptkit.io.namesake import namesake
+from adaptkit.io.notices import on_a_line
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -161,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
+        with on_a_line():
+            return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
     except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
         print(f"adaptkit: error: {error}", file=sys.stderr)
         return 2

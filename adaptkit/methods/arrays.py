@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adaptkit.features.items import Array, Images, tensor
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.reading import read_whole
 
 
 class GivenText:
@@ -63,6 +64,7 @@ class GivenText:
             return torch.stack([self.by_sentence[s] for s in sentences])
         if self.backbone is None:
             raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
+        read_whole(self.backbone, [[s] for s in sentences])
         with torch.no_grad(), self.backbone.unaltered():
             return self.backbone.encode_text(list(sentences))
 

@@ -17,6 +17,7 @@ from adaptkit.io.text import template
 from adaptkit.methods.ops import one_view
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
+from adaptkit.towers.reading import read_whole
 
 
 class CLIPLoRA(Method):
@@ -65,6 +66,7 @@ class CLIPLoRA(Method):
         given = self.template and template(self.template, "clip-lora.template")
         sentences = [given.replace("{}", n) if given else s[0] for n, s in zip(names, task.prompts, strict=True)]
         if self.encoder != "vision":
+            read_whole(task.backbone, [[sentence] for sentence in sentences])
             self.tokens = task.backbone.tokenize(sentences)
         else:
             self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
