@@ -36,7 +36,7 @@ def on_a_line() -> Iterator[None]:
             before(message, category, filename, lineno, file, line)
         elif str(message) not in shown:
             shown.add(str(message))
-            print(f"adaptkit: warning: {message}", file=sys.stderr)
+            sys.stderr.write(f"adaptkit: warning: {message}\n")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

@@ -11,8 +11,8 @@ from adaptkit.io.notices import notice
 from adaptkit.towers.backbone import Backbone
 
 WORD = "X"  # one token to any tokenizer
-LONGEST = 4096  # words; a tokenizer that keeps so many cuts nothing
-SHOWN = 60  # characters of a sentence that errors show
+MOST_WORDS = 4096  # words; a tokenizer that keeps so many cuts nothing
+SHOWN_OF_IT = 60  # characters of a sentence that errors show
 _lengths: WeakKeyDictionary[Backbone, int] = WeakKeyDictionary()
 
 
@@ -37,22 +37,22 @@ def read_whole(backbone: Backbone, classes: Sequence[Sequence[str]]) -> None:
         if {*own} & {*long}:
             before = met.setdefault(frozenset(kept[s] for s in own), own)
             one, two = sorted({*before} - {*own})[:1], sorted({*own} - {*before})[:1]
-            if one and two and {*before, *own} & {*lost} and plain(one[0]) != plain(two[0]):
+            if one and two and {*before, *own} & {*lost} and without_case(one[0]) != without_case(two[0]):
                 raise ValueError(
                     f"classes must differ within the {length} tokens that the text tower reads; got "
-                    f"{ends(one[0])!r} and {ends(two[0])!r}, equal once they are cut; shorten them"
+                    f"{both_ends(one[0])!r} and {both_ends(two[0])!r}, equal once they are cut; shorten them"
                 )
     notice(
         f"sentences are cut at the {length} tokens that the text tower reads: {len(lost)} of {len(every)}, the first "
-        f"{ends(lost[0])!r}"
+        f"{both_ends(lost[0])!r}"
     )
 
 
 def tokens_read(backbone: Backbone) -> int:
     """How many tokens of a sentence are read, special ones counted; 0 where nothing is cut."""
     if backbone not in _lengths:
-        ids = backbone.tokenize([" ".join([WORD] * LONGEST)])["input_ids"]
-        _lengths[backbone] = ids.shape[1] if ids.shape[1] < LONGEST else 0
+        ids = backbone.tokenize([" ".join([WORD] * MOST_WORDS)])["input_ids"]
+        _lengths[backbone] = ids.shape[1] if ids.shape[1] < MOST_WORDS else 0
     return _lengths[backbone]
 
 
@@ -80,15 +80,15 @@ def room(backbone: Backbone, text: str) -> int:
     return fill_all(backbone, longer).index(True)
 
 
-def plain(text: str) -> str:
+def without_case(text: str) -> str:
     """A text without case and spacing."""
     return " ".join(text.casefold().split())
 
 
-def ends(text: str) -> str:
+def both_ends(text: str) -> str:
     """A sentence, or its two ends, for people to recognise it."""
-    half = SHOWN // 2
-    return text if len(text) <= SHOWN else f"{text[:half]} ... {text[-half:]}"
+    half = SHOWN_OF_IT // 2
+    return text if len(text) <= SHOWN_OF_IT else f"{text[:half]} ... {text[-half:]}"
 
 
 def _kept(backbone: Backbone, sentences: Sequence[str]) -> dict[str, tuple[int, ...]]:

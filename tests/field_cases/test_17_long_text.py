@@ -35,7 +35,7 @@ def test_a_sentence_that_is_cut_is_named_and_the_run_goes_on(small_clip, tmp_pat
 
 
 @FAULT
-@pytest.mark.parametrize("method", ["dclip", "cupl", "wca"])
+@pytest.mark.parametrize("method", ["cupl", "wca"])
 def test_sentences_that_a_method_brings_are_held_to_the_same(method, small_clip, tmp_path, command):
     folder, file = photos(tmp_path / "photos", "abc", n=4), tmp_path / "s.json"
     file.write_text(json.dumps({"a": [f"{LONG} one"], "b": [f"{LONG} two"], "c": ["cat"]}))
