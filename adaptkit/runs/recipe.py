@@ -16,7 +16,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
-from adaptkit.runs.setting import Setting
+from adaptkit.runs.setting import Setting, sentences_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +198,8 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
     *outer, last = key.split(".")
     for part in outer:
         inner = raw.get(part) or {}
+        if isinstance(inner, str) and part in ("prompts", "support", "stream"):
+            inner = {inner: {}}  # a name without options
         if not isinstance(inner, Mapping):
             raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
         raw[part] = raw = dict(inner)
@@ -207,7 +209,9 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return dict(convert(value, Mapping, key))
-    if key in ("support", "prompts", "stream"):
+    if key == "prompts":
+        return sentences_of(value)
+    if key in ("support", "stream"):
         return Spec.of(value, key)
     if key in ("domains", "near", "far"):
         kind = Mapping[str, str] if isinstance(value, Mapping) else list[str]

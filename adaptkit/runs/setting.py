@@ -23,8 +23,8 @@ class Setting:
     Attributes:
         dataset: a name in ``adaptkit list datasets``, with a place after a colon where it takes one.
         backbone: a scheme and a name, e.g. ``"hf:openai/clip-vit-base-patch16"``.
-        prompts: who writes the sentences about classes. This, `support` and `stream` may be given as recipes write
-            them: a name, or one name with options.
+        prompts: who writes the sentences about classes; your own are ``{"templates": "a satellite photo of {}."}``.
+            This, `support` and `stream` may be given as recipes write them: a name, or one name with options.
         support: who chooses the labelled images.
         select: the images hyperparameters are chosen on: ``"none"``, ``"few-val"`` (at most 4 a class), ``"full-val"``,
             or ``"oracle"`` (the test images; every table marks it).
@@ -66,7 +66,8 @@ class Setting:
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""
-        for name in ("prompts", "support", "stream"):
+        object.__setattr__(self, "prompts", sentences_of(self.prompts))
+        for name in ("support", "stream"):
             object.__setattr__(self, name, Spec.of(getattr(self, name), name))
         for name, hint in get_type_hints(Setting, include_extras=True).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
@@ -101,3 +102,16 @@ def check_names(key: str, sets: Sets) -> None:
 def named_sets(sets: Sets) -> dict[str, str]:
     """What stands behind each name of some test sets: in a list, the name itself."""
     return dict(sets) if isinstance(sets, Mapping) else {name: name for name in sets}
+
+
+def sentences_of(value: object) -> Spec:
+    """Who writes the sentences, from what a recipe says; one's own, ``{templates: "... {}."}``, need no further name.
+
+    Raises:
+        ValueError: when it is neither a name nor one name with options.
+    """
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, own = next(iter(value.items()))
+        if isinstance(own, str | list | tuple):
+            return Spec.of({name: {name: own}}, "prompts")
+    return Spec.of(value, "prompts")

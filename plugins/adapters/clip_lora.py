@@ -14,9 +14,11 @@ from torch import nn
 
 from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Weight
+from adaptkit.io.text import template
 from adaptkit.methods.ops import one_view
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
+from adaptkit.towers.reading import read_whole
 
 
 class CLIPLoRA(Method):
@@ -62,9 +64,10 @@ class CLIPLoRA(Method):
     def retarget(self, task):
         self.once = Once()
         names = [name.replace("_", " ") for name in task.classnames]
-        write = self.template.replace
-        sentences = [write("{}", n) if self.template else s[0] for n, s in zip(names, task.prompts, strict=True)]
+        given = self.template and template(self.template, "clip-lora.template")
+        sentences = [given.replace("{}", n) if given else s[0] for n, s in zip(names, task.prompts, strict=True)]
         if self.encoder != "vision":
+            read_whole(task.backbone, [[sentence] for sentence in sentences])
             self.tokens = task.backbone.tokenize(sentences)
         else:
             self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
