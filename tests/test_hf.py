@@ -352,10 +352,24 @@ def test_damaged_files_are_named(copy):
     refused(copy, str(copy / "config.json"))
 
 
-@pytest.mark.parametrize(("kind", "near"), [("clap", "'clip'"), ("siglip2", "'siglip'"), (None, "vit")])
-def test_other_kinds_of_model_are_refused_with_those_allowed(copy, kind, near):
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("clop", "did you mean 'clip'?"),
+        ("clap", "its towers are not read"),
+        ("siglip2", "NaFlex"),
+        ("clip_vision_model", "one tower alone"),
+        ("dinov3_convnext", "DINOv3 with a ViT"),
+        (["clip"], "got ['clip']"),
+        (None, "got None"),
+    ],
+)
+def test_other_kinds_of_model_are_refused_with_those_allowed(copy, kind, said):
     edit(copy / "config.json", model_type=kind)
-    refused(copy, "clip, siglip, dinov2, vit", near, "model_type")
+    message = refused(
+        copy, "clip, metaclip_2, siglip, dinov2, dinov2_with_registers, dinov3_vit, vit", said, "model_type"
+    )
+    assert ("did you mean" in message) == (kind == "clop"), "only what is misspelt is to be spelt otherwise"
 
 
 @pytest.mark.parametrize(
