@@ -19,7 +19,7 @@ def command(options: Namespace) -> int:
 
     load_files(options)
     paths = find_pictures(options.images)
-    classifier = load_classifier(options.model, home=home_folder(options))
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")

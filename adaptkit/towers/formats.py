@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-ANOTHER = "take the same model from the hub in the format of transformers (with config.json and model.safetensors)"
+ANOTHER = "take the same model from the hub as transformers reads it, with config.json and model.safetensors"
 SCRIPT = "convert_clip_original_pytorch_to_hf.py of the transformers repository"
 OF_OPENCLIP = (
     "a checkpoint of OpenCLIP",
-    f"{ANOTHER}, as laion's repositories hold beside OpenCLIP's, or convert it with {SCRIPT}",
+    f"convert it with {SCRIPT}, or {ANOTHER}",
 )
 OPENAI = (
     "a TorchScript archive, as OpenAI publishes CLIP",
@@ -78,7 +78,7 @@ def foreign_file(file: Path) -> str:
 
 
 def clause(found: tuple[str, str], path: Path) -> str:
-    """``", an adapter of PEFT; merge it ..."``, with its base named where the folder says it."""
+    """``"; this is an adapter of PEFT; merge it ..."``, with its base named where the folder says it."""
     what, todo = found
     base = ""
     if found is ADAPTER:
@@ -86,7 +86,7 @@ def clause(found: tuple[str, str], path: Path) -> str:
             base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             base = ""
-    return f", {what}; {todo.format(base=repr(base)) if base else todo.replace('{base} ', '')}"
+    return f"; this is {what}; {todo.format(base=repr(base)) if base else todo.replace('{base} ', '')}"
 
 
 def _by_content(file: Path) -> tuple[str, str] | None:
