@@ -85,12 +85,12 @@ class Words:
                     f"end-of-text must be the tokenizer's last token while eos_token_id in config.json is 2, as the "
                     f"tower is read at the largest; got {token!r} after it; set eos_token_id to the tokenizer's, {last}"
                 )
-        ids = self(["a photo of a cat."])["input_ids"]
-        if (found := int(ids[0, backbone.ends(ids)[0]])) != (last if end is None else end):
-            got = self.words.convert_ids_to_tokens(found)
+        ids = self(["a photo of a cat."])["input_ids"]  # alone, and so without padding
+        want = last if end is None else end
+        if int(backbone.ends(ids)) != ids.shape[1] - 1 or int(ids[0, -1]) != want:
             raise ValueError(
-                f"a sentence must close with end-of-text, number {last if end is None else end}, as eos_token_id in "
-                f"config.json says; got {got!r}, and {last} as the tokenizer's own; bring both from one model"
+                f"a sentence must close with end-of-text, number {want}, as eos_token_id in config.json says; got "
+                f"{self.words.convert_ids_to_tokens(int(ids[0, -1]))!r}; bring tokenizer and config of one model"
             )
 
     def _tokens(self, text: str) -> list[int]:
