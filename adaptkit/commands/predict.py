@@ -25,7 +25,7 @@ def command(options: Namespace) -> int:
     if rest:
         every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
         print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
-    classifier = load_classifier(options.model, home=home_folder(options))
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")

@@ -23,6 +23,8 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
             changes[key] = yamls.parse_yaml(value)
         except ValueError as error:
             raise ValueError(f"--set {setting}: {error}") from error
+    if getattr(options, "backbone", ""):
+        changes["backbone"] = options.backbone
     for key in ("shots", "seeds"):
         if getattr(options, key):
             changes[key] = yamls.parse_yaml(f"[{getattr(options, key)}]")
