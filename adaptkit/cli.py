@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="load this plugin file too",
         )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[])
+    top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
         group(commands)

@@ -31,7 +31,7 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
     only = [name for name in options.only.split(",") if name]
     from adaptkit.runs.build import check_recipe
 
-    return [check_recipe(recipe.read_recipe(where, changes, only)) for where in options.recipes]
+    return [check_recipe(recipe.read_recipe(where, changes, only), trust=options.trust) for where in options.recipes]
 
 
 def out(options: Namespace, requested: recipe.Recipe) -> Path:
