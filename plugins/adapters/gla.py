@@ -7,8 +7,8 @@ takes 1000 gradient steps from the uniform one, so small that they end near it. 
 validation images, as in the release's few-shot code, where all classes have as many; here they weigh as much, as in the
 balanced target distribution of the theory, else the support's own bias would come back. That comes from its counts; the
 release leaves it out. `base` is brought to a temperature at which its confidence on validation images is its accuracy
-there, which the release searches to one percentage point; without them it stays as it is. Zero-shot stays as it is, too;
-the release brings it to such a temperature, to 0.1 points, before it estimates the bias and keeps it in its answers.
+there, which the release searches to one percentage point; without them it stays as it is. So does zero-shot, which the
+release brings to such a temperature, to 0.1 points, before it estimates the bias, and keeps there in its answers.
 ``as_released=True`` does all that the release does.
 Interactions: `base` is the adapted model; over the default, zero-shot itself, what remains is zero-shot debiased.
 """

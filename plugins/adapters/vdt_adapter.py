@@ -23,7 +23,7 @@ class VDTAdapter(ZeroShot):
     """Trained attention among a class's sentences, whose mean becomes its embedding."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
-    ratio: float = 0.5  # share of the attention's output in the blend
+    ratio: float = 0.2  # share of the attention's output in the blend
     reduction: int = 4  # width of the embedding over that of the head
     dropout: float = 0.5  # of the output
     attention_dropout: float = 0.1
