@@ -4,8 +4,8 @@ Source: Sui et al., Just Shift It: Test-Time Prototype Shifting for Zero-Shot Ge
 Models, arXiv:2403.12952.
 Deviations: float32 instead of mixed precision. The views of an image are drawn once and cached; on fine-grained
 datasets the authors mix them by AugMix (``augment: augmix``) and step by 1e-3. Their best prototypes average
-hand-written templates and written descriptions, which here are the task's prompts. We always keep one view. Each class has
-a shift of its own, as in the paper; ``per_label: false`` is the release without that flag, one for all.
+hand-written templates and written descriptions, which here are the task's prompts. We always keep one view. Each class
+has a shift of its own, as in the paper; ``per_label: false`` is the release without that flag, one for all.
 """
 
 import torch
