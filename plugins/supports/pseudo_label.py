@@ -15,7 +15,7 @@ Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-
 Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
 surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. From
 ten a class on a fifth of these images, drawn at random, is held out, to choose the epoch on; ``grip`` does both in all
-rounds. ``as_released`` does so, too, by the seed of the support; what `by` has a grid for is chosen on the fifth. GRIP's
+rounds. ``as_released`` does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
 last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
 trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
 """
