@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from adaptkit import OverBase, Pooled, ZeroShot, hookimpl, predict
+from adaptkit.io.ranges import Steps
 from adaptkit.methods.calibration import heat_at, interpolated_heat
 
 
@@ -28,7 +29,7 @@ class GLA(OverBase, ZeroShot):
     ``base / T - log prior of the support + zero-shot - log prior of pre-training``.
     """
 
-    steps: int = 50  # of Newton's method, at most
+    steps: Steps = 50  # of Newton's method, at most
     as_released: bool = False
 
     def needs(self):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adaptkit import OverBase, Pooled, hookimpl, predict, unit
+from adaptkit.io.ranges import Share, Steps
 from adaptkit.methods.calibration import confidence, heat_at, stepped_heat
 from adaptkit.methods.ops import class_sums
 
@@ -29,8 +30,8 @@ class Frolic(OverBase):
 
     scope = "set"
 
-    shrink: float = 0.9  # weight of the identity in the covariance, lambda
-    rounds: int = 10  # of bias correction, at most
+    shrink: Share = 0.9  # weight of the identity in the covariance, lambda
+    rounds: Steps = 10  # of bias correction, at most
     as_released: bool = False
 
     def needs(self):
