@@ -13,6 +13,7 @@ from typing import Any
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
 from adaptkit.io.paths import resolved
+from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
@@ -37,8 +38,8 @@ class Recipe(Setting):
     name: str
     folder: Path
     methods: list[Spec]
-    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    shots: list[Shots] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3])
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
@@ -189,8 +190,8 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
     if key in ("support", "prompts", "stream"):
         return Spec.of(value, key)
     out = convert(value, kind, key, declared)
-    if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
-        raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
+    if key in ("shots", "seeds") and not out:
+        raise ValueError(f"{key} must be a list of at least one number; got {value!r}")
     return out
 
 
