@@ -164,7 +164,7 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
     """
     path = folder / entry["shard"]
     try:
-        with open(path, "rb") as file:
+        with open(regular(path, "a shard", 2**62), "rb") as file:
             seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
             if size != entry["bytes"]:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"
