@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adaptkit.io.namesake import namesake
+from adaptkit.io.notices import on_a_line
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -32,6 +33,8 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="load this plugin file too",
         )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -51,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[])
+    top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
         group(commands)
@@ -90,6 +93,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    command.add_argument("--backbone", default="", metavar="NAME", help="in place of the recipe's")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.set_defaults(only="")
@@ -97,6 +101,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
+    command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
 
 
@@ -165,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        with home_at(options.home):
+        with home_at(options.home), on_a_line():
             code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
         print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
         return code

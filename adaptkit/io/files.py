@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from adaptkit.io.jsons import parse_json
-from adaptkit.io.paths import regular as regular
 from adaptkit.io.paths import resolved
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed

@@ -8,7 +8,7 @@ from PIL import Image
 
 from adaptkit import cli
 
-FIELD_CASE = ("a case from a public bug report", "answered rightly, or refused in one line that says what to do")
+FIELD_CASE = ("a case from a public bug report", "answered rightly, or refused in one line")
 
 
 @pytest.fixture
