@@ -79,6 +79,7 @@ def arrange(
     title: Callable[[Any], str] = str,
     answered: bool = False,
     val: bool = False,
+    alike: bool = True,
     source: str = "your own images",
 ) -> Splits:
     """A dataset of the pictures that can be read.
@@ -89,13 +90,14 @@ def arrange(
         title: a class as prompts name it.
         answered: they are only answered: nothing is learned from them, and what is in no part is all in test.
         val: part off images to choose by where there are none.
+        alike: refuse parts whose classes differ.
         source: where they come from.
 
     Raises:
         ValueError: when none can be read, a class has none in some part, or there is no part to learn from.
     """
     found, left_out = without_bad(found)
-    found, parted = sorted_out(found, answered, val)
+    found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
     sources = {part: part_of(found, part, order) for part in PARTS}
     twice = {*keys_of(found, "train")} & {*keys_of(found, "test")}
@@ -140,7 +142,7 @@ def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     return good, tuple(bad.values())
 
 
-def sorted_out(found: Found, answered: bool, val: bool) -> tuple[Found, str]:
+def sorted_out(found: Found, answered: bool, val: bool, alike: bool) -> tuple[Found, str]:
     """The pictures with a part each, and how they were parted where their author had not."""
     parted, given = "", {*found.parts}
     if answered:
@@ -158,7 +160,7 @@ def sorted_out(found: Found, answered: bool, val: bool) -> tuple[Found, str]:
         if part not in found.parts:
             raise ValueError(f"{found.name} must have images for train, and for test or val; got none for {part}")
     odd = sorted(of["train"] ^ of["test"] | of["val"] - of["train"])
-    if odd and not found.several:
+    if odd and alike and not found.several:
         said = ", ".join(map(repr, odd[:10])) + f" and {len(odd) - 10} more" * (len(odd) > 10)
         raise ValueError(f"{found.name} must have the same classes in every split; got only in some: {said}")
     return found, parted
