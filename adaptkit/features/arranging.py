@@ -100,8 +100,6 @@ def arrange(
     found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
     sources = {part: part_of(found, part, order) for part in PARTS}
-    twice = {*keys_of(found, "train")} & {*keys_of(found, "test")}
-    notes = found.notes + (f"{len(twice):,} images are in train and in test",) * bool(twice)
     return Splits(
         found.name,
         tuple(names) or tuple(map(title, order)),
@@ -112,7 +110,7 @@ def arrange(
         kind="multi-label" if found.several else "classification",
         parted=parted,
         left_out=left_out,
-        notes=notes,
+        notes=(*found.notes, *in_both(found)),
     )
 
 
@@ -206,9 +204,13 @@ def ranks(found: Found, rows: Iterable[int]) -> dict[str, int]:
     return {key: place for place, key in enumerate(sorted({found.keys[i] for i in rows}))}
 
 
-def keys_of(found: Found, part: str) -> list[str]:
-    """The keys of a part's pictures."""
-    return [key for key, own in zip(found.keys, found.parts, strict=True) if own == part]
+def in_both(found: Found) -> list[str]:
+    """A line about pictures that are learned from and judged by."""
+    of = defaultdict[str, set[str]](set)
+    for key, part in zip(found.keys, found.parts, strict=True):
+        of[part].add(key)
+    twice = len(of["train"] & of["test"])
+    return [f"{twice:,} images are in train and in test"] * bool(twice)
 
 
 def part_named(name: str, where: str) -> str:
