@@ -214,7 +214,7 @@ def left(
     what = recipe.name + f", shard {shard[0]}/{shard[1]}" * (shard[1] > 1)
     count = len(own) - len(todo)
     say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
-    notes = *recipe.said(), *here.workspace.others.notes
+    notes = *recipe.said(), *here.workspace.others.lines()
     for line in (*notes, *(f"recomputed: {why}" for why in again), *plugins.complaints()):
         say(line)
     return todo
