@@ -109,6 +109,22 @@ def check_elsewhere(recipe: Recipe) -> None:
             raise ValueError(f"methods must be able to answer for classes they did not adapt to; got {label!r}")
 
 
+def check_outside(recipe: Recipe) -> None:
+    """Methods that answer with a score have images of other things to tell from the test images.
+
+    Raises:
+        ValueError: naming the first that has none.
+    """
+    for label, spec in recipe.labels().items():
+        built = method(spec)
+        scores = built.output == "score" and built.answers == ("classification",)
+        if scores and recipe.sequence == 1 and not recipe.near and not recipe.far:
+            raise ValueError(
+                f"{recipe.name}: near or far must name images of other things for {label!r}, which scores how well an "
+                "image fits; got none; name another dataset there, or domains of this one"
+            )
+
+
 def answers_elsewhere(built: Method) -> bool:
     """Whether a method, and those below it, can answer for classes that it did not adapt to."""
     able = type(built).retarget is not Method.retarget or not built.support_needs()

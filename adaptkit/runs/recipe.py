@@ -12,6 +12,7 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
+from adaptkit.io.paths import resolved
 from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
@@ -102,9 +103,9 @@ def read_chain(path: Path) -> dict[str, Any]:
     below, chain, quoted, met = dict[str, Any](), "", list[Any](), set[Path]()
     while True:
         chain += f" > {path.name}" if chain else path.name
-        if path.resolve() in met:
+        if resolved(path) in met:
             raise ValueError(f"a recipe must not extend itself; got {chain}; take extends: out of one of them")
-        met.add(path.resolve())
+        met.add(resolved(path))
         try:
             raw = yamls.read_yaml(path)
             base = raw.pop("extends", None)
@@ -163,13 +164,13 @@ def names() -> list[str]:
 
 def name_of(path: Path) -> str:
     """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
-    path = path.resolve()
+    path = resolved(path)
     return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
 
 
 def shelf() -> Path:
     """The folder of the recipes that come with adaptkit."""
-    return Path(str(resources.files("adaptkit_recipes"))).resolve()
+    return resolved(str(resources.files("adaptkit_recipes")))
 
 
 def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
