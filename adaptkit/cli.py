@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adaptkit.io.namesake import namesake
+from adaptkit.io.notices import on_a_line
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -165,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        with home_at(options.home):
+        with home_at(options.home), on_a_line():
             code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
         print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
         return code

@@ -16,7 +16,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
-from adaptkit.runs.setting import Setting
+from adaptkit.runs.setting import Setting, sentences_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class Recipe(Setting):
         plugins: plugin files to load first, relative to the recipe.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
+        inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Recipe(Setting):
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
+    inherited: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Read methods that are given as recipes write them."""
@@ -56,9 +58,15 @@ class Recipe(Setting):
 
     def describe(self) -> str:
         """The whole recipe as JSON, without where it lies."""
-        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins")}
+        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins", "inherited")}
         values |= {"methods": [s.plain for s in self.methods], "published": [asdict(quote) for quote in self.published]}
         return json.dumps(values, indent=1, default=str)
+
+    def said(self) -> list[str]:
+        """What was left out of a recipe below, in lines."""
+        gone = ", ".join(map(repr, self.inherited))
+        own = "name yours: --set 'domains={sketch: folder:sketches}'"
+        return [f"left out: {gone}, of another dataset than {self.dataset}; {own}"] * bool(gone)
 
     def labels(self) -> dict[str, Spec]:
         """Each method's row name, e.g. ``coop(n=4)``, with what to build it from."""
@@ -78,9 +86,13 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
     """
     path = find_recipe(where)
     raw = read_chain(path)
-    for key, value in (changes or {}).items():
+    inherited = raw.pop("inherited", ())
+    changes = changes or {}
+    if "dataset" in changes:
+        inherited = tuple(own_sets(raw, changes))
+    for key, value in changes.items():
         change(raw, key, value)
-    recipe = build_recipe(raw, path)
+    recipe = replace(build_recipe(raw, path), inherited=inherited)
     if only:
         known = [spec.name for spec in recipe.methods]
         for name in only:
@@ -117,15 +129,23 @@ def read_chain(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{chain}: {error}" if len(met) > 1 else str(error)) from error
         quoted = [*own, *quoted]  # what a protocol quotes, its recipes do
+        if "dataset" in below and (foreign := own_sets(raw, below)):
+            below["inherited"] = (*below.get("inherited", ()), *foreign)
         below = {**raw, **below, **({"published": quoted} if quoted else {})}
         if base is None:
             return below
         path = path.parent / base
 
 
+def own_sets(raw: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
+    """Test sets that some values name and those over them do not, by what stands behind each."""
+    sets = [raw[key] for key in ("domains", "near", "far") if key in raw and key not in over]
+    return [str(name) for own in sets for name in (own.values() if isinstance(own, Mapping) else own or ())]
+
+
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
-    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
+    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder", "inherited")}
     hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
@@ -178,6 +198,8 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
     *outer, last = key.split(".")
     for part in outer:
         inner = raw.get(part) or {}
+        if isinstance(inner, str) and part in ("prompts", "support", "stream"):
+            inner = {inner: {}}  # a name without options
         if not isinstance(inner, Mapping):
             raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
         raw[part] = raw = dict(inner)
@@ -187,8 +209,12 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return dict(convert(value, Mapping, key))
-    if key in ("support", "prompts", "stream"):
+    if key == "prompts":
+        return sentences_of(value)
+    if key in ("support", "stream"):
         return Spec.of(value, key)
+    if key in ("domains", "near", "far"):
+        kind = Mapping[str, str] if isinstance(value, Mapping) else list[str]
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and not out:
         raise ValueError(f"{key} must be a list of at least one number; got {value!r}")

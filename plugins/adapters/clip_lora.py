@@ -15,8 +15,10 @@ from torch import nn
 
 from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Weight
+from adaptkit.io.text import template
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
+from adaptkit.towers.reading import read_whole
 
 
 class CLIPLoRA(Method):
@@ -63,9 +65,10 @@ class CLIPLoRA(Method):
     def retarget(self, task):
         self.once = Once()
         names = [name.replace("_", " ") for name in task.classnames]
-        write = self.template.replace
-        sentences = [write("{}", n) if self.template else s[0] for n, s in zip(names, task.prompts, strict=True)]
+        given = self.template and template(self.template, "clip-lora.template")
+        sentences = [given.replace("{}", n) if given else s[0] for n, s in zip(names, task.prompts, strict=True)]
         if self.encoder != "vision":
+            read_whole(task.backbone, [[sentence] for sentence in sentences])
             self.tokens = task.backbone.tokenize(sentences)
         else:
             self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
@@ -75,13 +78,11 @@ class CLIPLoRA(Method):
         scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, self.merged, strict=True)
         own = [(name, a, b, once) for name, a, b, once in updates if name.startswith(tower)]
         if self.training:
-            return self.backbone.taps(
-                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b, _ in own}
-            )
+            added = {n: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for n, a, b, _ in own}
+            return self.backbone.taps(added)
         frozen, alpha = self.backbone.weight, torch.tensor(self.alpha)
-        return self.backbone.weights(
-            {name: once(lambda n=name, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for name, a, b, once in own}
-        )
+        summed = {n: once(lambda n=n, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for n, a, b, once in own}
+        return self.backbone.weights(summed)
 
     def text(self):
         def encode(rows):
@@ -108,8 +109,7 @@ class CLIPLoRA(Method):
 
 def chosen(position, depth):
     """Blocks of a tower, one at least: all, thirds or halves of them from below, or the last three."""
-    third, half, last = max(1, depth // 3), -(-depth // 2), depth - 1
-    mid = min(third, last)
+    third, half, mid = max(1, depth // 3), -(-depth // 2), min(max(1, depth // 3), depth - 1)
     ends = {"bottom": (0, third), "mid": (mid, max(mid + 1, depth - third)), "up": (depth - third, depth)}
     ends |= {"half-bottom": (0, half), "half-up": (depth - half, depth), "top3": (max(0, depth - 3), depth)}
     return range(*ends.get(position, (0, depth)))
