@@ -36,7 +36,7 @@ class OnZeta(ZeroShot):
 
     def forward(self, batch):
         x = batch.x[0]
-        logits = x @ self.text.T / (1 / self.backbone.logit_scale)  # divided, as released: the stream feeds rounding back
+        logits = x @ self.text.T / (1 / self.backbone.logit_scale)  # divided, as released: rounding is fed back
         self.seen += 1
         log_q = (logits + self.rho).log_softmax(-1)
         q = log_q.exp()
