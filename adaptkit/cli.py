@@ -165,11 +165,10 @@ def add_cache(commands: Commands) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
+    from adaptkit.io.home import home_at
     from adaptkit.io.safe import Shown, in_lines
 
     options = parser().parse_args(argv)
-    from adaptkit.io.home import home_at
-
     try:
         if wrong := namesake():
             raise ValueError(wrong)

@@ -74,13 +74,11 @@ class CLIPLoRA(Method):
         scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, self.merged, strict=True)
         own = [(name, a, b, once) for name, a, b, once in updates if name.startswith(tower)]
         if self.training:
-            return self.backbone.taps(
-                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b, _ in own}
-            )
+            added = {n: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for n, a, b, _ in own}
+            return self.backbone.taps(added)
         frozen, alpha = self.backbone.weight, torch.tensor(self.alpha)
-        return self.backbone.weights(
-            {name: once(lambda n=name, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for name, a, b, once in own}
-        )
+        summed = {n: once(lambda n=n, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for n, a, b, once in own}
+        return self.backbone.weights(summed)
 
     def text(self):
         def encode(rows):
@@ -107,8 +105,7 @@ class CLIPLoRA(Method):
 
 def chosen(position, depth):
     """Blocks of a tower, one at least: all, thirds or halves of them from below, or the last three."""
-    third, half, last = max(1, depth // 3), -(-depth // 2), depth - 1
-    mid = min(third, last)
+    third, half, mid = max(1, depth // 3), -(-depth // 2), min(max(1, depth // 3), depth - 1)
     ends = {"bottom": (0, third), "mid": (mid, max(mid + 1, depth - third)), "up": (depth - third, depth)}
     ends |= {"half-bottom": (0, half), "half-up": (depth - half, depth), "top3": (max(0, depth - 3), depth)}
     return range(*ends.get(position, (0, depth)))
