@@ -11,14 +11,20 @@ from adaptkit.commands.requested import home_folder, load_files
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
-    from adaptkit.io.pictures import decode
+    from adaptkit.io.files import ensure_writable
+    from adaptkit.io.pictures import counted, decode
     from adaptkit.io.safe import in_lines
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
-    paths = find_pictures(options.images)
-    classifier = load_classifier(options.model, home=home_folder(options))
+    if options.out:
+        ensure_writable(options.out.parent)
+    paths, rest = find_pictures(options.images)
+    if rest:
+        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
+        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
@@ -55,5 +61,4 @@ def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     if out is None:
         print(text, end="")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, text.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from shlex import quote
 
-from adaptkit.io.files import regular
+from adaptkit.io.paths import regular, resolved
 from adaptkit.runs import plugins
 from adaptkit.runs.recipe import Recipe
 
@@ -16,7 +16,7 @@ def use_named(recipe: Recipe, *, trust: bool = False) -> Recipe:
     Raises:
         ValueError: for the first that is neither, before any of them has run.
     """
-    files = [(recipe.folder / file).resolve() for file in recipe.plugins]
+    files = [resolved(recipe.folder / file) for file in recipe.plugins]
     for file in files:
         if not regular(file, "a plugin").exists():
             raise ValueError(f"a plugin must be a Python file; got {str(file)!r}, which does not exist")

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pluggy
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.files import regular
+from adaptkit.io.paths import regular, resolved
 from adaptkit.runs import hooks
 
 ROLES = ("methods", "prompts", "supports", "datasets", "backbones")
@@ -58,7 +58,7 @@ def add_file(path: Path) -> str:
     Raises:
         ValueError: when there is no such file, or it cannot be imported.
     """
-    path = regular(Path(path).resolve(), "a plugin")
+    path = regular(resolved(path), "a plugin")
     if not path.exists():
         raise ValueError(f"a plugin must be a Python file; got {str(path)!r}, which does not exist")
     asked_for.add(path)
@@ -72,7 +72,7 @@ def add_file(path: Path) -> str:
             for impl in getattr(manager().hook, role).get_hookimpls():
                 if impl.plugin_name == name:
                     _brought(impl, role)
-    elif Path(getattr(there, "__file__", "")).resolve() != path:
+    elif resolved(getattr(there, "__file__", "")) != path:
         raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
     if name in broken and not manager().has_plugin(name):  # one whose report failed is still in use
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")

@@ -12,6 +12,7 @@ from typing import Any
 from adaptkit.io.errors import must_be
 from adaptkit.runs import plugins, recipe
 from adaptkit.runs.named_plugins import use_named
+from adaptkit.runs.setting import named_sets
 
 
 def check_dataset(name: str, *, trust: bool = False) -> tuple[list[str], bool]:
@@ -62,7 +63,9 @@ def _dataset(name: str, trust: bool) -> tuple[str, list[str]]:
         raise ValueError(must_be("a dataset or a recipe", known, name))
     asked = recipe.read_recipe(name)
     use_named(asked, trust=trust)
-    return asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
+    return asked.dataset, [
+        d for sets in (asked.domains, asked.near, asked.far) for d in named_sets(sets).values() if d != "new"
+    ]
 
 
 def _survey(field: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (an entry of field.json, readable)
@@ -113,4 +116,5 @@ def _loaded(load: Any, place: str) -> list[tuple[str, str]]:  # noqa: ANN401 (a 
         return [("missing", " ".join(str(error).split()))]
     parts = {"train": splits.train, "val": splits.val, "test": splits.test, **splits.domains}
     counts = [("present", f"{n}: {len(part):,} images") for n, part in parts.items() if part is not None]
-    return [("present", f"{len(splits.classnames):,} classes"), *counts]
+    notes = [("optional" if splits.left_out else "present", note) for note in splits.said()]
+    return [("present", f"{len(splits.classnames):,} classes"), *counts, *notes]
