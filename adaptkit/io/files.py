@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from adaptkit.io.jsons import parse_json
-from adaptkit.io.paths import resolved
+from adaptkit.io.paths import regular, resolved
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
