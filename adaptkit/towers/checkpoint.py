@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptkit.io.jsons import read_json
+from adaptkit.io.jsons import WHOLE_OF_OTHERS, read_json
 from adaptkit.towers.formats import foreign_folder
 
 NEEDED = ("config.json", "*processor_config.json")
@@ -23,7 +23,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         ValueError: naming the file, when it is none.
     """
     try:
-        found = read_json(file)
+        found = read_json(file, WHOLE_OF_OTHERS)
     except (OSError, ValueError) as cause:
         raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
     if not isinstance(found, dict):
