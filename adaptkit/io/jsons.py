@@ -9,11 +9,10 @@ from typing import Any
 from adaptkit.io.paths import read_file
 
 DEEPEST = 200  # lists and mappings inside each other: what walks a value by calling itself must come to its end
-WHOLE = 63  # bits; whole numbers of so many fit wherever they go
-WHOLE_OF_OTHERS = 128  # files of model hubs write 1e30 as one
+BITS = 63  # whole numbers of so many fit wherever they go
 
 
-def parse_json(text: str | bytes, bits: int = WHOLE) -> Any:  # noqa: ANN401 (any JSON value)
+def parse_json(text: str | bytes, bits: int = BITS) -> Any:  # noqa: ANN401 (any JSON value)
     """One JSON value, whose whole numbers have at most so many bits.
 
     Raises:
@@ -26,7 +25,7 @@ def parse_json(text: str | bytes, bits: int = WHOLE) -> Any:  # noqa: ANN401 (an
     return held_plain(value, bits)
 
 
-def read_json(path: Path, bits: int = WHOLE) -> Any:  # noqa: ANN401 (any JSON value)
+def read_json(path: Path, bits: int = BITS) -> Any:  # noqa: ANN401 (any JSON value)
     """The JSON value in a file, whose whole numbers have at most so many bits.
 
     Raises:
@@ -39,7 +38,7 @@ def read_json(path: Path, bits: int = WHOLE) -> Any:  # noqa: ANN401 (any JSON v
 TOO_DEEP = f"values must be nested at most {DEEPEST} deep; got deeper ones"
 
 
-def held_plain(value: Any, bits: int = WHOLE) -> Any:  # noqa: ANN401 (any value)
+def held_plain(value: Any, bits: int = BITS) -> Any:  # noqa: ANN401 (any value)
     """The value, if it is made of mappings, lists, text, numbers, truth values and nulls, of bounded depth and size.
 
     Raises:

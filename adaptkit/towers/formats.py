@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from adaptkit.io.jsons import WHOLE_OF_OTHERS, read_json
+from adaptkit.io.jsons import read_json
 
 ANOTHER = "take the same model from the hub as transformers reads it, with config.json and model.safetensors"
 SCRIPT = "convert_clip_original_pytorch_to_hf.py of the transformers repository"
@@ -84,7 +84,7 @@ def clause(found: tuple[str, str], path: Path) -> str:
     base = ""
     if found is ADAPTER:
         try:
-            base = read_json(path / "adapter_config.json", WHOLE_OF_OTHERS)["base_model_name_or_path"]
+            base = read_json(path / "adapter_config.json")["base_model_name_or_path"]
         except (OSError, ValueError, LookupError, TypeError):
             base = ""
     return f"; this is {what}; {todo.format(base=repr(base)) if base else todo.replace('{base} ', '')}"

@@ -44,7 +44,6 @@ class GLA(OverBase, ZeroShot):
         if not sets:
             raise ValueError("gla must have labelled images to estimate the bias on; got none")
         counts = task.support.labels.bincount(minlength=len(self.text)).to(self.text)
-        sets = sets[-1:] if self.as_released and counts.max() >= 20 else sets  # from 20 shots on, validation alone
         x, labels = (torch.cat(parts) for parts in zip(*((s.x, s.labels) for s in sets), strict=True))
         logits = self.zero_shot(x)
         log_prior = counts.clamp_min(0.5).log()  # a class without images counts as half of one
