@@ -47,6 +47,6 @@ def only_finite(method: Method, answers: Tensor) -> Tensor:
         value = float(answers[row][~good[row]].flatten()[0])
         raise ValueError(
             f"{type(method).__name__} returned {int((~good).sum())} values not finite, in {int(rows.sum())} "
-            f"of {len(good)} rows; got {value} in row {row}; its options, or the task that it adapted to, allow no answer"
+            f"of {len(good)} rows; got {value} in row {row}; its options or its task allow no answer"
         )
     return answers
