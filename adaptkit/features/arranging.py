@@ -79,6 +79,7 @@ def arrange(
     title: Callable[[Any], str] = str,
     answered: bool = False,
     val: bool = False,
+    alike: bool = True,
     source: str = "your own images",
 ) -> Splits:
     """A dataset of the pictures that can be read.
@@ -89,17 +90,16 @@ def arrange(
         title: a class as prompts name it.
         answered: they are only answered: nothing is learned from them, and what is in no part is all in test.
         val: part off images to choose by where there are none.
+        alike: refuse parts whose classes differ.
         source: where they come from.
 
     Raises:
         ValueError: when none can be read, a class has none in some part, or there is no part to learn from.
     """
     found, left_out = without_bad(found)
-    found, parted = sorted_out(found, answered, val)
+    found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
     sources = {part: part_of(found, part, order) for part in PARTS}
-    twice = {*keys_of(found, "train")} & {*keys_of(found, "test")}
-    notes = found.notes + (f"{len(twice):,} images are in train and in test",) * bool(twice)
     return Splits(
         found.name,
         tuple(names) or tuple(map(title, order)),
@@ -110,7 +110,7 @@ def arrange(
         kind="multi-label" if found.several else "classification",
         parted=parted,
         left_out=left_out,
-        notes=notes,
+        notes=(*found.notes, *in_both(found)),
     )
 
 
@@ -140,7 +140,7 @@ def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     return good, tuple(bad.values())
 
 
-def sorted_out(found: Found, answered: bool, val: bool) -> tuple[Found, str]:
+def sorted_out(found: Found, answered: bool, val: bool, alike: bool) -> tuple[Found, str]:
     """The pictures with a part each, and how they were parted where their author had not."""
     parted, given = "", {*found.parts}
     if answered:
@@ -158,7 +158,7 @@ def sorted_out(found: Found, answered: bool, val: bool) -> tuple[Found, str]:
         if part not in found.parts:
             raise ValueError(f"{found.name} must have images for train, and for test or val; got none for {part}")
     odd = sorted(of["train"] ^ of["test"] | of["val"] - of["train"])
-    if odd and not found.several:
+    if odd and alike and not found.several:
         said = ", ".join(map(repr, odd[:10])) + f" and {len(odd) - 10} more" * (len(odd) > 10)
         raise ValueError(f"{found.name} must have the same classes in every split; got only in some: {said}")
     return found, parted
@@ -204,9 +204,13 @@ def ranks(found: Found, rows: Iterable[int]) -> dict[str, int]:
     return {key: place for place, key in enumerate(sorted({found.keys[i] for i in rows}))}
 
 
-def keys_of(found: Found, part: str) -> list[str]:
-    """The keys of a part's pictures."""
-    return [key for key, own in zip(found.keys, found.parts, strict=True) if own == part]
+def in_both(found: Found) -> list[str]:
+    """A line about pictures that are learned from and judged by."""
+    of = defaultdict[str, set[str]](set)
+    for key, part in zip(found.keys, found.parts, strict=True):
+        of[part].add(key)
+    twice = len(of["train"] & of["test"])
+    return [f"{twice:,} images are in train and in test"] * bool(twice)
 
 
 def part_named(name: str, where: str) -> str:

@@ -12,6 +12,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
+from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.setting import named_sets
 
@@ -57,16 +58,18 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
 builders[Method] = method
 
 
-def check_recipe(recipe: Recipe) -> Recipe:
+def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
     """Every name and option of a recipe against the plugins that are there, before anything is computed.
+
+    Args:
+        recipe: as it was read.
+        trust: run the plugin files that it names; else they must have been loaded by whoever reads the recipe.
 
     Raises:
         ValueError: naming the first that is wrong, in one line.
     """
     try:
-        for file in recipe.plugins:
-            plugins.use_file(file if file.is_absolute() else recipe.folder / file)
-        recipe = without_inherited(recipe)
+        recipe = without_inherited(use_named(recipe, trust=trust or recipe.trust))
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)
@@ -79,12 +82,6 @@ def check_recipe(recipe: Recipe) -> Recipe:
             check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):
             raise ValueError(f"seeds must differ; got {recipe.seeds}")
-        if recipe.trainer:
-            from adaptkit.methods.train import TRAINER_OPTIONS
-
-            for key in recipe.trainer:
-                if key not in TRAINER_OPTIONS:
-                    raise ValueError(must_be("a key of trainer", TRAINER_OPTIONS, key))
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe

@@ -30,6 +30,11 @@ class Others:
         """Images that cannot be read, which nothing sees."""
         return len({bad for splits in (self.own, *self._read.values()) for bad in splits.left_out})
 
+    def lines(self) -> list[str]:
+        """The notes, and how the dataset was parted where its author did not."""
+        parted = f"{self.own.name}: parted here: {self.own.parted}"
+        return [parted] * bool(self.own.parted) + [*self.notes]
+
     def read(self, name: str, answered: bool = False) -> Splits:
         """Another dataset; perhaps as one that is only answered."""
         if name.partition(":")[0] not in plugins.table("datasets"):

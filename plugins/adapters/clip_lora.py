@@ -1,11 +1,10 @@
 """Low-rank updates of the attention weights of both towers, trained with the class sentences encoded at every step.
 
 Source: Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, arXiv:2405.18541.
-Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, which is the same for OpenAI's
-CLIP. Without dropout their release cuts the gradient that should reach lower blocks through the low-rank branch (it
-merges the weights for the forward pass and takes them back before the backward pass); here it is whole. Float32 instead
-of half precision. With ``encoder: text`` ten cached views stand for fresh ones. Positions are thirds and halves of
-towers of any depth, in towers of twelve blocks the release's; of 24 it knows the halves alone.
+Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, OpenAI's. Without dropout their
+release cuts the gradient that should reach lower blocks through the low-rank branch (merged for the forward pass, taken
+back before the backward pass); here it is whole. Float32 instead of half precision. With ``encoder: text`` ten cached
+views stand for fresh ones. Positions are the release's for 12 blocks (of 24 it knows halves alone), else their shares.
 """
 
 from typing import Literal
@@ -22,12 +21,9 @@ from adaptkit.towers.reading import read_whole
 
 
 class CLIPLoRA(Method):
-    """Trains low-rank updates of the attention weights of both towers.
+    """Trains low-rank updates of the attention weights of both towers."""
 
-    W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained.
-    """
-
-    rank: Size = 2  # r
+    rank: Size = 2  # r of W x + alpha / sqrt(r) * B A x at every map, where A and B are trained
     alpha: Weight = 1.0  # the update is scaled by alpha / sqrt(rank)
     dropout: Share = 0.25  # of what enters the low-rank branch, in training
     encoder: Literal["both", "vision", "text"] = "both"
