@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Source
+from adaptkit.io.text import distinct
 
 
 class Joined:
@@ -52,7 +53,8 @@ class Splits:
 
     Attributes:
         name: as recipes write it.
-        classnames: C names in the dataset's order; labels index them. Names may repeat; nothing is keyed by them.
+        classnames: C names in the dataset's order, as sentences have them; labels index them. Names may repeat; nothing
+            is keyed by them.
         train: labelled images to learn from.
         val: labelled images to choose by; may be ``None``.
         test: labelled images to be judged by.
@@ -62,6 +64,8 @@ class Splits:
         kind: what is asked about an item: ``"classification"``, ``"multi-label"``, ``"ranking"``, ``"maps"`` or
             ``"ordinal"``; see `adaptkit.methods.evaluation`. Sources of other kinds than classification may have
             ``targets``, one row an item, in place of ``labels``.
+        labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
+            repeat.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -78,6 +82,11 @@ class Splits:
     templates: tuple[str, ...] = ("a photo of a {}.",)
     source: str = ""
     kind: str = "classification"
+    labelnames: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names that tell all classes apart."""
+        object.__setattr__(self, "labelnames", distinct(self.labelnames or self.classnames))
 
 
 def targets_of(source: Source) -> Tensor:

@@ -27,3 +27,15 @@ def template(text: str, where: str) -> str:
     if not isinstance(text, str) or text.count("{}") != 1:
         raise ValueError(f"{where} must have {{}} once, in the place of the class's name; got {text!r}")
     return text
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that are all different: one that repeats is told by its class's number, from 0."""
+    out: list[str] = []
+    taken = {*names}
+    for c, name in enumerate(names):
+        told = name
+        while told in out or (names.count(name) > 1 and told in taken):
+            told = f"{told} (class {c})"
+        out.append(told)
+    return tuple(out)

@@ -28,8 +28,8 @@ class Workspace:
     """A setting with its dataset, towers and cache open: it makes the task and the evaluation sets of every cell."""
 
     def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
-        self.setting = setting
-        self.splits = pick_dataset(setting.dataset)
+        self.setting, self.home = setting, home
+        self.splits = pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
@@ -118,8 +118,9 @@ class Workspace:
     def about(self, classes: range, support: Images, val: Images | None = None, pool: Images | None = None) -> Task:
         """A task on some of the classes."""
         some = slice(classes.start, classes.stop)
-        names, sentences = self.splits.classnames[some], self.sentences[some]
-        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
+        splits, sentences = self.splits, self.sentences[some]
+        parts = (self.backbone, splits.classnames[some], sentences, self.cache.sentences, support, val, pool)
+        return Task(*parts, splits.kind, splits.labelnames[some])
 
     def asks(self) -> dict[str, Any]:
         """What a protocol says of the kind of task and of a sequence of them; nothing where there is neither."""
@@ -193,7 +194,7 @@ class Workspace:
             raise ValueError(f"domains must ask for {self.splits.kind}; got {name!r}, which asks for {splits.kind}")
         train = self.images(splits.train)
         parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
-        task = Task(self.backbone, *parts, pool=train.blind(), kind=splits.kind)
+        task = Task(self.backbone, *parts, pool=train.blind(), kind=splits.kind, labelnames=splits.labelnames)
         return self.evaluation_set(name, splits.test, task=task)
 
     def outside(self, name: str, kind: Literal["near", "far"]) -> EvaluationSet:
@@ -209,7 +210,7 @@ class Workspace:
         if name.partition(":")[0] not in plugins.table("datasets"):
             known = [*self.splits.domains, *plugins.table("datasets")]
             raise ValueError(must_be(f"a domain of {self.splits.name}, or a dataset,", known, name))
-        return pick_dataset(name)
+        return pick_dataset(name, self.home)
 
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""

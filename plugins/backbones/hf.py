@@ -10,7 +10,6 @@ embedding is its class token after the last norm, without pooler.
 """
 
 import contextlib
-import json
 from pathlib import Path
 
 from torch import nn
@@ -19,6 +18,8 @@ from adaptkit import Backbone, Preprocess, hookimpl
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import expanded
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 
 READERS = {"clip": CLIPBackbone, "siglip": SiglipBackbone}
@@ -108,7 +109,7 @@ def find(name):
     """The folder of a checkpoint, downloaded if need be."""
     from huggingface_hub import constants, errors, snapshot_download
 
-    path, (repo, _, revision) = Path(name).expanduser(), name.partition("@")
+    path, (repo, _, revision) = expanded(name), name.partition("@")
     if name and path.is_dir():
         return path
     got = f"got {name!r}{nearest(path, Path.is_dir)}"
@@ -137,8 +138,8 @@ def find(name):
 
 def read(file):
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as cause:
+        return read_json(file)
+    except (OSError, ValueError) as cause:
         raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
 
 
