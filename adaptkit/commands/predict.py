@@ -13,16 +13,19 @@ from adaptkit.commands.requested import home_folder, load_files
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
+    from adaptkit.io.files import ensure_writable
     from adaptkit.io.pictures import counted, decode
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
+    if options.out:
+        ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
     if rest:
         every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
         print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
-    classifier = load_classifier(options.model, home=home_folder(options))
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
@@ -59,5 +62,4 @@ def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     if out is None:
         print(text.getvalue(), end="")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, text.getvalue().encode())

@@ -1,12 +1,8 @@
-"""Tables as text."""
+"""Tables as text, and sentences with a gap."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -20,3 +16,14 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def template(text: str, where: str) -> str:
+    """A sentence that has one gap, ``{}``, for the name of a class.
+
+    Raises:
+        ValueError: where it has none or several, naming `where`: all classes would be one, or nobody knows which gap.
+    """
+    if not isinstance(text, str) or text.count("{}") != 1:
+        raise ValueError(f"{where} must have {{}} once, in the place of the class's name; got {text!r}")
+    return text

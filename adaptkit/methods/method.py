@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
-from adaptkit.methods.declared import check_choices, hold_options
+from adaptkit.io.ranges import hold_options
+from adaptkit.methods.declared import check_choices
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.ops import as_queries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from adaptkit.features.datasets import Relabelled, Splits
 from adaptkit.features.items import Source
@@ -16,11 +17,12 @@ class Others:
 
     Attributes:
         own: the dataset that is learned.
+        home: where they keep what they keep.
         notes: what there is to know of it and of the others, in lines.
     """
 
-    def __init__(self, own: Splits) -> None:
-        self.own, self.notes = own, dict.fromkeys(own.said())
+    def __init__(self, own: Splits, home: Path | None = None) -> None:
+        self.own, self.home, self.notes = own, home, dict.fromkeys(own.said())
         self._read: dict[tuple[str, bool], Splits] = {}
 
     @property
@@ -39,7 +41,7 @@ class Others:
             known = [*self.own.domains, *plugins.table("datasets")]
             raise ValueError(must_be(f"a domain of {self.own.name}, or a dataset,", known, name))
         if (name, answered) not in self._read:
-            self._read[name, answered] = found = pick_dataset(name, answered)
+            self._read[name, answered] = found = pick_dataset(name, self.home, answered=answered)
             self.notes |= dict.fromkeys(found.said())
         return self._read[name, answered]
 

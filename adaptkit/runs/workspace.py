@@ -28,24 +28,27 @@ class Workspace:
     """A setting with its dataset, towers and cache open: it makes the task and the evaluation sets of every cell."""
 
     def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
-        self.setting = setting
-        self.splits = pick_dataset(setting.dataset)
+        self.setting, self.home = setting, home
+        self.splits = pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
-        self.others = Others(self.splits)
+        self.others = Others(self.splits, home)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
+        self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         self.sentences = self.write(self.splits)
         self.choose, self.support_options = arguments("supports", setting.support)
-        self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         count = len(self.splits.classnames)
         first = count if setting.classes == "all" else (count + 1) // 2
         self.learned, self.new = range(first), range(first, count)
         self.groups = groups(count, setting.sequence)
 
     def write(self, splits: Splits) -> tuple[tuple[str, ...], ...]:
-        """The sentences of each class of a dataset."""
+        """The sentences of each class of a dataset, which must differ in what the text tower reads of them."""
         function, options = arguments("prompts", self.setting.prompts)
-        return tuple(tuple(s) for s in function(splits.classnames, splits, **options))
+        sentences = tuple(tuple(s) for s in function(splits.classnames, splits, **options))
+        apart = splits.kind == "classification"
+        self.cache.hold(sentences if apart else [[s for own in sentences for s in own]])
+        return sentences
 
     def images(self, source: Source, classes: range | None = None) -> Images:
         """All images of a source, or those of some classes, labelled from 0 on; of other kinds all have all classes."""

@@ -18,6 +18,7 @@ from adaptkit.features.sources import open_bytes
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.paths import expanded
 
 SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 NAMED = ("label", "labels", "cls", "class", "classes", "category", "target")  # columns that are labels by their name
@@ -57,7 +58,7 @@ def hub(place, answered=False):
     try:
         import datasets
     except ImportError:
-        raise ValueError("hf-dataset: must have the package datasets installed; pip install 'adaptkit[hub]'") from None
+        raise ValueError("hf-dataset: must have the package datasets installed; pip install 'adaptkit-vlm[hub]'") from None
     place, _, wanted = place.partition("#")
     tables = fetch(datasets, place)
     features = next(iter(tables.values())).features
@@ -76,7 +77,7 @@ def hub(place, answered=False):
     notes = ()
     if not names and any(isinstance(c, int) for each in classes for c in (each if several else [each])):
         notes = (f"its classes are numbers, of which prompts know no name; choose a column of names: {place}#COLUMN",)
-    source = f"https://huggingface.co/datasets/{place}" if not Path(place).expanduser().is_dir() else "your own images"
+    source = f"https://huggingface.co/datasets/{place}" if not expanded(place).is_dir() else "your own images"
     found = Found(f"hf-dataset:{place}", Rows(f"hf-dataset:{place}", cells), classes, parts, several, notes)
     return arrange(found, names=names or (), answered=answered, alike=False, source=source)
 
@@ -152,7 +153,7 @@ def fetch(datasets, place):
     """The tables of a dataset, by split."""
     from huggingface_hub import constants
 
-    path, before = Path(place).expanduser(), datasets.config.HF_HUB_OFFLINE
+    path, before = expanded(place), datasets.config.HF_HUB_OFFLINE
     local = bool(place) and path.is_dir()
     got = f"got {place!r}{nearest(path, Path.is_dir)}"
     if not local and (path.exists() or not is_id(place)):

@@ -27,6 +27,7 @@ from adaptkit.io.digests import FileDigests
 from adaptkit.io.errors import must_be
 from adaptkit.io.home import home
 from adaptkit.io.hub import nearest
+from adaptkit.io.paths import expanded, resolved
 from adaptkit.io.pictures import SUFFIXES, counted, files_below, is_picture, own
 
 SEPARATORS = "|;"  # between the labels of one image
@@ -75,7 +76,7 @@ def stray(root, read):
 
 def csv_file(place, answered=False):
     file = existing("csv:", place, Path.is_file)
-    root, rows = file.parent.resolve(), {}
+    root, rows = resolved(file.parent), {}
     try:
         with open(file, newline="", encoding="utf-8-sig") as lines:
             if file.suffix.lower() == ".json" or lines.read(1) in ("{", "["):
@@ -91,7 +92,7 @@ def csv_file(place, answered=False):
                     raise ValueError(f"{line} must have a value for each of {', '.join(reader.fieldnames)}")
                 row = {column: value.strip() for column, value in row.items()}
                 split = part_named(row["split"], f"split in {line}") if "split" in row else ""
-                path = (root / row["path"]).resolve()
+                path = resolved(root / row["path"])
                 if not path.is_relative_to(root):
                     raise ValueError(f"path in {line} must stay inside {str(root)!r}; got {row['path']!r}")
                 label = labels(row, names, line)
@@ -176,7 +177,7 @@ def split_file(place, answered=False):
 
 def existing(what, place, good):
     """A path, or an error with the nearest one that exists."""
-    path = Path(place).expanduser()
+    path = expanded(place)
     if place and good(path):
         return path
     kind, hint = ("folder" if good is Path.is_dir else "file"), nearest(path, good)

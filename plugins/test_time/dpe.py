@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Epsilon, Positive, Share, Size, Views, Weight
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.ops import entropy
 
@@ -29,18 +30,18 @@ class DPE(ZeroShot):
 
     scope = "stream"
 
-    alpha: float = 6.0  # weight of the image prototypes
-    beta: float = 5.0  # sharpness of their affinity
-    capacity: int = 3  # images per class, those of lowest entropy, that make a prototype
-    lr_text: float = 6e-4  # how far a residual of a class embedding goes in its step
-    lr_image: float = 6e-4  # likewise of a prototype
-    align: float = 0.5  # weight of the loss that draws prototypes and class embeddings together
-    temperature: float = 0.01  # of that loss
-    gate: float = 0.1  # entropy, nats over log2 C, below which an image moves the class embeddings for good
-    eps: float = 1e-3  # of AdamW
-    keep: float = 0.1  # share of the views, the most confident, that a step is taken on
+    alpha: Weight = 6.0  # weight of the image prototypes
+    beta: Weight = 5.0  # sharpness of their affinity
+    capacity: Size = 3  # images per class, those of lowest entropy, that make a prototype
+    lr_text: Weight = 6e-4  # how far a residual of a class embedding goes in its step
+    lr_image: Weight = 6e-4  # likewise of a prototype
+    align: Weight = 0.5  # weight of the loss that draws prototypes and class embeddings together
+    temperature: Positive = 0.01  # of that loss
+    gate: Weight = 0.1  # entropy, nats over log2 C, below which an image moves the class embeddings for good
+    eps: Epsilon = 1e-3  # of AdamW
+    keep: Share = 0.1  # share of the views, the most confident, that a step is taken on
     average: bool = False  # whether those also ask in the end, as on ImageNet-A, not the plain image
-    views: int = 64  # the plain image among them
+    views: Views = 64  # the plain image among them
     augment: str = "wide-crop-flip"
 
     def needs(self):

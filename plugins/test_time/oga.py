@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Size
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.ops import entropy
 
@@ -25,11 +26,11 @@ class OGA(ZeroShot):
 
     scope = "stream"
 
-    capacity: int = 8  # images held per class, those of lowest zero-shot entropy
-    tau: float = 0.05  # temperature of the Gaussian log-likelihood, which it multiplies
-    least: int = 2  # images from which a class has a mean of its own, not its text
+    capacity: Size = 8  # images held per class, those of lowest zero-shot entropy
+    tau: Positive = 0.05  # temperature of the Gaussian log-likelihood, which it multiplies
+    least: Size = 2  # images from which a class has a mean of its own, not its text
     unit_means: bool = False  # whether those means are scaled to unit norm, an option of the release
-    batch: int = 1  # images that enter before any of them is answered
+    batch: Size = 1  # images that enter before any of them is answered
     as_released: bool = False
 
     def fit(self, task):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Need, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Size
 from adaptkit.methods.ops import class_sums
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.runs.plugins import pick
@@ -73,10 +74,10 @@ class ABS(ZeroShot):
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     guide: str = ""  # whose attention says where: the paper's is "hf:facebook/dino-vitb16"; "": the task's own backbone
-    crops: int = 50  # boxes of pixels, and as many of tokens
-    top: int = 20  # patches with most attention, which the boxes are drawn around
-    sides: tuple[float, float] = (0.6, 0.9)  # of boxes, shares of the image's
-    temperature: float = 0.03  # of cosines
+    crops: Size = 50  # boxes of pixels, and as many of tokens
+    top: Size = 20  # patches with most attention, which the boxes are drawn around
+    sides: tuple[Share, Share] = (0.6, 0.9)  # of boxes, shares of the image's
+    temperature: Positive = 0.03  # of cosines
 
     def needs(self):
         return {"crops": Crops(guide=self.guide, n=self.crops, top=self.top, sides=self.sides)}
@@ -89,10 +90,8 @@ class ABS(ZeroShot):
         self.classes = nn.Buffer(torch.repeat_interleave(torch.tensor([*map(len, task.prompts)])).to(self.rows.device))
 
     def forward(self, batch):
-        scores = []
-        for crops in batch.crops:  # one by one: each image has 2 n S cosines
-            logits = unit(crops) @ self.rows.T / self.temperature  # (2 n, S)
-            scores.append(class_sums((logits.softmax(-1) * logits).sum(0), self.classes, len(self.text)))
+        each = (unit(crops) @ self.rows.T / self.temperature for crops in batch.crops)  # (2 n, S), one image at a time
+        scores = [class_sums((cos.softmax(-1) * cos).sum(0), self.classes, len(self.text)) for cos in each]
         return torch.stack(scores)
 
 
