@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -15,6 +13,7 @@ def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_writable
     from adaptkit.io.pictures import counted, decode
+    from adaptkit.io.safe import in_lines
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -34,7 +33,7 @@ def command(options: Namespace) -> int:
             decode(path, repr(str(path)))
             readable.append(path)
         except ValueError as error:
-            print(f"adaptkit: left out: {error}", file=sys.stderr)
+            print(f"adaptkit: left out: {in_lines(str(error))}", file=sys.stderr)
     if not readable:
         raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
     answers = classifier(readable)
@@ -56,10 +55,10 @@ def command(options: Namespace) -> int:
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     """Rows as CSV, to a file or to where printing goes."""
     from adaptkit.io.files import atomic_write
+    from adaptkit.io.safe import csv_text
 
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    text = csv_text(rows)
     if out is None:
-        print(text.getvalue(), end="")
+        print(text, end="")
         return
-    atomic_write(out, text.getvalue().encode())
+    atomic_write(out, text.encode())

@@ -18,11 +18,11 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
     for setting in options.set:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set must be KEY=VALUE; got {setting!r}")
+            raise ValueError(f"--set must be KEY=VALUE; got {setting[:200]!r}")
         try:
             changes[key] = yamls.parse_yaml(value)
         except ValueError as error:
-            raise ValueError(f"--set {setting}: {error}") from error
+            raise ValueError(f"--set {setting if setting.isprintable() else repr(setting)}: {error}") from error
     if getattr(options, "backbone", ""):
         changes["backbone"] = options.backbone
     for key in ("shots", "seeds"):

@@ -83,7 +83,7 @@ def read_split(path: Path | str, must: Sequence[str] = ("train",)) -> dict[str, 
         for n, item in enumerate(raw.get(part, [])):
             where = f"{path}: item {n} of {part}"
             if not (isinstance(item, list) and [type(v) for v in item] == [str, int, str] and item[1] >= 0):
-                raise ValueError(f"{where} must be [path, label, class name]; got {str(item)[:200]}")
+                raise ValueError(f"{where} must be [path, label, class name]; got {repr(item)[:200]}")
             inside(item[0], where)
     return {part: [(path, label, name) for path, label, name in raw.get(part, [])] for part in PARTS}
 

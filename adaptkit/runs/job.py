@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaptkit.io.files import atomic_write
+from adaptkit.io.safe import line
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard, plugins
@@ -215,8 +216,8 @@ def left(
     count = len(own) - len(todo)
     say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
     notes = *recipe.said(), *here.workspace.others.lines()
-    for line in (*notes, *(f"recomputed: {why}" for why in again), *plugins.complaints()):
-        say(line)
+    for told in (*notes, *(f"recomputed: {why}" for why in again), *plugins.complaints()):
+        say(told)
     return todo
 
 
@@ -237,7 +238,7 @@ def do_all(
             failed = "failed" if isinstance(outcome, Failure) else ""
             shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
-                f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
+                f"\r{number}/{len(todo)} {line(cell.label)} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
                 file=sys.stderr,
             )

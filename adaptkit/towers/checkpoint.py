@@ -13,6 +13,7 @@ NEEDED = ("config.json", "*processor_config.json")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """The kinds of weights, in the order in which `transformers` looks; an index names its shards."""
 
+BITS_OF_TOKENIZERS = 100  # they write 10^30 for a length without end
 UNREAD = ("position_ids", "pooler.", "mask_token")  # of older or larger models, with no effect on features
 
 
@@ -23,7 +24,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         ValueError: naming the file, when it is none.
     """
     try:
-        found = read_json(file)
+        found = read_json(file, BITS_OF_TOKENIZERS)
     except (OSError, ValueError) as cause:
         raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
     if not isinstance(found, dict):

@@ -1,11 +1,10 @@
 """Low-rank updates of the attention weights of both towers, trained with the class sentences encoded at every step.
 
 Source: Zanella and Ben Ayed, Low-Rank Few-Shot Adaptation of Vision-Language Models, arXiv:2405.18541.
-Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, which is the same for OpenAI's
-CLIP. Without dropout their release cuts the gradient that should reach lower blocks through the low-rank branch (it
-merges the weights for the forward pass and takes them back before the backward pass); here it is whole. Float32 instead
-of half precision. With ``encoder: text`` ten cached views stand for fresh ones. Positions are thirds and halves of
-towers of any depth, in towers of twelve blocks the release's; of 24 it knows the halves alone.
+Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, OpenAI's. Without dropout their
+release cuts the gradient that should reach lower blocks through the low-rank branch (merged for the forward pass, taken
+back before the backward pass); here it is whole. Float32 instead of half precision. With ``encoder: text`` ten cached
+views stand for fresh ones. Positions are the release's for 12 blocks (of 24 it knows halves alone), else their shares.
 """
 
 from typing import Literal
@@ -22,12 +21,9 @@ from adaptkit.towers.reading import read_whole
 
 
 class CLIPLoRA(Method):
-    """Trains low-rank updates of the attention weights of both towers.
+    """Trains low-rank updates of the attention weights of both towers."""
 
-    W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained.
-    """
-
-    rank: Size = 2  # r
+    rank: Size = 2  # r of W x + alpha / sqrt(r) * B A x at every map, where A and B are trained
     alpha: Weight = 1.0  # the update is scaled by alpha / sqrt(rank)
     dropout: Share = 0.25  # of what enters the low-rank branch, in training
     encoder: Literal["both", "vision", "text"] = "both"
@@ -78,13 +74,11 @@ class CLIPLoRA(Method):
         scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, self.merged, strict=True)
         own = [(name, a, b, once) for name, a, b, once in updates if name.startswith(tower)]
         if self.training:
-            return self.backbone.taps(
-                {name: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for name, a, b, _ in own}
-            )
+            added = {n: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for n, a, b, _ in own}
+            return self.backbone.taps(added)
         frozen, alpha = self.backbone.weight, torch.tensor(self.alpha)
-        return self.backbone.weights(
-            {name: once(lambda n=name, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for name, a, b, once in own}
-        )
+        summed = {n: once(lambda n=n, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for n, a, b, once in own}
+        return self.backbone.weights(summed)
 
     def text(self):
         def encode(rows):
@@ -111,8 +105,7 @@ class CLIPLoRA(Method):
 
 def chosen(position, depth):
     """Blocks of a tower, one at least: all, thirds or halves of them from below, or the last three."""
-    third, half, last = max(1, depth // 3), -(-depth // 2), depth - 1
-    mid = min(third, last)
+    third, half, mid = max(1, depth // 3), -(-depth // 2), min(max(1, depth // 3), depth - 1)
     ends = {"bottom": (0, third), "mid": (mid, max(mid + 1, depth - third)), "up": (depth - third, depth)}
     ends |= {"half-bottom": (0, half), "half-up": (depth - half, depth), "top3": (max(0, depth - 3), depth)}
     return range(*ends.get(position, (0, depth)))

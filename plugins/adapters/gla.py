@@ -44,7 +44,6 @@ class GLA(OverBase, ZeroShot):
         if not sets:
             raise ValueError("gla must have labelled images to estimate the bias on; got none")
         counts = task.support.labels.bincount(minlength=len(self.text)).to(self.text)
-        sets = sets[-1:] if self.as_released and counts.max() >= 20 else sets  # from 20 shots on, validation alone
         x, labels = (torch.cat(parts) for parts in zip(*((s.x, s.labels) for s in sets), strict=True))
         logits = self.zero_shot(x)
         log_prior = counts.clamp_min(0.5).log()  # a class without images counts as half of one
@@ -80,7 +79,9 @@ def pretraining_bias(logits, labels, steps):
         p = (logits - bias).softmax(-1)
         said = weight @ p  # (C,)
         gradient, hessian = 1 / len(bias) - said, torch.diag(said) - (weight[:, None] * p).T @ p
-        step = torch.linalg.solve(hessian + 1 / len(bias), gradient)  # the constant direction is free; it is held
+        held = hessian + 1 / len(bias)  # the constant direction is free
+        step, flat = torch.linalg.solve_ex(held, gradient)
+        step = torch.linalg.pinv(held, hermitian=True) @ gradient if flat else step  # no step where nothing bends
         size = 1.0
         while size > 1e-6 and risk(logits, bias - size * step, weight) > risk(logits, bias, weight):
             size /= 2

@@ -35,11 +35,12 @@ class OnZeta(ZeroShot):
         self.seen = nn.Buffer(self.text.new_zeros(()))
 
     def forward(self, batch):
-        x, logits = batch.x[0], self.zero_shot(batch.x)[0]
+        x = batch.x[0]
+        logits = x @ self.text.T / (1 / self.backbone.logit_scale)  # divided, as released: rounding is fed back
         self.seen += 1
         log_q = (logits + self.rho).log_softmax(-1)
         q = log_q.exp()
-        if self.rho.max() < 60:  # the same in the release's order, as the stream feeds rounding back; else it overflows
+        if self.rho.max() < 60:  # the same in the release's order, which else overflows
             q = logits.softmax(-1) * self.rho.exp()
             q = q / q.sum()
         root = math.sqrt(self.seen)
