@@ -26,8 +26,9 @@ def command(options: Namespace) -> int:
         ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
     if rest:
-        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
-        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
+        tell(
+            f"read {len(paths):,} of {len(paths) + len(rest):,} files; left out {counted(rest)}, e.g. {str(rest[0])!r}"
+        )
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
@@ -41,7 +42,6 @@ def command(options: Namespace) -> int:
 def sound_pictures(paths: Sequence[Path]) -> list[Path]:
     """Those that can be decoded; the others are named. Before the towers start: one bad file costs no work."""
     from adaptkit.io.pictures import decode
-    from adaptkit.io.safe import in_lines
 
     found, wrong = [], []
     for path in paths:
@@ -49,11 +49,11 @@ def sound_pictures(paths: Sequence[Path]) -> list[Path]:
             decode(path, repr(str(path)))
             found.append(path)
         except ValueError as error:
-            wrong.append(in_lines(str(error)))
+            wrong.append(str(error))
     if not found:
         raise ValueError(f"images must be readable; got {len(paths)}, of which none is; {'; '.join(wrong[:1])}")
     for why in wrong:
-        print(f"adaptkit: left out: {why}", file=sys.stderr)
+        tell(f"left out: {why}")
     return found
 
 
@@ -68,6 +68,13 @@ def answer_cells(answers: Tensor, names: Sequence[str], top: int) -> tuple[list[
         [cell for c, p in zip(classes, shares, strict=True) for cell in (names[c], f"{p:.6f}")]
         for classes, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
+
+
+def tell(text: str) -> None:
+    """A line for whoever looks at the error output."""
+    from adaptkit.io.safe import in_lines
+
+    print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
 
 
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:
