@@ -22,6 +22,7 @@ from adaptkit.io.digests import FileDigests
 from adaptkit.io.files import atomic_write, ensure_writable
 from adaptkit.io.home import home, home_at
 from adaptkit.io.jsons import parse_json
+from adaptkit.io.safe import Shown
 from adaptkit.runs.results import Result
 from tests.fuzz import recipes as fuzz_recipes
 from tests.fuzz import records as fuzz_records
@@ -157,19 +158,11 @@ def test_a_record_that_is_no_file_is_named(tmp_path, kind):
 
 
 @pytest.mark.fault(*PLACE)
-@pytest.mark.parametrize("module", ["--version", "list methods", "compare {}/home/results/x"])
-def test_a_screen_that_is_full_is_one_line(world, module):
-    words = [sys.executable, "-m", "adaptkit", *module.format(world).split()]
-    if module == "list methods":
-        with open("/dev/full", "w") as full:
-            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), f"in one line; got {done}"
-    else:
-        read, write = os.pipe()
-        os.close(read)
-        done = subprocess.run(words, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
-        os.close(write)
-        assert done.stderr == "" or done.returncode in (0, 120), f"a reader that is gone is no news; got {done}"
+def test_a_screen_that_is_full_is_one_line():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "adaptkit", "list", "recipes"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), f"in one line; got {done}"
 
 
 @pytest.mark.fault(*FULL)
@@ -225,11 +218,11 @@ def test_a_part_of_a_table_that_cannot_be_read_is_named_by_verify(table, tmp_pat
     assert (code, error) == (1, "") and str(table) in out, f"it must be named; got {code}, {out}, {error}"
 
 
-def test_a_terminal_of_few_characters_shows_what_it_can(world):
-    words = [sys.executable, "-m", "adaptkit", "compare", str(world / "home" / "results" / "x")]
-    ascii = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=ascii)
-    assert done.returncode == 0 and "\\xb1" in done.stdout, f"the rest must not be lost; got {done}"
+def test_a_terminal_of_few_characters_shows_what_it_can():
+    held = io.BytesIO()
+    terminal = io.TextIOWrapper(held, "ascii", newline="\n", write_through=True)
+    print("1 ± 2", file=Shown(terminal))
+    assert held.getvalue() == b"1 \\xb1 2\n", f"the rest must not be lost; got {held.getvalue()}"
 
 
 def test_asking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
@@ -419,6 +412,13 @@ def test_a_lost_spec_is_named_and_written_again(table, text, tmp_path):
     assert say("--home", tmp_path, "cache", "verify")[:2] == (0, f"0 problems in 1 tables of {tmp_path / 'features'}\n")
 
 
+@pytest.mark.fault("a number of days that is none", "refused in one line, nothing is removed")
+@pytest.mark.parametrize("days", ["-1", "nan", "-inf", "x", ""])
+def test_an_age_that_is_none_removes_nothing(table, days, tmp_path):
+    refused("--home", tmp_path, "cache", "gc", f"--older-than={days}", naming="--older-than")
+    assert (table / "spec.json").exists(), "a table must stay"
+
+
 @pytest.mark.fault(*LOST)
 def test_a_copy_that_is_another_tables_heals_nothing(table, tmp_path):
     (table / "spec.json").unlink()
@@ -502,6 +502,12 @@ def test_the_home_that_is_chosen_is_obeyed_by_all(tmp_path, monkeypatch):
     assert not (tmp_path / "other").exists(), "and nothing lies elsewhere"
 
 
+def test_a_home_may_be_given_as_text(tmp_path):
+    _, test = ak.load("toy", backbone="toy:0", shots=1, home=str(tmp_path))
+    assert test[:1].bind({"x": ak.Pooled()}).x.isfinite().all(), "features must be there"
+    assert (tmp_path / "features").is_dir(), "as people write it"
+
+
 def test_a_home_is_chosen_for_as_long_as_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTKIT_HOME", str(tmp_path))
     with home_at(tmp_path / "a"), home_at(None):
@@ -553,14 +559,14 @@ def test_paths_json_and_yaml_are_read_in_one_place_each():
 
 
 @pytest.mark.fault("damaged records and index files, by chance", "no traceback")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_damage_by_chance_is_never_a_bug(tmp_path, seed):
     line, wrong = fuzz_records.fuzz(50, tmp_path, seed)
     assert not wrong, f"{line}: {wrong}"
 
 
 @pytest.mark.fault("damaged recipes and settings, by chance", "no traceback")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_recipes_by_chance_are_never_a_bug(tmp_path, seed):
     line, wrong = fuzz_recipes.fuzz(50, tmp_path, seed)
     assert not wrong, f"{line}: {wrong}"

@@ -33,6 +33,8 @@ def command(options: Namespace) -> int:
         print(f"in {store.root}")
         return 0
     if options.action == "gc":
+        if options.older_than is not None and not options.older_than >= 0:
+            raise ValueError(f"--older-than must be a number of days, 0 or more; got {options.older_than}")
         freed = store.gc(older_than_days=options.older_than)
         print(f"freed {freed / 1e6:.1f} MB in {store.root}")
         return 0

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaptkit.commands.requested import home_folder, load_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_writable
-    from adaptkit.io.pictures import counted, decode
+    from adaptkit.io.pictures import counted
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -23,31 +28,44 @@ def command(options: Namespace) -> int:
     if rest:
         tell(f"read {len(paths):,} files; left out {counted(rest)}, the first {str(rest[0])!r}")
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
-    names, readable = classifier.classnames, []
+    names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
-    for path in paths:  # before the towers start: one bad file in a thousand costs no work
-        try:
-            decode(path, repr(str(path)))
-            readable.append(path)
-        except ValueError as error:
-            tell(f"left out: {error}")
-    if not readable:
-        raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
-    answers = classifier(readable)
-    rows: list[list[str]]
-    if answers.dim() == 1:
-        head, rows = ["path", "score"], [[f"{score:.6f}"] for score in answers.tolist()]
-    else:
-        best = answers.double().softmax(-1).topk(options.top)
-        ranks = [""] + [f"_{rank}" for rank in range(2, options.top + 1)]
-        head = ["path", *(f"{column}{rank}" for rank in ranks for column in ("label", "probability"))]
-        rows = [
-            [cell for c, p in zip(classes, shares, strict=True) for cell in (names[c], f"{p:.6f}")]
-            for classes, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+    readable = sound_pictures(paths)
+    head, rows = answer_cells(classifier(readable), names, options.top)
     write_csv(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
     return 0 if len(readable) == len(paths) else 1
+
+
+def sound_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Those that can be decoded; the others are named. Before the towers start: one bad file costs no work."""
+    from adaptkit.io.pictures import decode
+
+    found, wrong = [], []
+    for path in paths:
+        try:
+            decode(path, repr(str(path)))
+            found.append(path)
+        except ValueError as error:
+            wrong.append(str(error))
+    if not found:
+        raise ValueError(f"images must be readable; got {len(paths)}, of which none is; {'; '.join(wrong[:1])}")
+    for why in wrong:
+        tell(f"left out: {why}")
+    return found
+
+
+def answer_cells(answers: Tensor, names: Sequence[str], top: int) -> tuple[list[str], list[list[str]]]:
+    """The head of the table, and of each picture the score, or the likeliest labels with their probabilities."""
+    if answers.dim() == 1:
+        return ["path", "score"], [[f"{score:.6f}"] for score in answers.tolist()]
+    best = answers.double().softmax(-1).topk(top)
+    ranks = [""] + [f"_{rank}" for rank in range(2, top + 1)]
+    head = ["path", *(f"{column}{rank}" for rank in ranks for column in ("label", "probability"))]
+    return head, [
+        [cell for c, p in zip(classes, shares, strict=True) for cell in (names[c], f"{p:.6f}")]
+        for classes, shares in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def tell(text: str) -> None:

@@ -62,7 +62,7 @@ def show_tables(requested: Recipe, table: Table) -> None:
     for text in table.sequences():
         print(f"\n{text}")
     print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
-    for said in fewer(table):
+    for said in (*fewer(table), *edge_lines(table)):
         print(said)
 
 

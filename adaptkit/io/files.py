@@ -82,9 +82,10 @@ def ensure_writable(folder: Path) -> None:
     folder = folder.absolute()
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
+    probe = folder / f".{secrets.token_hex(4)}.tmp"  # of its own: others may ask at the same time
     try:
-        atomic_write(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        atomic_write(probe, b"")
+        probe.unlink()
     finally:
         with suppress(OSError):  # somebody else uses one by now
             for path in made:

@@ -123,7 +123,7 @@ class Table(Sequence[Result]):
         """The table for a terminal; one for each dataset, where there are several."""
         tables = self.by_dataset()
         if len(tables) < 2:
-            return "\n\n".join([columns(self.cells()), *self.sequences()])
+            return "\n\n".join([columns(self.cells()), *edge_lines(self.results), *self.sequences()])
         return "\n\n".join(f"{line(name)}: {unit_of(self.metric)}\n\n{t.text()}" for name, t in tables.items())
 
     def sequences(self) -> list[str]:

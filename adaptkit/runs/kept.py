@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptkit.io.files import atomic_write, ensure_writable
+from adaptkit.io.files import atomic_write, ensure_writable, make_folder
 from adaptkit.io.paths import read_file
 from adaptkit.runs.failures import Failure, read_failure
 from adaptkit.runs.protocol import tag_in
@@ -27,6 +27,7 @@ class Finished(list[Result]):
 
 def keep_described(text: bytes, out: Path, working: bool) -> None:
     """Write ``recipe.json``, unless it is there; where records are to follow, find out now whether they can."""
+    make_folder(out)  # for good: other shards may be about to write there
     if working:
         ensure_writable(out)
     path = out / "recipe.json"

@@ -23,7 +23,7 @@ def open_cache(
     """The features that a backbone makes, stored as a setting asks."""
     return FeatureCache(
         backbone,
-        Store((home or default_home()) / "features"),
+        Store(Path(home or default_home()) / "features"),
         hook=plugins.manager().hook,
         load=pick_backbone,
         dtype=setting.dtype,
