@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from adaptkit import Task, adapt, predict
-from adaptkit.methods.evaluation.kinds import EVALUATIONS  # noqa: F401 (loaded before the clock starts)
 from adaptkit.runs import plugins
 from adaptkit.testing.report import brief
 
@@ -96,7 +95,7 @@ def attempt(name, seed):
     want = (len(queries), len(task.classnames)) if adapted.output == "logits" else (len(queries),)
     if tuple(answers.shape) != want or not answers.isfinite().all():
         return f"{what}: answers {tuple(answers.shape)} in place of {want}, or not finite", "broke", ""
-    if must_fail and not (what.split(", ")[2] == "one-hot" and False):
+    if must_fail:
         return f"{what}: was answered", "broke", ""
     return "", "answered", ""
 
