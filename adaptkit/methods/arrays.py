@@ -12,6 +12,7 @@ from adaptkit.features.given import Array, features
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import Positive, Weight, hold
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.reading import read_whole
 
 
 class GivenText:
@@ -68,6 +69,7 @@ class GivenText:
             return torch.stack([self.by_sentence[s] for s in sentences])
         if self.backbone is None:
             raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
+        read_whole(self.backbone, [[s] for s in sentences])
         with torch.no_grad(), self.backbone.unaltered():
             return self.backbone.encode_text(list(sentences))
 

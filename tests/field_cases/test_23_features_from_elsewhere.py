@@ -12,7 +12,7 @@ import pytest
 from adaptkit import Task, adapt, method, predict
 
 
-@pytest.mark.fault("a case from a public bug report", "is answered rightly, or refused in one line")
+@pytest.mark.fault("a case from a public bug report", "answered rightly, or refused in one line")
 def test_features_that_another_code_base_kept_are_read_or_refused_by_row(tmp_path):
     x, text, y = np.random.default_rng(0).normal(size=(30, 16)), np.eye(3, 16), np.arange(30) % 3
     bad = x.copy()

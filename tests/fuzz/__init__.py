@@ -1,1 +1,4 @@
-"""Fuzzing by hand: ``python -m tests.fuzz.arrays 10000``; a quick part of it runs in the suite."""
+"""Fuzz by hand: ``python -m tests.fuzz.records 20000``, ``python -m tests.fuzz.recipes 100000``; a little in the suite.
+
+Whatever is damaged, a reader must answer, or raise a `ValueError` or an `OSError`: one line for the command line.
+"""
