@@ -31,10 +31,16 @@ def features(array: Array, what: str = "features") -> Tensor:
             values = given[row].reshape(-1)
             value = float(values[(~rows[row].reshape(-1).isfinite()).nonzero()[0]])
             raise ValueError(f"{what} must be finite; got {value} in row {row} of {len(rows)}")
+        size = part.abs().flatten(1).amax(1) if part.dim() > 1 and part.numel() else part[:0]
+        if len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
+            row, got = start + int(wrong[0]), float(size[wrong[0]])
+            allowed = f"zeros, or have a largest number from {1 / LARGE:g} to {LARGE:g}"
+            raise ValueError(f"{what} must be {allowed}; got {got:g} in row {row} of {len(rows)}; scale them")
     return rows
 
 
 PART = 2**16  # rows that are looked at together
+LARGE = 1e9  # what is larger, or smaller than its inverse, cannot be squared twice in single precision
 
 
 def whole_numbers(array: Array, what: str = "labels") -> Tensor:

@@ -14,7 +14,7 @@ from adaptkit.features.items import Array, Images
 from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
-from adaptkit.methods.queries import asked_images, only_finite
+from adaptkit.methods.queries import asked_images, only_finite, solvable
 from adaptkit.methods.search import count
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
@@ -100,7 +100,8 @@ def _learn(method: Method, solve: Callable[[Task], None], task: Task, trainer: M
     for child in method.children_methods():
         child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
-    solve(bound)
+    with solvable(method):
+        solve(bound)
     method.to(task.support.device)
     if trainable(method):
         from adaptkit.methods.train import train
@@ -149,12 +150,15 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
     torch.Size([3, 2])
     """
-    return only_finite(method, answered(method, asked_images(method, images), batch_size))
+    with solvable(method):
+        return only_finite(method, answered(method, asked_images(method, images), batch_size))
 
 
 @torch.no_grad()
 def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
     """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
+    if not len(queries) and (shape := method.shape_of_none()):
+        return torch.zeros(shape, device=queries.device)
     queries = queries.blind().bind(method.needs())
     if method.scope == "stream":
         method = copy.deepcopy(method)

@@ -62,7 +62,7 @@ class Method(nn.Module):
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
     _kind = ""
-    _width = 0
+    _width = _classes = 0
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -147,7 +147,13 @@ class Method(nn.Module):
         width = getattr(task.backbone, "dim", 0)
         if self._width not in (0, width) and not anew:
             raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
-        self._width = width
+        self._width, self._classes = width, len(task.classnames)
+
+    def shape_of_none(self) -> tuple[int, ...] | None:
+        """Shape of its answers to no queries, about which there is nothing to compute; ``None`` where it must ask."""
+        if not self._classes or self.evaluation.kind != "classification":
+            return None
+        return (0, self._classes) if self.output == "logits" else (0,)
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""

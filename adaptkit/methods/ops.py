@@ -63,6 +63,12 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
+def standardized(x: Tensor) -> Tensor:
+    """Rows of mean 0 and deviation 1 along the last axis; of zeros where all of a row's numbers are equal."""
+    deviation = x.std(-1, correction=min(1, x.shape[-1] - 1), keepdim=True)
+    return (x - x.mean(-1, keepdim=True)) / deviation.clamp_min(1e-12)
+
+
 def in_parts(function: Callable[..., tuple[Tensor, ...]], *views: Tensor, rows: int = 1024) -> list[Tensor]:
     """What a function of images ``(B, V, D)`` returns, for so few at a time, `rows` views, that they fit in caches."""
     parts = zip(*(v.split(max(1, rows // v.shape[1])) for v in views), strict=True)

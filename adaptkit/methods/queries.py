@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from adaptkit.features.given import Array
@@ -32,6 +34,20 @@ def asked_images(method: Method, asked: Images | Array | Mapping[str, Array]) ->
         rows.check_width(method.joint_width, "query")
     held = next(itertools.chain(method.parameters(), method.buffers()), None)
     return images if held is None else images.to(held.device)
+
+
+@contextmanager
+def solvable(method: Method) -> Iterator[None]:
+    """Say of equations without a solution whose they are, and what they come from.
+
+    Raises:
+        ValueError: in place of the error of who was to solve them.
+    """
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        name = type(method).__name__
+        raise ValueError(f"{name} must have images and texts that differ; got equations without a solution") from error
 
 
 def only_finite(method: Method, answers: Tensor) -> Tensor:

@@ -124,6 +124,15 @@ class Task:
             pool=None if self.pool is None else self.pool.bind(needs).blind(),
         )
 
+    def require_support(self, name: str) -> None:
+        """Say that a method has nothing to learn from.
+
+        Raises:
+            ValueError: when there are no support images, naming the method.
+        """
+        if not len(self.support):
+            raise ValueError(f"{name} must have support images; got none")
+
     def to(self, device: torch.device | str) -> Task:
         """The task, read onto a device."""
         sets = {n: s.to(device) for n in ("support", "val", "pool") if (s := getattr(self, n)) is not None}

@@ -231,7 +231,8 @@ class Backbone:
 def unit(x: Tensor) -> Tensor:
     """Scale the last axis to unit norm.
 
-    Where no gradient is asked for, rows that have it up to rounding stay as they are, bit for bit. Rows of zeros stay.
+    Where no gradient is asked for, rows that have it up to rounding, eight times the smallest step of their type at 1,
+    stay as they are, bit for bit; so what was scaled once is not scaled again. Rows of zeros stay.
 
     Args:
         x: ``(..., D)``.
@@ -244,4 +245,5 @@ def unit(x: Tensor) -> Tensor:
     if x.requires_grad:
         return F.normalize(x, dim=-1)
     norm = x.norm(dim=-1, keepdim=True)
-    return x / norm.clamp_min(1e-12).masked_fill((norm - 1).abs() < 1e-6, 1)  # what is divided by one does not change
+    rounding = min(8 * torch.finfo(x.dtype).eps, 1e-3)  # of half precision, only rows whose norm is 1
+    return x / norm.clamp_min(1e-12).masked_fill((norm - 1).abs() <= rounding, 1)  # divided by one, nothing changes

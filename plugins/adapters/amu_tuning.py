@@ -17,7 +17,7 @@ from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl
 from adaptkit.io.ranges import Share, Views, Weight
-from adaptkit.methods.ops import class_sums
+from adaptkit.methods.ops import class_sums, standardized
 
 Uncertainty = Literal["moment", "entropy", "energy", "max", "max-min", "var", "top5", "none"]
 
@@ -59,18 +59,17 @@ class AMUTuning(ZeroShot):
     def logits(self, x, z):
         """Fused and auxiliary logits, ``(B, C)`` each."""
         zero_shot, auxiliary = self.zero_shot(x), z @ self.head.T
-        auxiliary = (auxiliary - auxiliary.mean(-1, keepdim=True)) / auxiliary.std(-1, keepdim=True)
+        auxiliary = standardized(auxiliary)
         weight = self.backbone.logit_scale / 100 * self.alpha * self.factor(zero_shot.softmax(-1))
         return zero_shot + weight * auxiliary, auxiliary
 
     def factor(self, p):
         """How unsure probabilities ``(B, C)`` are, ``(B, 1)``."""
         if self.uncertainty == "moment":
-            centred = p - p.mean(-1, keepdim=True)
-            kurtosis = (centred / p.std(-1, keepdim=True)).pow(4).mean(-1, keepdim=True)
-            return (kurtosis / 250) ** -self.power
+            kurtosis = standardized(p).pow(4).mean(-1, keepdim=True)
+            return (kurtosis / 250).clamp_min(1e-12) ** -self.power
         if self.uncertainty == "entropy":  # as a share of the largest possible
-            share = torch.special.entr(p).sum(-1, keepdim=True) / torch.tensor(float(p.shape[-1])).log()
+            share = torch.special.entr(p).sum(-1, keepdim=True) / torch.tensor(float(max(2, p.shape[-1]))).log()
             return (share * self.power).exp()
         if self.uncertainty == "var":
             return p.std(-1, keepdim=True)
@@ -82,7 +81,7 @@ class AMUTuning(ZeroShot):
             "energy": 2 * (p / 2).logsumexp(-1, keepdim=True) + self.as_released * best[:, :1],
             "none": torch.ones_like(best[:, :1]),
         }
-        return sure[self.uncertainty] ** -self.power
+        return sure[self.uncertainty].clamp_min(1e-12) ** -self.power
 
     def loss(self, batch):
         x, z, rows = batch.x, batch.z, torch.arange(len(batch), device=batch.x.device)

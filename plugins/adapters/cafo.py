@@ -17,7 +17,7 @@ from torch import nn
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Positive, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
-from adaptkit.methods.ops import class_sums
+from adaptkit.methods.ops import class_sums, standardized
 from adaptkit.methods.search import Linear
 
 
@@ -78,7 +78,7 @@ class CaFo(ZeroShot):
             return logits.softmax(-1)
         if self.normalize == "linear":
             return unit(logits)
-        return (logits - logits.mean(-1, keepdim=True)) / logits.std(-1, keepdim=True)
+        return standardized(logits)
 
     def sweep(self, val):
         classes, betas = len(self.text), self.grid()["beta"]

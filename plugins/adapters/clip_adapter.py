@@ -26,8 +26,8 @@ class CLIPAdapter(ImageAdapter):
     def fit(self, task):
         super().fit(task)
         width = self.text.shape[1]
-        down = nn.Linear(width, width // self.reduction, bias=False)
-        up = nn.Linear(width // self.reduction, width, bias=False)
+        narrow = max(1, width // self.reduction)
+        down, up = nn.Linear(width, narrow, bias=False), nn.Linear(narrow, width, bias=False)
         self.adapter = nn.Sequential(down, nn.ReLU(), up, nn.ReLU())
 
     def adapted(self, x):

@@ -35,6 +35,7 @@ class DiHTProbe(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
+        task.require_support("diht-probe")
         views = task.support.views  # (S, V, D)
         x, hot = views.flatten(0, 1), one_hot(task.support.labels, len(self.text)).repeat_interleave(views.shape[1], 0)
         solve = cache(lambda radius: self.solve(x, hot, radius))
@@ -49,7 +50,7 @@ class DiHTProbe(ZeroShot):
     def solve(self, x, hot, radius):
         """Weights, ``(C, D)``, by Nesterov's method with a projection after every step."""
         text, ahead, scale = self.text, self.text, self.backbone.logit_scale
-        rate = 2 * len(x) / (scale * torch.linalg.matrix_norm(x, 2)).square()  # 1 / curvature
+        rate = 2 * len(x) / (scale * torch.linalg.matrix_norm(x, 2)).square().clamp_min(1e-12)  # 1 / curvature
         weight, momentum = text, 1.0
         for _ in range(self.steps):
             p = self.backbone.logits(x, ahead).softmax(-1)

@@ -35,6 +35,7 @@ class LPPlusPlus(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
+        task.require_support("lp-plus-plus")
         views = task.support.views  # (S, V, D)
         x, labels = views.flatten(0, 1), task.support.labels.repeat_interleave(views.shape[1])  # (N, D), (N,)
         self.start(x, labels)
@@ -52,8 +53,8 @@ class LPPlusPlus(ZeroShot):
         self.weight, self.bias = nn.Buffer(weight), nn.Buffer(bias)
         self.alpha = nn.Buffer(torch.full_like(counts, float(self.start_share * own.mean())))  # (C,)
         gram = (x.T @ x).double()
-        self.rate = 4 * len(x) / float(torch.linalg.eigvalsh(gram)[-1])  # of W and b
-        self.rate_alpha = len(x) / (4 * float((x @ self.text.T).square().sum(0).max()))
+        self.rate = 4 * len(x) / max(1e-12, float(torch.linalg.eigvalsh(gram)[-1]))  # of W and b
+        self.rate_alpha = len(x) / max(1e-12, 4 * float((x @ self.text.T).square().sum(0).max()))
 
     def solve(self, x, labels, val):
         """Descend, and keep the last of the iterates that are best on validation images."""

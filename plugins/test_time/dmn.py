@@ -104,7 +104,7 @@ class DMN(ZeroShot):
             rows = order[(count.cumsum(0) - size)[of, None] + classes.new_tensor(range(size))]  # (N, size)
             gram = keys[rows] @ keys[rows].mT
             norm2[of] = (weight[rows] * (gram @ weight[rows])).sum(1)
-        return (self.backbone.logit_scale * dot / norm2.sqrt() + self.backbone.logit_bias).T
+        return (self.backbone.logit_scale * dot / norm2.clamp_min(1e-24).sqrt() + self.backbone.logit_bias).T
 
     def sweep(self, val):
         runner, grid = copy.deepcopy(self), self.grid()

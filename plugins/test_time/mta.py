@@ -88,7 +88,7 @@ class MTA(ZeroShot):
 def along(a, gram):
     """The unit vector along ``a @ views``: its coefficients and its products with the views, ``(B, 2, V)``."""
     both = torch.cat([a, a @ gram], 1)
-    return both / length(both)
+    return both / length(both).clamp_min(1e-12)
 
 
 def length(state):

@@ -53,6 +53,7 @@ class CapsAdapter(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
+        task.require_support("caps-adapter")
         self.labels = nn.Buffer(task.support.labels)
         self.images = nn.Buffer(unit(task.support.views.mean(1)))  # (S, D)
         self.sentences = nn.Buffer(task.support.captions if self.captions == "given" else self.text[self.labels])
@@ -95,7 +96,7 @@ class CapsAdapter(ZeroShot):
 
     def likeness(self, sums, span, to):
         """Minus the divergences, moved to the range of the affinities, as class sums, ``(N, C)``."""
-        slope = (to[1] - to[0]) / (span[1] - span[0])
+        slope = torch.where(span[1] > span[0], (to[1] - to[0]) / (span[1] - span[0]), 0)
         counts = self.sums(torch.ones_like(self.images[:, :1].T))  # (1, C)
         return -(slope * sums + (to[0] - slope * span[0]) * counts)
 

@@ -51,6 +51,7 @@ class TipX(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
+        task.require_support("tip-x")
         self.keys = nn.Buffer(unit(task.support.views.mean(1)))  # (S, D)
         self.labels = nn.Buffer(task.support.labels)
         stale = self.as_released and task.val is not None
@@ -92,7 +93,7 @@ class TipX(ZeroShot):
         sums, spans = zip(*((self.sums(kl), ends([kl])) for kl in self.divergences(x)), strict=True)
         low, high = ends(spans)
         to_low, to_high = self.stale if len(self.stale) else ends(self.affinities(x))
-        slope = (to_high - to_low) / (high - low)
+        slope = torch.where(high > low, (to_high - to_low) / (high - low), 0)
         counts = self.sums(torch.ones_like(self.keys[:, :1].T))  # (1, C)
         return -(slope * torch.cat(sums) + (to_low - slope * low) * counts)
 

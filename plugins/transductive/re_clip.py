@@ -46,6 +46,7 @@ class ReCLIP(ZeroShot):
         other &= other.cumsum(1) <= self.k  # of equal images, a node itself may come late
         w, edge = (cosine[other] + 1) / 4, torch.stack([source[other], to[other]])  # half of each direction
         degree = w.new_zeros(n).index_add_(0, edge.flatten(), w.repeat(2))
+        degree = degree.clamp_min(1e-12)  # of a node whose neighbours all lie opposite
         w = w * degree[edge[0]].rsqrt() * degree[edge[1]].rsqrt()  # D^-1/2 W D^-1/2
         return torch.sparse_coo_tensor(
             torch.cat([edge, edge.flip(0)], 1), w.repeat(2), (n, n), check_invariants=False

@@ -8,9 +8,12 @@ has three. The classes of the task are the vocabulary. As all clusters get diffe
 votes gets one that depends on the solver, SciPy's.
 """
 
+import warnings
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
@@ -41,7 +44,10 @@ class S3A(ZeroShot):
         """Cluster of each image, ``(N,)``, by k-means; the order of the images does not matter."""
         order = x[:, 0].argsort(stable=True).cpu()
         count = min(len(x), self.clusters or len(self.text))
-        found = KMeans(count, n_init=4, random_state=int(self.seed)).fit_predict(x.cpu()[order].double().numpy())
+        means = KMeans(count, n_init=4, random_state=int(self.seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of equal images, there are fewer clusters
+            found = means.fit_predict(x.cpu()[order].double().numpy())
         return torch.empty_like(order).scatter_(0, order, torch.from_numpy(found).long()).to(x.device)
 
     def align(self, logits, clusters):

@@ -40,6 +40,7 @@ class StatA(ZeroShot):
         """Log-assignments ``(N, C)``, unit-norm means and variances, ``(C, D)``, from zero-shot log-probabilities."""
         edges = self.affinity(x)
         start = self.spread(x, y_hat.clamp_min(NIL).exp(), self.text).sum(0) / len(x)  # the anchor's variance, (D,)
+        start = start.clamp_min(1e-9)
         log_z, mu, var = y_hat, self.text, start.expand_as(self.text)
         for _ in range(self.iterations):
             log_z = self.assign(x, y_hat, log_z, mu, var, edges)
@@ -64,10 +65,8 @@ class StatA(ZeroShot):
         constants = (mu.square() * scale + var.log()).sum(1)  # the determinants differ, as the variances do
         likelihood = x @ (mu * scale).T - 0.5 * (x.square() @ scale.T + constants)
         for _ in range(self.sweeps):
-            near = edges @ log_z.clamp_min(NIL).exp()
-            log_z = (self.lam * y_hat + likelihood / self.tau + self.pull * near / (2 * self.neighbours)).log_softmax(
-                -1
-            )
+            near = edges @ log_z.clamp_min(NIL).exp() / (2 * max(1, self.neighbours))
+            log_z = (self.lam * y_hat + likelihood / self.tau + self.pull * near).log_softmax(-1)
         return log_z
 
     def spread(self, x, weight, mu):
