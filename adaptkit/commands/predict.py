@@ -12,8 +12,6 @@ from adaptkit.commands.requested import home_folder, load_files
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_writable
-    from adaptkit.io.pictures import counted, decode
-    from adaptkit.io.safe import in_lines
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -21,21 +19,11 @@ def command(options: Namespace) -> int:
     if options.out:
         ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
-    if rest:
-        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
-        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
-    names, readable = classifier.classnames, []
+    names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
-    for path in paths:  # before the towers start: one bad file in a thousand costs no work
-        try:
-            decode(path, repr(str(path)))
-            readable.append(path)
-        except ValueError as error:
-            print(f"adaptkit: left out: {in_lines(str(error))}", file=sys.stderr)
-    if not readable:
-        raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
+    readable = sound(paths, rest)
     answers = classifier(readable)
     rows: list[list[str]]
     if answers.dim() == 1:
@@ -50,6 +38,26 @@ def command(options: Namespace) -> int:
         ]
     write_csv(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
     return 0 if len(readable) == len(paths) else 1
+
+
+def sound(paths: list[Path], rest: list[Path]) -> list[Path]:
+    """The pictures that can be read; the others are told, and the `rest`, files that are none."""
+    from adaptkit.io.pictures import counted, decode
+    from adaptkit.io.safe import in_lines
+
+    if rest:
+        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
+        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
+    readable = []
+    for path in paths:  # before the towers start: one bad file in a thousand costs no work
+        try:
+            decode(path, repr(str(path)))
+            readable.append(path)
+        except ValueError as error:
+            print(f"adaptkit: left out: {in_lines(str(error))}", file=sys.stderr)
+    if not readable:
+        raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
+    return readable
 
 
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:
