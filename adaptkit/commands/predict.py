@@ -12,6 +12,7 @@ from adaptkit.commands.requested import home_folder, load_files
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_writable
+    from adaptkit.io.pictures import counted
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -19,11 +20,15 @@ def command(options: Namespace) -> int:
     if options.out:
         ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
+    if rest:
+        tell(
+            f"read {len(paths):,} of {len(paths) + len(rest):,} files; left out {counted(rest)}, e.g. {str(rest[0])!r}"
+        )
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
-    readable = sound(paths, rest)
+    readable = sound(paths)
     answers = classifier(readable)
     rows: list[list[str]]
     if answers.dim() == 1:
@@ -40,24 +45,27 @@ def command(options: Namespace) -> int:
     return 0 if len(readable) == len(paths) else 1
 
 
-def sound(paths: list[Path], rest: list[Path]) -> list[Path]:
-    """The pictures that can be read; the others are told, and the `rest`, files that are none."""
-    from adaptkit.io.pictures import counted, decode
-    from adaptkit.io.safe import in_lines
+def sound(paths: list[Path]) -> list[Path]:
+    """The pictures that can be read, before the towers start: one bad file in a thousand costs no work."""
+    from adaptkit.io.pictures import decode
 
-    if rest:
-        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
-        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
     readable = []
-    for path in paths:  # before the towers start: one bad file in a thousand costs no work
+    for path in paths:
         try:
             decode(path, repr(str(path)))
             readable.append(path)
         except ValueError as error:
-            print(f"adaptkit: left out: {in_lines(str(error))}", file=sys.stderr)
+            tell(f"left out: {error}")
     if not readable:
         raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
     return readable
+
+
+def tell(text: str) -> None:
+    """A line for whoever looks at the error output."""
+    from adaptkit.io.safe import in_lines
+
+    print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
 
 
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:

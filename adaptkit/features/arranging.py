@@ -99,18 +99,17 @@ def arrange(
     found, left_out = without_bad(found)
     found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
-    sources = {part: part_of(found, part, order) for part in PARTS}
+    train, val_images, test = (part_of(found, part, order) for part in PARTS)
     return Splits(
         found.name,
         tuple(names) or tuple(map(title, order)),
-        sources["train"],
-        sources["test"],
-        sources["val"] if len(sources["val"]) else None,
+        *(train, test, val_images if len(val_images) else None),
         source=source,
         kind="multi-label" if found.several else "classification",
         parted=parted,
         left_out=left_out,
         notes=(*found.notes, *in_both(found)),
+        labelnames=tuple(names) or tuple(map(str, order)),
     )
 
 

@@ -73,10 +73,5 @@ def counted(paths: Iterable[Path]) -> str:
     kinds = Counter(path.suffix.lower() or "without a suffix" for path in paths)
     ranked = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
     shown = [f"{count:,} {kind if kind.isprintable() else ascii(kind)}" for kind, count in ranked[:KINDS_SHOWN]]
-    return ", ".join(
-        [
-            *shown,
-            *[f"{sum(kinds.values()) - sum(n for _, n in ranked[:KINDS_SHOWN]):,} others"]
-            * (len(ranked) > KINDS_SHOWN),
-        ]
-    )
+    rest = sum(count for _, count in ranked[KINDS_SHOWN:])
+    return ", ".join(shown + [f"{rest:,} others"] * bool(rest))
