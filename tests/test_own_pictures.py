@@ -360,6 +360,7 @@ ROW = ["cat/0.png", 0, "cat"]
     [
         ({"train": [["cat/0.png", 1, "cat"], ["dog/0.png", 2, "dog"]], "val": [], "test": []}, "labels from 0 on"),
         ({"train": [ROW, ["dog/0.png", 2, "dog"]], "val": [], "test": []}, "without 1"),
+        ({"train": [ROW, ["dog/0.png", 10**15, "dog"]], "val": [], "test": []}, "without 1"),
         ({"train": [ROW, ["cat/1.png", 0, "kitten"]], "val": [], "test": []}, "one name for each label"),
         ({"train": [ROW, ROW], "val": [], "test": []}, "each image once"),
         ({"train": [ROW, ["cat/99.png", 0, "cat"]], "val": [], "test": []}, "got 1 of 2 that are not in"),

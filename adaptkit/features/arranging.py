@@ -99,7 +99,7 @@ def arrange(
     found, left_out = without_bad(found)
     found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
-    train, val_images, test = (part_of(found, part, order) for part in ("train", "val", "test"))
+    train, val_images, test = (part_of(found, part, order) for part in PARTS)
     return Splits(
         found.name,
         tuple(names) or tuple(map(title, order)),

@@ -98,11 +98,10 @@ def class_names(parts: Mapping[str, Sequence[Item]], path: Path | str) -> list[s
     for _, label, name in chain.from_iterable(parts.values()):
         if names.setdefault(label, name) != name:
             raise ValueError(f"{path} must have one name for each label; got {names[label]!r} and {name!r} for {label}")
-    if absent := sorted({*range(max(names, default=0) + 1)} - {*names}):
-        raise ValueError(
-            f"{path} must have labels from 0 on, none left out; got {len(names)} labels up to {max(names)}, without "
-            f"{absent[0]}"
-        )
+    if len(names) <= max(names, default=-1):
+        absent = next(label for label in range(len(names)) if label not in names)
+        got = f"{len(names)} labels up to {max(names)}, without {absent}"
+        raise ValueError(f"{path} must have labels from 0 on, none left out; got {got}")
     return [names[label] for label in sorted(names)]
 
 

@@ -25,6 +25,7 @@ Left out are formats that run another program or a script (EPS, PDF, WMF) and th
 """
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Of files that are taken for images."""
+KINDS_SHOWN = 8  # suffixes that are named
 LITTER = ("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db")
 """What systems leave in folders, in small letters; it is never spoken of."""
 
@@ -70,4 +71,7 @@ def files_below(folder: Path) -> list[Path]:
 def counted(paths: Iterable[Path]) -> str:
     """How many files there are of each suffix, e.g. ``"3 .txt, 1 .svg"``; the most first."""
     kinds = Counter(path.suffix.lower() or "without a suffix" for path in paths)
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0])))
+    ranked = sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))
+    shown = [f"{count:,} {kind if kind.isprintable() else ascii(kind)}" for kind, count in ranked[:KINDS_SHOWN]]
+    rest = sum(count for _, count in ranked[KINDS_SHOWN:])
+    return ", ".join(shown + [f"{rest:,} others"] * bool(rest))

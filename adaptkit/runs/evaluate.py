@@ -18,7 +18,7 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget, trainable
+from adaptkit.methods.adapt import by_text_alone, extend, predict, retarget, trainable
 from adaptkit.methods.evaluation.classification import by_support
 from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.evaluation.kinds import evaluation
