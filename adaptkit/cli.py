@@ -8,8 +8,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from adaptkit.io.namesake import namesake
 from adaptkit.io.notices import on_a_line
@@ -33,6 +34,8 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="load this plugin file too",
         )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -52,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[])
+    top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
         group(commands)
@@ -91,6 +94,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    command.add_argument("--backbone", default="", metavar="NAME", help="in place of the recipe's")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.set_defaults(only="")
@@ -98,6 +102,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
+    command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
 
 
@@ -160,13 +165,14 @@ def add_cache(commands: Commands) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
-    options = parser().parse_args(argv)
     from adaptkit.io.home import home_at
+    from adaptkit.io.safe import Shown, in_lines
 
+    options = parser().parse_args(argv)
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        with home_at(options.home), on_a_line():
+        with home_at(options.home), on_a_line(), redirect_stdout(cast(TextIO, Shown(sys.stdout))):
             code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
         print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
         return code
@@ -175,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError, MemoryError) as error:  # a wrong recipe, name or value, or the world; else it is a bug
         give_up_printing()
-        print(f"adaptkit: error: {told(error)}", file=sys.stderr)
+        print(f"adaptkit: error: {in_lines(told(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)

@@ -117,7 +117,8 @@ class StoredTable:
             rows = rows.astype(self._dtype, order="C")
         if not np.isfinite(rows).all():
             at = tuple(np.argwhere(~np.isfinite(rows))[0].tolist())
-            raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; use dtype float32")
+            todo = "use dtype float32" if self._dtype != np.float32 else "look at the towers' weights and precision"
+            raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; {todo}")
         new = np.intersect1d(np.flatnonzero(where < 0), np.unique(_keys(ids), return_index=True)[1])
         if len(new) == 0:
             return

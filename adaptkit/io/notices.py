@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from adaptkit.io.safe import line as line_of
+
 
 class Notice(UserWarning):
     """Something about the data or the request that makes answers worth less than they seem."""
@@ -36,7 +38,7 @@ def on_a_line() -> Iterator[None]:
             before(message, category, filename, lineno, file, line)
         elif str(message) not in shown:
             shown.add(str(message))
-            sys.stderr.write(f"adaptkit: warning: {message}\n")
+            sys.stderr.write(f"adaptkit: warning: {line_of(str(message))}\n")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", Notice)

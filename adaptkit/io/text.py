@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptkit.io.safe import line
+
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, numbers to the right, with a rule under the head."""
+    """Rows of text in columns, numbers to the right, with a rule under the head; each cell stays on its line."""
+    rows = [[line(cell) for cell in row] for row in rows]
     numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [

@@ -41,9 +41,7 @@ class GivenText:
         if len(self.classnames) != len(counts):
             got = len(self.classnames)
             raise ValueError(f"classnames must be as many as the classes in text, {len(counts)}; got {got}")
-        given = tuple(
-            as_texts(own, f"prompts of class {c}") for c, own in enumerate(() if prompts is None else prompts)
-        )
+        given = tuple(as_texts(own, f"prompts of class {c}") for c, own in enumerate(prompts or ()))
         self.prompts = given or default_prompts(self.classnames, counts)
         if [len(sentences) for sentences in self.prompts] != counts:
             raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {self.prompts}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from adaptkit.io.errors import must_be
 from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
+from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.setting import named_sets
 
 AnyMethod = Spec | str | Mapping[str, Any] | Method
 
@@ -56,15 +58,18 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
 builders[Method] = method
 
 
-def check_recipe(recipe: Recipe) -> Recipe:
+def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
     """Every name and option of a recipe against the plugins that are there, before anything is computed.
+
+    Args:
+        recipe: as it was read.
+        trust: run the plugin files that it names; else they must have been loaded by whoever reads the recipe.
 
     Raises:
         ValueError: naming the first that is wrong, in one line.
     """
     try:
-        for file in recipe.plugins:
-            plugins.use_file(file if file.is_absolute() else recipe.folder / file)
+        recipe = without_inherited(use_named(recipe, trust=trust or recipe.trust))
         plugins.pick("datasets", recipe.dataset.partition(":")[0])
         plugins.pick("backbones", recipe.backbone.partition(":")[0])
         arguments("prompts", recipe.prompts)
@@ -77,15 +82,21 @@ def check_recipe(recipe: Recipe) -> Recipe:
             check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):
             raise ValueError(f"seeds must differ; got {recipe.seeds}")
-        if recipe.trainer:
-            from adaptkit.methods.train import TRAINER_OPTIONS
-
-            for key in recipe.trainer:
-                if key not in TRAINER_OPTIONS:
-                    raise ValueError(must_be("a key of trainer", TRAINER_OPTIONS, key))
     except ValueError as error:
         raise ValueError(f"{recipe.name}: {error}") from error
     return recipe
+
+
+def without_inherited(recipe: Recipe) -> Recipe:
+    """A recipe without the test sets that are a part of the dataset which another was put in the place of."""
+    if not recipe.inherited:
+        return recipe
+    theirs = [n for n in recipe.inherited if n != "new" and n.partition(":")[0] not in plugins.table("datasets")]
+    kept: dict[str, Any] = {}
+    for key in ("domains", "near", "far"):
+        sets = {name: behind for name, behind in named_sets(getattr(recipe, key)).items() if behind not in theirs}
+        kept[key] = sets if isinstance(getattr(recipe, key), Mapping) else [*sets]
+    return replace(recipe, inherited=tuple(theirs), **kept)
 
 
 def check_needs(built: Method) -> None:

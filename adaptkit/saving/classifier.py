@@ -30,6 +30,7 @@ from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
 from adaptkit.saving.model_card import model_card
+from adaptkit.saving.origin import folder_of, lay, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
@@ -129,6 +130,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
         "adaptkit": __version__,
         "options": repr(method),
         "backbone": name,
+        "lay": {other: place for other in (name, *second) if (place := folder_of(other))},
         "towers": {name: identity(task.backbone), **{other: identity(pick_backbone(other)) for other in second}},
         "classnames": task.labelnames,
         "prompts": task.prompts,
@@ -154,11 +156,15 @@ def vacant(folder: Path) -> Path:
     return folder
 
 
-def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | None = None) -> Classifier:
+def load_classifier(
+    folder: Path | str, *, backbone: str = "", device: str = "auto", home: Path | None = None
+) -> Classifier:
     """Load what `save_classifier` or ``adaptkit export`` wrote. Nothing is fitted, and no code of the folder runs.
 
     Args:
         folder: with ``model.safetensors`` and ``config.json``.
+        backbone: name that the towers load by now, where it is another than when the classifier was saved; they must
+            be the same towers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         home: where features of pictures are kept; default ``$ADAPTKIT_HOME``.
 
@@ -171,19 +177,22 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
     classnames = distinct(config["classnames"])
     where = pick_device(device)
     if not name:
+        if backbone:
+            raise ValueError(f"backbone must be '' for a classifier that was adapted to features; got {backbone!r}")
         alone = _stand_in(folder, towers[name])
         return Classifier(state.rebuild(node, tensors, alone).to(where), alone, classnames, config, None)
-    backbone = pick_backbone(name).to(where)
+    own = open_backbone(config, backbone).to(where)
     arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
-    cache = open_cache(backbone, Setting(dataset="", backbone=name, **arithmetic), home=home)
+    cache = open_cache(own, Setting(dataset="", backbone=backbone or name, **arithmetic), home=home)
     for tower, want in towers.items():
-        for what, got in identity(backbone if tower == name else cache.tower(tower)).items():
+        for what, got in identity(own if tower == name else cache.tower(tower)).items():
             if got != want.get(what):
-                raise ValueError(f"{what} of backbone {tower!r} must be {want.get(what)!r}, as adapted; got {got!r}")
-    built = state.rebuild(node, tensors, backbone).to(where)
+                known = (tower == name and backbone) or f"{tower}{lay(config, tower)}"
+                raise ValueError(f"{what} of backbone {known!r} must be {want.get(what)!r}, as adapted; got {got!r}")
+    built = state.rebuild(node, tensors, own).to(where)
     if unknown := {need.backbone or name for need in built.all_needs()} - {*towers}:
         raise ValueError(f"towers in {str(folder / CONFIG)!r} must identify every backbone; got none for {unknown}")
-    return Classifier(built, backbone, classnames, config, cache)
+    return Classifier(built, own, classnames, config, cache)
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from adaptkit.towers.resize import crop_of_resized
+
 AUGMENTS: dict[str, tuple[float, float]] = {
     "crop-flip": (0.5, 1.0),
     "wide-crop-flip": (0.08, 1.0),
@@ -63,9 +65,10 @@ class Preprocess:
         if self.fit == "squash":
             return self.tensor(image.resize((self.size, self.size), FILTERS[self.resample]))
         short = min(image.size)
-        image = image.resize((image.width * edge // short, image.height * edge // short), FILTERS[self.resample])
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return self.tensor(image.crop((left, top, left + self.size, top + self.size)))
+        width, height = image.width * edge // short, image.height * edge // short
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        box = (left, top, left + self.size, top + self.size)
+        return self.tensor(crop_of_resized(image, (width, height), box, FILTERS[self.resample]))
 
     def view(self, image: Image.Image, augment: str, seed: str) -> Tensor:
         """One random view, ``(3, size, size)``; the same `seed` gives the same view in any batch and process."""
