@@ -99,19 +99,18 @@ def arrange(
     found, left_out = without_bad(found)
     found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
-    sources = {part: part_of(found, part, order) for part in PARTS}
+    sources, own = {part: part_of(found, part, order) for part in PARTS}, tuple(names)
+    said: Any = {"parted": parted, "left_out": left_out, "notes": (*found.notes, *in_both(found))}
     return Splits(
         found.name,
-        tuple(names) or tuple(map(title, order)),
+        own or tuple(map(title, order)),
         sources["train"],
         sources["test"],
         sources["val"] if len(sources["val"]) else None,
         source=source,
         kind="multi-label" if found.several else "classification",
-        parted=parted,
-        left_out=left_out,
-        notes=(*found.notes, *in_both(found)),
-        labelnames=tuple(names) or tuple(map(str, order)),
+        **said,
+        labelnames=own or tuple(map(str, order)),
     )
 
 
