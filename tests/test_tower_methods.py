@@ -86,6 +86,7 @@ def test_lora_trains_the_towers_it_is_told_to(encoder, task):
     assert all(p.grad is not None for p in lora.parameters()), "a gradient must reach every update"
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize(
     ("position", "of_12", "of_24", "of_2"),
     [

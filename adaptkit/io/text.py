@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from adaptkit.io.safe import line
@@ -34,11 +35,11 @@ def template(text: str, where: str) -> str:
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names that are all different: one that repeats is told by its class's number, from 0."""
-    out: list[str] = []
-    taken = {*names}
+    out: dict[str, None] = {}
+    counts = Counter(names)
     for c, name in enumerate(names):
         told = name
-        while told in out or (names.count(name) > 1 and told in taken):
+        while told in out or (counts[name] > 1 and told in counts):
             told = f"{told} (class {c})"
-        out.append(told)
+        out[told] = None
     return tuple(out)

@@ -194,8 +194,8 @@ class Workspace:
         splits = self.others.elsewhere(name)
         train = self.images(splits.train)
         parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
-        unlabelled = train.blind() if len(train) else None
-        task = Task(self.backbone, *parts, pool=unlabelled, kind=splits.kind, labelnames=splits.labelnames)
+        pool = train.blind() if len(train) else None
+        task = Task(self.backbone, *parts, pool=pool, kind=splits.kind, labelnames=splits.labelnames)
         return self.evaluation_set(name, splits.test, task=task)
 
     def outside(self, name: str, behind: str, kind: Literal["near", "far"]) -> EvaluationSet:

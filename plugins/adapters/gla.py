@@ -79,7 +79,9 @@ def pretraining_bias(logits, labels, steps):
         p = (logits - bias).softmax(-1)
         said = weight @ p  # (C,)
         gradient, hessian = 1 / len(bias) - said, torch.diag(said) - (weight[:, None] * p).T @ p
-        step = torch.linalg.solve(hessian + 1 / len(bias), gradient)  # the constant direction is free; it is held
+        held = hessian + 1 / len(bias)  # the constant direction is free
+        step, flat = torch.linalg.solve_ex(held, gradient)
+        step = torch.linalg.pinv(held, hermitian=True) @ gradient if flat else step  # no step where nothing bends
         size = 1.0
         while size > 1e-6 and risk(logits, bias - size * step, weight) > risk(logits, bias, weight):
             size /= 2

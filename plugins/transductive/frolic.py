@@ -72,7 +72,7 @@ class Frolic(OverBase):
         top = corrected.topk(min(2, classes)).values
         sure, labels = top[:, 0] - top[:, -1] > 1 / classes, corrected.argmax(1)
         counts = labels[sure].bincount(minlength=classes)[:, None]
-        without = torch.zeros_like(p[0]) if self.as_released else p.mean(0)
+        without = p.new_zeros(classes) if self.as_released else p.mean(0)
         means = torch.where(counts > 0, class_sums(p[sure], labels[sure], classes) / counts.clamp_min(1), without)
         return stationary(means, last=not self.as_released)
 
@@ -85,7 +85,7 @@ def stationary(means, steps=100, last=True):
     prior = torch.full_like(means[0], 1 / len(means))
     for _ in range(steps):
         before, prior = prior, prior @ means
-        prior = prior / prior.sum()
+        prior = prior / prior.sum().clamp_min(1e-12)  # 0 where no class has images
         if (prior - before).abs().sum() < 1e-3:
             prior = prior if last else before
             break

@@ -22,6 +22,7 @@ def fitted(name, **options):
     )
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize(
     ("name", "cache", "options", "by"),
     [

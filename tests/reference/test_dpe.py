@@ -53,6 +53,7 @@ def draw(spread=1.6, n=40, count=6, scale=8.0):
     return torch.tensor(text), F.normalize(torch.tensor(x)[:, None] + 0.5 * noise, dim=-1), scale
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize("keep", [0.5, 1.0])
 def test_dpe_is_the_releases(keep):
     text, stream, scale = draw()

@@ -90,6 +90,7 @@ def released(x, sentences, f_c, shrink=0.9):
     return logits
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 def test_as_released_it_takes_off_one_bias_after_another():
     sentences, x = draw(2)
     text = np.array([unit(unit(rows).mean(0)) for rows in sentences])
