@@ -5,10 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import Seed, Shots, hold
+from adaptkit.io.shots import ALL_SHOTS
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -23,7 +24,7 @@ def load(
     dataset: str,
     *,
     backbone: str = "hf:openai/clip-vit-base-patch16",
-    shots: int = 16,
+    shots: int | Literal["all"] = 16,
     seed: int = 1,
     home: Path | None = None,
     **setting: Any,  # noqa: ANN401 (the fields of Setting)
@@ -33,7 +34,7 @@ def load(
     Args:
         dataset: e.g. ``"openmoji"`` or ``"folder:my_photos"``.
         backbone: e.g. ``"packaged:lite0-minilm"``.
-        shots: labelled images per class.
+        shots: labelled images per class, or ``"all"`` of them.
         seed: which of them.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         setting: further fields of `Setting`, e.g. ``select="none"``; `prompts` and `support` as recipes write them,
@@ -50,12 +51,14 @@ def load(
     >>> len(task.classnames), len(task.support), len(test)
     (5, 10, 60)
     """
-    hold(shots, Shots, "shots")
+    count = ALL_SHOTS if isinstance(shots, str) and shots == "all" else shots
+    if count != ALL_SHOTS:
+        hold(count, Shots, "shots")
     hold(seed, Seed, "seed")
     workspace = Workspace(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
     for note in workspace.others.notes:
         warnings.warn(note, stacklevel=2)
-    return workspace.task(shots, seed), workspace.test()
+    return workspace.task(count, seed), workspace.test()
 
 
 def compare(

@@ -71,7 +71,7 @@ def add_runs(commands: Commands) -> None:
         command = commands.add_parser(name, help=what)
         command.add_argument("recipes", nargs="+", metavar="RECIPE_HELP", help=RECIPE_HELP)
         command.add_argument("--only", default="", metavar="A,B", help="only these methods")
-        command.add_argument("--shots", default="", metavar="1,2,4", help="in place of the recipe's")
+        command.add_argument("--shots", default="", metavar="1,2,all", help="in place of the recipe's")
         command.add_argument("--seeds", default="", metavar="1,2,3", help="in place of the recipe's")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
         command.add_argument("--out", type=Path, help="folder for results (default: results/RECIPE_HELP in the home)")
@@ -91,7 +91,7 @@ def add_use(commands: Commands) -> None:
     )
     command.add_argument("recipes", nargs=1, metavar="RECIPE_HELP", help=RECIPE_HELP)
     command.add_argument("--method", required=True, help="of the recipe, by its name there")
-    command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
+    command.add_argument("--shots", type=number_or_all, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
     command.add_argument("--backbone", default="", metavar="NAME", help="in place of the recipe's")
@@ -114,6 +114,8 @@ def add_compare(commands: Commands) -> None:
     )
     command.add_argument("--metric", default="", help="as in the results, or 'harmonic' (default: what tables show)")
     command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
+    some = "only these results, e.g. dataset=dtd or shots=4; may be given again"
+    command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=some)
     kinds = "write .html, .md, .tex or .csv; may be given again"
     command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)
 
@@ -143,7 +145,7 @@ def add_data(commands: Commands) -> None:
     ):
         command = actions.add_parser(name, help=what)
         command.add_argument("split", type=Path, metavar="SPLIT.json")
-        command.add_argument("--shots", type=int, required=True, help="images of each class")
+        command.add_argument("--shots", type=number_or_all, required=True, help="images of each class, or 'all'")
         command.add_argument("--seed", type=int, required=True)
         command.add_argument("--sampler", default="coop", help="whose draws: coop, val-first, tip, gda, lp++, probe")
         if name == "supports":
@@ -215,6 +217,11 @@ def whole_number(text: str) -> str:
         return str(int(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from None
+
+
+def number_or_all(text: str) -> str:
+    """A whole number, as text, or ``all``."""
+    return text if text == "all" else whole_number(text)
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ def command(options: Namespace) -> int:
     """Print a comparison, or write it in the formats that are asked for."""
     from adaptkit.report import formats, page, runs
     from adaptkit.report.comparison import Comparison
+    from adaptkit.report.where import where
 
     writers = {**formats.WRITERS, ".html": page.page}
     for path in options.out:
@@ -20,7 +21,8 @@ def command(options: Namespace) -> int:
             raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))
     kept = home_folder(options) / "results"
     folders = [folder if folder.exists() else kept / folder for folder in options.runs]
-    comparison = Comparison(runs.read_runs(folders), options.metric, options.against)
+    found = where(runs.read_runs(folders), options.where)
+    comparison = Comparison(found, options.metric, options.against)
     for path in options.out:
         atomic_write(path, writers[path.suffix](comparison).encode())
         print(path)

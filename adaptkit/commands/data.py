@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from adaptkit.commands.requested import load_files
 from adaptkit.io.ranges import Seed, Shots, hold
+from adaptkit.io.shots import ALL_SHOTS
 
 
 def command(options: Namespace) -> int:
@@ -18,9 +19,11 @@ def command(options: Namespace) -> int:
         lines, good = check_dataset(options.name, trust=options.trust)
         print("\n".join(lines))
         return 0 if good else 1
-    hold(options.shots, Shots, "--shots")
+    shots = ALL_SHOTS if options.shots == "all" else int(options.shots)
+    if shots != ALL_SHOTS:
+        hold(shots, Shots, "--shots")
     hold(options.seed, Seed, "--seed")
-    draw = (options.shots, options.seed, options.sampler)
+    draw = (shots, options.seed, options.sampler)
     if options.action == "supports":
         print("\n".join(split_files.support_paths(options.split, *draw, val=options.val)))
     else:

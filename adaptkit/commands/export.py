@@ -7,6 +7,7 @@ from argparse import Namespace
 from adaptkit.commands.requested import home_folder, recipes
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import ensure_writable
+from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec
 from adaptkit.runs.recipe import Recipe
 from adaptkit.towers import threads
@@ -34,7 +35,12 @@ def command(options: Namespace) -> int:
         adapted = adapt(method(spec), task, trainer=requested.trainer)
         if adapted.scope == "stream":
             test = test[torch.from_numpy(workspace.order(test)(seed))]
-        protocol = {**requested.setting().plain(), "shots": shots, "seed": seed, "trainer": dict(requested.trainer)}
+        protocol = {
+            **requested.setting().plain(),
+            "shots": plain_shots(shots),
+            "seed": seed,
+            "trainer": dict(requested.trainer),
+        }
         save_classifier(
             folder,
             adapted,
@@ -44,7 +50,7 @@ def command(options: Namespace) -> int:
             protocol=protocol,
             source=workspace.splits.source,
         )
-    print(f"saved: {label}, {shots}-shot, seed {seed}, to {folder}; see {folder / 'README.md'}")
+    print(f"saved: {label}, {plain_shots(shots)}-shot, seed {seed}, to {folder}; see {folder / 'README.md'}")
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from adaptkit.io import yamls
 from adaptkit.io.home import home as default_home
 from adaptkit.runs import plugins, recipe
+from adaptkit.runs.folders import set_apart
 
 
 def recipes(options: Namespace) -> list[recipe.Recipe]:
@@ -39,7 +40,8 @@ def out(options: Namespace, requested: recipe.Recipe) -> Path:
     folder = options.out or home_folder(options) / "results"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out must be a folder; got {str(folder)!r}, a file")
-    return folder / requested.name if len(options.recipes) > 1 or not options.out else folder
+    named = len(options.recipes) > 1 or not options.out
+    return set_apart(folder / requested.name if named else folder, requested)
 
 
 def home_folder(options: Namespace) -> Path:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.shots import ALL_SHOTS
 
 Labels = Sequence[int]
 Indices = list[int]
@@ -23,6 +24,7 @@ Sample = tuple[Indices, Indices | None]
 Sampler = Callable[[Labels, Labels | None, int, int], Sample]
 
 LADDER = (1, 2, 4, 8, 16)  # shots, in the order in which GDA's script draws them
+SPARING = ("coop", "val-first", "probe")  # samplers that take so few validation images, whatever the shots
 FEW = 4  # validation images of a class, at most
 
 
@@ -33,7 +35,7 @@ def sample(sampler: str, train_labels: Labels, val_labels: Labels | None, shots:
         sampler: a name in `SAMPLERS`.
         train_labels: ``(N,)`` class ids in the order of the split file.
         val_labels: ``(M,)`` class ids in the order of the split file, or ``None`` without validation images.
-        shots: images of each class.
+        shots: images of each class; of all there are, `ALL_SHOTS`, none is drawn twice.
         seed: of the generator.
 
     Raises:
@@ -44,6 +46,10 @@ def sample(sampler: str, train_labels: Labels, val_labels: Labels | None, shots:
     for what, value, least in (("shots", shots, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{what} must be a whole number from {least}; got {value!r}")
+    if shots == ALL_SHOTS:
+        few = sampler in SPARING and val_labels is not None
+        val = draw(val_labels or [], FEW, random.Random(seed)) if few else whole(val_labels)
+        return draw(train_labels, shots, random.Random(seed)), val
     return SAMPLERS[sampler](train_labels, val_labels, shots, seed)
 
 

@@ -12,6 +12,7 @@ from adaptkit.features.samplers import sample
 from adaptkit.io.files import atomic_write, digest
 from adaptkit.io.jsons import read_json
 from adaptkit.io.pictures import own
+from adaptkit.io.shots import plain_shots
 
 PARTS = ("train", "val", "test")
 
@@ -53,7 +54,13 @@ def export(split: Path | str, out: Path, shots: int, seed: int, sampler: str = "
     """
     train, val = _sampled(split, shots, seed, sampler)
     sums = {"train": path_digest(train), "val": path_digest(val or [])}
-    head = {"dataset": dataset or Path(split).stem, "sampler": sampler, "shots": shots, "seed": seed, "sha256": sums}
+    head = {
+        "dataset": dataset or Path(split).stem,
+        "sampler": sampler,
+        "shots": plain_shots(shots),
+        "seed": seed,
+        "sha256": sums,
+    }
     atomic_write(out, json.dumps({**head, "train": train, "val": val or []}, indent=1).encode() + b"\n")
     return sums["train"]
 

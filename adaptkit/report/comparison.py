@@ -9,6 +9,7 @@ from math import comb
 import numpy as np
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.shots import plain_shots
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.runs import Run
 from adaptkit.report.scores import HARMONIC, Score, falling, parts, percent, score
@@ -89,7 +90,11 @@ class Comparison:
         for name, table in self.tables.items():
             seeds = {k: len({r.seed for r in table if r.shots == k}) for k in table.shots()}
             for method, by_shots in table.groups().items():
-                few = [f"{len(g)} of {seeds[k]} seeds at {k} shots" for k, g in by_shots.items() if len(g) < seeds[k]]
+                few = [
+                    f"{len(g)} of {seeds[k]} seeds at {plain_shots(k)} shots"
+                    for k, g in by_shots.items()
+                    if len(g) < seeds[k]
+                ]
                 notes += [f"{method} has {', '.join(few)} on {name}"] if few else []
         for method in self.methods:
             gaps: dict[str, list[int]] = {}
@@ -98,7 +103,7 @@ class Comparison:
                 if there and (missing := [name for name in self.tables if name not in there]):
                     gaps.setdefault(", ".join(missing), []).append(k)
             notes += [
-                f"no average of {method} at {', '.join(map(str, ks))} shots: none on {names}"
+                f"no average of {method} at {', '.join(str(plain_shots(k)) for k in ks)} shots: none on {names}"
                 for names, ks in gaps.items()
             ]
         averages = [cells for column, cells in self.columns.items() if column.dataset == AVERAGE and len(cells) > 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from adaptkit.io import safe
+from adaptkit.io.shots import plain_shots
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
 from adaptkit.report.scores import falling, heading, short_names, show, unit_of
 from adaptkit.report.significance import LEVEL
@@ -60,7 +61,7 @@ def text_table(comparison: Comparison) -> str:
             span = ("", "") if half is None else (score.mean - half, score.mean + half)
             out.append(
                 [
-                    *(column.dataset, method, column.shots, comparison.metric, cell.oracle),
+                    *(column.dataset, method, plain_shots(column.shots), comparison.metric, cell.oracle),
                     *(score.mean, score.std, *span, len(score.values) or "", comparison.references[column]),
                     *([v.difference, *(v.interval or ("", "")), v.p] if (v := cell.verdict) else [""] * 4),
                     *([quoted(q), score.mean - quoted(q), q.source] if (q := cell.published) else [""] * 3),

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import plotted
+from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.report.scores import percent, score, short_names, unit_of
 from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+ALL_AT = 7.0  # as 128 shots would stand
 
 
 class Curves(Protocol):
@@ -84,9 +88,9 @@ def figure(table: Curves, title: str) -> Figure:
 def tick(shots: int, groups: dict[str, dict[int, list[Result]]]) -> str:
     """A number of shots, with the most images that a class had where these were fewer."""
     counts = [n for by_shots in groups.values() for r in by_shots.get(shots, []) for n in r.images_per_class]
-    return str(shots) + (f"\n({max(counts)} had)" if counts and max(counts) < shots else "")
+    return str(plain_shots(shots)) + (f"\n({max(counts)} had)" if counts and max(counts) < shots else "")
 
 
 def place(shots: int) -> float:
-    """Where a number of shots stands: at its logarithm, and none left of one."""
-    return log2(shots) if shots else -1.0
+    """Where a number of shots stands: at its logarithm, none left of one, and all to the right of any in use."""
+    return ALL_AT if shots == ALL_SHOTS else log2(shots) if shots else -1.0

@@ -9,13 +9,13 @@ from typing import Any
 
 from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import resolved
+from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.report.table import Table, fewer
 from adaptkit.runs.failures import read_failures
+from adaptkit.runs.folders import RECIPE_FILE
 from adaptkit.runs.published import Published
 from adaptkit.runs.results import Result
-
-RECIPE = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
             if where == run.folder:
                 fresh.append(result)
             elif replies(before) != replies(result):
+                where_both = f"{str(where)!r} and {str(run.folder)!r}"
                 raise ValueError(
-                    f"runs must not answer one cell differently; got {result.method} at {result.shots} shots, seed "
-                    f"{result.seed}, in {str(where)!r} and {str(run.folder)!r}; compare these one by one"
+                    f"runs must not answer one cell differently; got {result.method} at {plain_shots(result.shots)} "
+                    f"shots, seed {result.seed}, in {where_both}; compare these one by one"
                 )
         kept.append(replace(run, results=fresh))
     return kept
@@ -87,7 +88,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: when the folder has no results, or one that cannot be read.
     """
-    paths = [path for path in folder.glob("*.json") if path.name != RECIPE]
+    paths = [path for path in folder.glob("*.json") if path.name != RECIPE_FILE]
     if not paths:
         lost = sum(1 for _ in read_failures(folder))
         there = f"has none{f', and {lost} failed cells' * (lost > 0)}" if folder.is_dir() else "does not exist"
@@ -108,7 +109,7 @@ def read_run(folder: Path) -> Run:
         notes.append(
             f"{folder.name} has {len(failures)} failed cell{'s' * (len(failures) > 1)}, of {named}; run it again"
         )
-    dataset, order, published = read_described(folder / RECIPE)
+    dataset, order, published = read_described(folder / RECIPE_FILE)
     place = {name: i for i, name in enumerate(order)}
     results = sorted(cells.values(), key=lambda r: (place.get(r.method, len(place)), r.shots, r.seed, r.step))
     return Run(folder, dataset, results, published, notes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean, mean, stdev
 
+from adaptkit.io.shots import plain_shots
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
 from adaptkit.runs.results import Result
 
@@ -89,7 +90,7 @@ def score(groups: Sequence[Sequence[Result]], metric: str) -> Score | None:
 
 def heading(shots: int) -> str:
     """A column's heading; "" where nobody counted."""
-    return f"{shots} shot{'s' * (shots != 1)}" if shots else ""
+    return f"{plain_shots(shots)} shot{'s' * (shots != 1)}" if shots else ""
 
 
 def short_names(labels: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.io.safe import line
+from adaptkit.io.shots import plain_shots
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
@@ -147,7 +148,7 @@ class Table(Sequence[Result]):
                 "dataset": r.protocol.get("dataset"),
                 "backbone": r.protocol.get("backbone"),
                 "method": r.method,
-                "shots": r.shots,
+                "shots": plain_shots(r.shots),
                 "seed": r.seed,
                 **({"step": r.step} if any(each.step for each in self.results) else {}),
                 "metric": metric,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adaptkit.io.shots import plain_shots
 from adaptkit.io.text import columns
 from adaptkit.report.scores import percent, score
 from adaptkit.report.table import Table
@@ -63,7 +64,7 @@ def as_text(found: Sequence[Beside]) -> str:
     rows = []
     for b in found:
         numbers = f"{b.ours:.2f}", f"{b.quote.value:.2f}", f"{b.gap:+.2f}", f"{b.quote.within:.2f}"
-        rows.append([b.method, str(b.shots), b.quote.metric, *numbers, b.quote.source])
+        rows.append([b.method, str(plain_shots(b.shots)), b.quote.metric, *numbers, b.quote.source])
     return columns([head, *rows])
 
 
@@ -71,5 +72,7 @@ def verdict(found: Sequence[Beside]) -> str:
     """What is wrong, in one line; "" where nothing is."""
     if not found:
         return "nothing to verify: the recipe quotes no number for this backbone with these methods, shots and metrics"
-    far = [f"{b.method} at {b.shots} shots, {b.quote.metric}, by {b.gap:+.2f}" for b in found if not b.near]
+    far = [
+        f"{b.method} at {plain_shots(b.shots)} shots, {b.quote.metric}, by {b.gap:+.2f}" for b in found if not b.near
+    ]
     return f"{len(far)} of {len(found)} numbers are not as published: {'; '.join(far)}" if far else ""

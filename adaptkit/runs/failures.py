@@ -13,6 +13,7 @@ import torch
 
 from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.io.jsons import read_json
+from adaptkit.io.shots import plain_shots, read_shots
 from adaptkit.io.values import convert
 from adaptkit.methods.method import Method, Schedule
 
@@ -52,7 +53,10 @@ class Failure:
         """Write the record and, beside it, the traceback."""
         path = out / self.file
         atomic_write(path, "".join(traceback.format_exception(error)).encode())
-        atomic_write(path.with_suffix(".json"), json.dumps(asdict(self), indent=1, sort_keys=True).encode())
+        atomic_write(
+            path.with_suffix(".json"),
+            json.dumps({**asdict(self), "shots": plain_shots(self.shots)}, indent=1, sort_keys=True).encode(),
+        )
 
 
 def file_of(name: str) -> str:
@@ -70,6 +74,7 @@ def read_failure(out: Path, name: str) -> Failure | None:
     """The failure of a cell, if it has one that can be read."""
     try:
         record, hints = read_json((out / file_of(name)).with_suffix(".json")), get_type_hints(Failure)
+        record["shots"] = read_shots(record["shots"])
         return Failure(**{f.name: convert(record[f.name], hints[f.name], f.name) for f in fields(Failure)})
     except (OSError, ValueError, KeyError, TypeError):
         return None

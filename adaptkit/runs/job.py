@@ -30,6 +30,7 @@ from adaptkit.runs.failures import (
     interrupted,
     out_of_memory,
 )
+from adaptkit.runs.folders import described
 from adaptkit.runs.kept import Finished, collect, damaged, done, keep_described, read_cell
 from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
 from adaptkit.runs.protocol import Cell, cells, tag_in
@@ -186,7 +187,7 @@ def run(
     try:
         names = [here.name(cell) for cell in cells(recipe)]
         todo = left(recipe, here, names, shard, out, say, recompute)
-        keep_described(recipe.describe().encode(), out, bool(todo))
+        keep_described(described(recipe), out, bool(todo))
         say(fill(recipe, here.workspace, todo, here.tests))
         do_all(recipe, todo, home, out, say, progress)
     finally:

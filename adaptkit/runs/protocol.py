@@ -12,6 +12,7 @@ from adaptkit import __version__
 from adaptkit.features.datasets import Splits, targets_of
 from adaptkit.io import code
 from adaptkit.io.files import canonical, digest
+from adaptkit.io.shots import plain_shots
 from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.build import arguments, method
@@ -119,7 +120,7 @@ def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str]) -> str:
 def file_name(cell: Cell, fixed: Mapping[str, Any], shared: set[str]) -> str:
     """A cell's name on disk: readable, with its tag at the end."""
     safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
-    return f"{safe}.{cell.shots}-shot.seed-{cell.seed}.{tag(cell, fixed, shared)}"
+    return f"{safe}.{plain_shots(cell.shots)}-shot.seed-{cell.seed}.{tag(cell, fixed, shared)}"
 
 
 def tag_in(name: str) -> str:

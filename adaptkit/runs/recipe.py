@@ -15,6 +15,7 @@ from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
 from adaptkit.io.paths import regular, resolved
 from adaptkit.io.ranges import Seed, Shots
+from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.methods.trainer_options import trainer_options
 from adaptkit.runs.published import Published
@@ -29,7 +30,7 @@ class Recipe(Setting):
         name: of the file, without its suffix; one that comes with adaptkit has its folder before it.
         folder: that the file lies in.
         methods: that are compared, each a name with options; they may be given as recipes write them.
-        shots: labelled images per class.
+        shots: labelled images per class; ``all`` of them, where recipes write so.
         seeds: of supports and of training.
         trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
@@ -66,7 +67,7 @@ class Recipe(Setting):
         hidden = ("folder", "plugins", "inherited", "trust")
         values = {name: value for name, value in self.plain().items() if name not in hidden}
         values |= {"methods": [s.plain for s in self.methods], "published": [asdict(quote) for quote in self.published]}
-        return json.dumps(values, indent=1, default=str)
+        return json.dumps(values | {"shots": [*map(plain_shots, self.shots)]}, indent=1, default=str)
 
     def said(self) -> list[str]:
         """What was left out of a recipe below, in lines."""
@@ -227,6 +228,9 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
         return Spec.of(value, key)
     if key in ("domains", "near", "far"):
         kind = Mapping[str, str] if isinstance(value, Mapping) else list[str]
+    if key == "shots" and "all" in (listed := value if isinstance(value, list) else [value]):
+        numbers = iter(convert([n for n in listed if n != "all"], kind, key, declared))
+        return [ALL_SHOTS if n == "all" else next(numbers) for n in listed]
     out = convert(value, kind, key, declared)
     if key in ("shots", "seeds") and not out:
         raise ValueError(f"{key} must be a list of at least one number; got {value!r}")

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.io.jsons import read_json
+from adaptkit.io.shots import plain_shots, read_shots
 from adaptkit.io.values import convert
 
 
@@ -76,7 +77,7 @@ class Result:
 
     def save(self, path: Path) -> None:
         """Write the record, atomically, as JSON."""
-        record = {**asdict(self), "protocol_hash": self.protocol_hash}
+        record = {**asdict(self), "shots": plain_shots(self.shots), "protocol_hash": self.protocol_hash}
         record = json.loads(json.dumps(record))  # as it will be read
         atomic_write(path, json.dumps({**record, "digest": digest_of(record)}, indent=1, sort_keys=True).encode())
 
@@ -98,6 +99,7 @@ class Result:
             stated, hints = record.pop("protocol_hash", None), get_type_hints(cls, include_extras=True)
             if odd := sorted({*record} - {*names}):
                 raise ValueError(f"unknown field {odd[0]!r}")
+            record |= {"shots": read_shots(record["shots"])} if "shots" in record else {}
             result = cls(**{name: convert(value, hints[name], name) for name, value in record.items()})
             if stated not in (None, result.protocol_hash):
                 raise ValueError(f"protocol_hash {stated!r} for a protocol with {result.protocol_hash!r}")

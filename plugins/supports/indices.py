@@ -22,6 +22,7 @@ from adaptkit import hookimpl
 from adaptkit.features.split_files import path_digest
 from adaptkit.io.jsons import parse_json
 from adaptkit.io.paths import expanded, read_file
+from adaptkit.io.shots import plain_shots
 
 KEYS = (("impath", "label"), ("_impath", "_label"))  # of cross-modal adaptation, of 2SFS
 
@@ -29,7 +30,7 @@ KEYS = (("impath", "label"), ("_impath", "_label"))  # of cross-modal adaptation
 def indices(task, train, val, *, shots, seed, path: str):
     if not isinstance(path, str) or not path:
         raise ValueError(f"path must name a file of indices; got {path!r}")
-    file = expanded(path.replace("{shots}", str(shots)).replace("{seed}", str(seed)))
+    file = expanded(path.replace("{shots}", str(plain_shots(shots))).replace("{seed}", str(seed)))
     items, val_items = read(file, shots, seed)
     return match(train, items, file), match(train if val is None else val, val_items, file) if val_items else None
 
@@ -77,7 +78,7 @@ def pair(row, file):
 
 def unchanged(raw, file, shots, seed):
     """Raise when an export is of other shots, another seed, or was changed after it was written."""
-    for what, have in (("shots", shots), ("seed", seed)):
+    for what, have in (("shots", plain_shots(shots)), ("seed", seed)):
         if raw.get(what, have) != have:
             raise ValueError(f"{what} must be {raw[what]}, as in {file}; got {have}")
     sums = raw.get("sha256", {})

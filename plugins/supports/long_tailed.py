@@ -19,12 +19,15 @@ import torch
 from adaptkit import hookimpl
 from adaptkit.features.samplers import FEW, by_class, draw
 from adaptkit.io.ranges import Range
+from adaptkit.io.shots import ALL_SHOTS
 
 
 def long_tailed(task, train, val, *, shots, seed, ratio: Annotated[float, Range(1, 1_000_000)] = 100.0):
     """`ratio` is that of the largest class to the smallest, 1 or more."""
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio < float("inf"):
         raise ValueError(f"ratio must be a number from 1; got {ratio!r}")
+    if shots == ALL_SHOTS:
+        shots = max(map(len, by_class(train.labels.tolist()).values()))
     rng, keep = random.Random(seed), profile(len(task.classnames), shots, ratio)
     rows = []
     for label, own in by_class(train.labels.tolist()).items():

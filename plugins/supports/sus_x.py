@@ -20,6 +20,7 @@ from adaptkit import Images, Pooled, hookimpl, unit
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.datasets import Joined
 from adaptkit.io.paths import expanded, resolved
+from adaptkit.io.shots import plain_shots
 from adaptkit.runs.plugins import pick
 
 SENTENCES = 10  # of a class at most, drawn by the seed
@@ -29,7 +30,7 @@ def sus_x(task, train, val, *, shots, seed, pool: str = "", file: str = ""):
     """`pool` is a folder, `file` sentences by class as the prompts `llm` read them."""
     images = (below(pool, train) if pool else train).blind().bind({"x": Pooled()})
     if len(images) < shots:
-        raise ValueError(f"shots must be at most the images of the pool, {len(images)}; got {shots}")
+        raise ValueError(f"shots must be at most the images of the pool, {len(images)}; got {plain_shots(shots)}")
     x, texts = images.x, task.text.split(1)  # (N, D), C times (1, D)
     if file:
         rng, written = random.Random(seed), pick("prompts", "llm")(task.classnames, None, file=file)

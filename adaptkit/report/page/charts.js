@@ -85,9 +85,9 @@ function curves() {
   if (!scores.length) return;
   const wide = width > 620, frame = { left: 44, right: width - (wide ? 150 : 12), top: 12, bottom: 340 };
   const { left, right, top, bottom } = frame, y = scale(svg, extent(scores), frame);
-  const place = (k) => (k ? Math.log2(k) : -1), [from, to] = [place(ks[0]), place(ks.at(-1))];
+  const place = (k) => (k === ALL_SHOTS ? 7 : k ? Math.log2(k) : -1), [from, to] = [place(ks[0]), place(ks.at(-1))];
   const x = (k) => left + 12 + ((place(k) - from) / (to - from)) * (right - left - 24);
-  for (const k of ks) below(svg, x(k), bottom + 20, k);
+  for (const k of ks) below(svg, x(k), bottom + 20, told(k));
   below(svg, (left + right) / 2, bottom + 38, "labelled images per class");
   const ends = lines.map((m) => curve(svg, m, ks, x, y, lines.length > 6 ? 0.045 : 0.09));
   apart(ends, 15, top, bottom);

@@ -35,7 +35,9 @@ const better = (a, b) => (metric().falling ? a.mean - b.mean : b.mean - a.mean);
 
 const signed = (text) => (text.startsWith("-") ? text : "+" + text);
 const show = (v) => (metric().percent ? (100 * v).toFixed(1) : v.toFixed(3));
-const shot = (k) => (k ? `${k} shot${k === 1 ? "" : "s"}` : metric().unit);
+const ALL_SHOTS = 2 ** 31 - 1;
+const told = (k) => (k === ALL_SHOTS ? "all" : String(k));
+const shot = (k) => (k ? `${told(k)} shot${k === 1 ? "" : "s"}` : metric().unit);
 const spread = (c) => (c.half == null ? "" : ` ± ${show(c.half)}`);
 
 /** A new element at the end of another. Texts become text nodes: nothing that a name says is markup. */
@@ -87,7 +89,7 @@ function controls() {
   };
   choose("metric", Object.keys(D.metrics), String);
   choose("dataset", sets, (d) => D.datasets[d]);
-  choose("shots", shots(), String);
+  choose("shots", shots(), told);
   choose("method", labels, name);
   choose("against", labels, name);
 }
