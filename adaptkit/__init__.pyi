@@ -14,6 +14,7 @@ from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
 from .features.needs import Sentence as Sentence
 from .features.needs import Windows as Windows
+from .io.ranges import Range as Range
 from .methods.adapt import accuracy as accuracy
 from .methods.adapt import adapt as adapt
 from .methods.adapt import predict as predict

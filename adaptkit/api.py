@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.features.items import Images
+from adaptkit.io.ranges import Seed, Shots, hold
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -48,6 +49,8 @@ def load(
     >>> len(task.classnames), len(task.support), len(test)
     (5, 10, 60)
     """
+    hold(shots, Shots, "shots")
+    hold(seed, Seed, "seed")
     workspace = Workspace(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
     return workspace.task(shots, seed), workspace.test()
 

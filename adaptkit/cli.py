@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from adaptkit.io.namesake import namesake
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -150,7 +153,8 @@ def add_cache(commands: Commands) -> None:
     cache = commands.add_parser("cache", help="the feature cache on disk")
     actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     actions.add_parser("ls", help="every table: what it holds, rows, bytes")
-    actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
+    verify = actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
+    verify.add_argument("--repair", action="store_true", help="first write again what says what a table holds")
     gc = actions.add_parser("gc", help="remove leftovers and damaged files")
     gc.add_argument("--older-than", type=float, metavar="DAYS", help="also tables not written to for so long")
 
@@ -158,17 +162,42 @@ def add_cache(commands: Commands) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
     options = parser().parse_args(argv)
+    from adaptkit.io.home import home_at
+
     try:
-        return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
-    except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
-        print(f"adaptkit: error: {error}", file=sys.stderr)
-        return 2
+        if wrong := namesake():
+            raise ValueError(wrong)
+        with home_at(options.home):
+            code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
+        print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
+        return code
     except BrokenPipeError:  # the reader has seen enough, as in `adaptkit list | head`
-        sys.stderr.close()
+        give_up_printing()
         return 0
+    except (ValueError, OSError, MemoryError) as error:  # a wrong recipe, name or value, or the world; else it is a bug
+        give_up_printing()
+        print(f"adaptkit: error: {told(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)
         return 130
+
+
+def told(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, MemoryError):
+        return f"the memory must suffice; got {str(error) or 'no more'}; lower batch_size, views or shots"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{str(error.filename)!r}: {error.strerror}"
+    return str(error)
+
+
+def give_up_printing() -> None:
+    """Drop what cannot be printed, if that is so: Python would try again at its end, and complain."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def whole_number(text: str) -> str:

@@ -347,7 +347,7 @@ def test_wrong_csv_files_are_named(tmp_path):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    refused(hub.hub, "uoft-cs/cifar100", "pip install 'adaptkit[hub]'")
+    refused(hub.hub, "uoft-cs/cifar100", "pip install 'adaptkit-vlm[hub]'")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real default: two packaged towers, and OpenMoji's drawings. Skipped where ``adaptkit[demo]`` is not installed."""
+"""Two packaged towers, and OpenMoji's drawings. Skipped where ``adaptkit-vlm[demo]`` is not installed."""
 
 import hashlib
 import sys

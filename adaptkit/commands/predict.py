@@ -13,11 +13,14 @@ from adaptkit.commands.requested import home_folder, load_files
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
+    from adaptkit.io.files import ensure_writable
     from adaptkit.io.pictures import decode
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
+    if options.out:
+        ensure_writable(options.out.parent)
     paths = find_pictures(options.images)
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
@@ -56,5 +59,4 @@ def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     if out is None:
         print(text.getvalue(), end="")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, text.getvalue().encode())

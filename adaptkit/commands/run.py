@@ -72,10 +72,15 @@ def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     picture = folder / "accuracy.svg"
     if len({result.shots for result in table}) < 2:
         return
-    if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
+    try:
+        drawn = plot(table, picture, f"{requested.dataset}, {requested.backbone}")
+    except OSError as error:  # the table is what was asked for
+        print(f"plot: none, {picture.parent}: {error.strerror}")
+        return
+    if drawn:
         print(f"plot: {picture}")
     else:
-        print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
+        print("plot: none, matplotlib is not installed; pip install 'adaptkit-vlm[demo]'")
 
 
 def failed(failure: Failure, folder: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from adaptkit.features.samplers import sample
 from adaptkit.io.files import atomic_write, digest
+from adaptkit.io.jsons import read_json
 
 PARTS = ("train", "val", "test")
 
@@ -50,7 +51,6 @@ def export(split: Path | str, out: Path, shots: int, seed: int, sampler: str = "
     train, val = _sampled(split, shots, seed, sampler)
     sums = {"train": path_digest(train), "val": path_digest(val or [])}
     head = {"dataset": dataset or Path(split).stem, "sampler": sampler, "shots": shots, "seed": seed, "sha256": sums}
-    out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, json.dumps({**head, "train": train, "val": val or []}, indent=1).encode() + b"\n")
     return sums["train"]
 
@@ -68,8 +68,8 @@ def read_split(path: Path | str) -> dict[str, list[Item]]:
     """
     what = "lists train, val and test of [path, label, class name]"
     try:
-        raw: Any = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        raw: Any = read_json(Path(path))
+    except (OSError, ValueError) as error:
         got = " ".join(str(error).split())
         raise ValueError(f"{path} must be a readable JSON file with {what}; got {got}") from None
     if not isinstance(raw, dict) or not raw.get("train") or not all(isinstance(raw.get(p, []), list) for p in PARTS):

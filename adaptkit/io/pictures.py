@@ -7,7 +7,21 @@ from typing import IO
 
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "AVIF": (".avif",),
+}
+"""By Pillow's name of a format that is decoded, whatever its file is called: suffixes of files taken for images.
+
+Left out are formats that run another program or a script (EPS, PDF, WMF) and those that hardly anyone's pictures have.
+"""
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 """Of files that are taken for images."""
 
 
@@ -19,7 +33,8 @@ def decode(file: Path | IO[bytes], what: str) -> Image.Image:
             more than 8 bits per channel, which Pillow would cut instead of scaling.
     """
     try:
-        with Image.open(file) as image:
+        Image.init()  # then Pillow knows which formats it was built with
+        with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or float("inf")):  # Pillow only warns
                 raise ValueError(f"its {image.width} x {image.height} pixels are too many")
             image.load()

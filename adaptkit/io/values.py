@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.ranges import bounds_of as bounds_of
+from adaptkit.io.ranges import describe, hold
 
 PLAIN = (int, float, str, bool)  # True is an int to Python, and a mistake in a recipe
 builders: dict[type, Callable[[Any], Any]] = {}
@@ -72,6 +74,10 @@ def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> An
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(kind, type) and kind in builders:
         return builders[kind](value)
+    if bounds_of(kind) != (None, None):
+        number = convert(value, args[0], where)
+        hold(number, kind, where)
+        return number
     if origin is typing.Literal:
         if value not in args:
             raise ValueError(must_be(where, args, value))
@@ -89,19 +95,13 @@ def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> An
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif kind is Path and isinstance(value, str):
         return Path(value)
     elif kind is Any or (type(value) is kind if kind in PLAIN else isinstance(kind, type) and isinstance(value, kind)):
         return value
     raise ValueError(f"{where} must be {describe(kind)}; got {value!r}")
-
-
-def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
-    """A type in words a recipe's author knows."""
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def default(field: Field) -> Any:  # noqa: ANN401 (any type)
@@ -132,7 +132,7 @@ def _dataclass(value: Any, kind: Any, where: str, field: Field | None) -> Any:  
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a mapping of {', '.join(f.name for f in fields(kind))}; got {value!r}")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     for key in value:
         if key not in hints:
             raise ValueError(must_be(f"a field of {where}", [f.name for f in fields(kind)], key))

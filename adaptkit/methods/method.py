@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.io.ranges import hold_options
 from adaptkit.methods.declared import check_choices
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
@@ -78,8 +79,9 @@ class Method(nn.Module):
                 delattr(cls, f.name)  # the default lives on in __init__; here it would hide a parameter of that name
         check_choices(cls)
 
-    def __new__(cls, *_args: object, **_options: object) -> Method:
-        """A module that is ready to hold children before its options are set."""
+    def __new__(cls, *_args: object, **options: object) -> Method:
+        """A module that is ready to hold children before its options are set, all of them within their ranges."""
+        hold_options(cls, options)
         self = super().__new__(cls)
         nn.Module.__init__(self)
         return self
@@ -169,7 +171,12 @@ class Method(nn.Module):
         return None
 
     def set(self, values: Mapping[str, float]) -> None:
-        """Set hyperparameters by name, and nothing else; `refit` is for a method that is adapted."""
+        """Set hyperparameters by name, and nothing else; `refit` is for a method that is adapted.
+
+        Raises:
+            ValueError: for a value outside of the range that its annotation states.
+        """
+        hold_options(type(self), values)
         for name, value in values.items():
             setattr(self, name, value)
 

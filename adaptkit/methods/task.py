@@ -85,7 +85,16 @@ class Task:
         return unit(torch.stack([part.mean(0) for part in parts]))
 
     def bind(self, method: Reader) -> Task:
-        """The task as one method reads it."""
+        """The task as one method reads it.
+
+        Raises:
+            ValueError: for labels that are not one class each, where a class is what is asked.
+        """
+        for role, images in (("support", self.support), ("val", self.val)):
+            y = None if images is None or self.kind != "classification" else images.labels
+            if y is not None and y.dim() != 1:
+                hint = "; pass labels.argmax(-1) where they are one-hot" if y.dim() == 2 else ""
+                raise ValueError(f"{role} labels must be ({len(y)},), one class each; got shape {tuple(y.shape)}{hint}")
         needs = method.needs()
         return replace(
             self,
@@ -117,7 +126,8 @@ class Task:
         """A task from features, with no dataset and no towers: for notebooks and for parity tests.
 
         Args:
-            support: features and labels: ``(S, D)`` or, with views, ``(S, V, D)``; and ``(S,)``.
+            support: features and labels: ``(S, D)`` or, with views, ``(S, V, D)``; and ``(S,)``, the place of each
+                row's class, from 0. Labels that are one-hot are refused; pass their ``argmax``.
             text: class embeddings ``(C, D)``, or C arrays ``(T_c, D)`` of sentence embeddings.
             val: features and labels to choose hyperparameters by.
             pool: unlabelled features.
@@ -129,10 +139,12 @@ class Task:
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
-            ValueError: when lengths or widths do not fit.
+            ValueError: when lengths or widths do not fit, or an array holds anything but finite real numbers, naming
+                the array, its shape, the row and the value.
         """
         given = GivenText(text, classnames, prompts, text_by, backbone)
         towers = backbone or NoTowers(given.dim, logit_scale, logit_bias)
-        unlabelled = None if pool is None else given.images(pool)
-        held_out = None if val is None else given.images(*val)
-        return cls(towers, given.classnames, given.prompts, given, given.images(*support), held_out, unlabelled)
+        unlabelled = None if pool is None else given.images(pool, role="pool")
+        held_out = None if val is None else given.labelled(val, "val")
+        learned = given.labelled(support, "support")
+        return cls(towers, given.classnames, given.prompts, given, learned, held_out, unlabelled)

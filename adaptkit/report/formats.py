@@ -79,7 +79,7 @@ def text_table(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
+WRITERS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
 
 
 def title(comparison: Comparison) -> str:

@@ -7,6 +7,7 @@ from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from adaptkit.io.files import atomic_write
 from adaptkit.report.scores import percent, score, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -34,8 +35,9 @@ def plot(table: Curves, path: Path, title: str) -> bool:
         drawn = figure(table, title)
     except ImportError:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path)
+    held = BytesIO()
+    drawn.savefig(held, format=path.suffix[1:])
+    atomic_write(path, held.getvalue())
     return True
 
 
@@ -49,7 +51,7 @@ def figure(table: Curves, title: str) -> Figure:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib; pip install 'adaptkit[demo]'") from error
+        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
     class Picture(Figure):
         """A figure that shows itself in notebooks, whatever backend they have."""

@@ -43,7 +43,7 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
         return spec
     asked = Spec.of(spec)
     cls = plugins.pick("methods", asked.name)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     declared = {f.name: f for f in fields(cls)}
     values = {}
     for key, value in {**asked.options, **options}.items():
@@ -109,6 +109,22 @@ def check_elsewhere(recipe: Recipe) -> None:
             raise ValueError(f"methods must be able to answer for classes they did not adapt to; got {label!r}")
 
 
+def check_outside(recipe: Recipe) -> None:
+    """Methods that answer with a score have images of other things to tell from the test images.
+
+    Raises:
+        ValueError: naming the first that has none.
+    """
+    for label, spec in recipe.labels().items():
+        built = method(spec)
+        scores = built.output == "score" and built.answers == ("classification",)
+        if scores and recipe.sequence == 1 and not recipe.near and not recipe.far:
+            raise ValueError(
+                f"{recipe.name}: near or far must name images of other things for {label!r}, which scores how well an "
+                "image fits; got none; name another dataset there, or domains of this one"
+            )
+
+
 def answers_elsewhere(built: Method) -> bool:
     """Whether a method, and those below it, can answer for classes that it did not adapt to."""
     able = type(built).retarget is not Method.retarget or not built.support_needs()
@@ -124,7 +140,7 @@ def arguments(role: str, spec: Spec) -> tuple[Any, dict[str, Any]]:
     name, given = spec.name, spec.options
     function = plugins.pick(role, name)
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(function, include_extras=True)
     except (TypeError, NameError):  # a partial, a class, a name that is imported for type checkers only
         hints = {
             n: PLAIN_NAMES.get(p.annotation, p.annotation) for n, p in inspect.signature(function).parameters.items()

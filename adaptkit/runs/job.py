@@ -29,7 +29,7 @@ from adaptkit.runs.failures import (
     interrupted,
     out_of_memory,
 )
-from adaptkit.runs.kept import Finished, collect, damaged, done, read_cell
+from adaptkit.runs.kept import Finished, collect, damaged, done, keep_described, read_cell
 from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
 from adaptkit.runs.protocol import Cell, cells, tag_in
 from adaptkit.runs.recipe import Recipe
@@ -89,7 +89,6 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
     if what := here.guard.changed(tasks):
         error = spoiled(job.cell, what, error)
         reopen(job.recipe, home)
-    out.mkdir(parents=True, exist_ok=True)
     if error is not None:
         return fail(job, here, name, work, error, out)
     write(job.recipe, results, name, tasks, work, out)
@@ -186,8 +185,7 @@ def run(
     try:
         names = [here.name(cell) for cell in cells(recipe)]
         todo = left(recipe, here, names, shard, out, say, recompute)
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "recipe.json", recipe.describe().encode())
+        keep_described(recipe.describe().encode(), out, bool(todo))
         say(fill(recipe, here.workspace, todo, here.tests))
         do_all(recipe, todo, home, out, say, progress)
     finally:

@@ -10,6 +10,7 @@ from adaptkit.features.cache import FeatureCache
 from adaptkit.features.datasets import Splits
 from adaptkit.features.store import Store
 from adaptkit.io.home import home as default_home
+from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
 from adaptkit.runs.setting import Setting
 from adaptkit.towers.backbone import Backbone
@@ -31,10 +32,11 @@ def open_cache(
     )
 
 
-def pick_dataset(name: str) -> Splits:
-    """A dataset by name, with a place after a colon where it takes one."""
+def pick_dataset(name: str, home: Path | None = None) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one; what it keeps, it keeps in the home."""
     scheme, _, place = name.partition(":")
-    return plugins.pick("datasets", scheme)(place)
+    with home_at(home):
+        return plugins.pick("datasets", scheme)(place)
 
 
 def pick_backbone(name: str) -> Backbone:

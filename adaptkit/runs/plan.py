@@ -14,7 +14,7 @@ from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import prepared
 from adaptkit.io.text import columns
-from adaptkit.runs.build import method
+from adaptkit.runs.build import check_outside, method
 from adaptkit.runs.protocol import cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.wanted import wanted
@@ -37,6 +37,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
 
     Times come from the rows already in a table, or from a probe of a few rows that are not kept.
     """
+    check_outside(recipe)
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
     fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)

@@ -18,6 +18,7 @@ from typing import Any
 import pluggy
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.paths import resolved
 from adaptkit.runs import hooks
 
 ROLES = ("methods", "prompts", "supports", "datasets", "backbones")
@@ -54,7 +55,7 @@ def add_file(path: Path) -> str:
     Raises:
         ValueError: when there is no such file, or it cannot be imported.
     """
-    path = Path(path).resolve()
+    path = resolved(path)
     if not path.is_file():
         raise ValueError(f"a plugin must be a Python file; got {str(path)!r}, which does not exist")
     name = path.stem
@@ -67,7 +68,7 @@ def add_file(path: Path) -> str:
             for impl in getattr(manager().hook, role).get_hookimpls():
                 if impl.plugin_name == name:
                     _brought(impl, role)
-    elif Path(getattr(there, "__file__", "")).resolve() != path:
+    elif resolved(getattr(there, "__file__", "")) != path:
         raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
     if name in broken and not manager().has_plugin(name):  # one whose report failed is still in use
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")

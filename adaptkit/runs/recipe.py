@@ -12,6 +12,8 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
+from adaptkit.io.paths import resolved
+from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
@@ -36,8 +38,8 @@ class Recipe(Setting):
     name: str
     folder: Path
     methods: list[Spec]
-    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    shots: list[Shots] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3])
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
@@ -101,9 +103,9 @@ def read_chain(path: Path) -> dict[str, Any]:
     below, chain, quoted, met = dict[str, Any](), "", list[Any](), set[Path]()
     while True:
         chain += f" > {path.name}" if chain else path.name
-        if path.resolve() in met:
+        if resolved(path) in met:
             raise ValueError(f"a recipe must not extend itself; got {chain}; take extends: out of one of them")
-        met.add(path.resolve())
+        met.add(resolved(path))
         try:
             raw = yamls.read_yaml(path)
             base = raw.pop("extends", None)
@@ -124,7 +126,7 @@ def read_chain(path: Path) -> dict[str, Any]:
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
     declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
-    hints = typing.get_type_hints(Recipe)
+    hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
             if key not in declared:
@@ -162,13 +164,13 @@ def names() -> list[str]:
 
 def name_of(path: Path) -> str:
     """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
-    path = path.resolve()
+    path = resolved(path)
     return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
 
 
 def shelf() -> Path:
     """The folder of the recipes that come with adaptkit."""
-    return Path(str(resources.files("adaptkit_recipes"))).resolve()
+    return resolved(str(resources.files("adaptkit_recipes")))
 
 
 def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
@@ -188,8 +190,8 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
     if key in ("support", "prompts", "stream"):
         return Spec.of(value, key)
     out = convert(value, kind, key, declared)
-    if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
-        raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
+    if key in ("shots", "seeds") and not out:
+        raise ValueError(f"{key} must be a list of at least one number; got {value!r}")
     return out
 
 

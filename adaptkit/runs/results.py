@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from adaptkit.io.files import atomic_write, canonical, digest
+from adaptkit.io.jsons import read_json
 from adaptkit.io.values import convert
 
 
@@ -83,19 +84,19 @@ class Result:
         """
         names = [f.name for f in fields(cls)]
         try:
-            record = json.loads(path.read_text())
+            record = read_json(path)
             if not isinstance(record, dict):
                 raise TypeError(f"a {type(record).__name__}")
             written = record.pop("digest", None)
             if written not in (None, found := digest_of(record)):
                 raise ValueError(f"it was changed after it was written: its digest is {found}, not {written}")
-            stated, hints = record.pop("protocol_hash", None), get_type_hints(cls)
+            stated, hints = record.pop("protocol_hash", None), get_type_hints(cls, include_extras=True)
             if odd := sorted({*record} - {*names}):
                 raise ValueError(f"unknown field {odd[0]!r}")
             result = cls(**{name: convert(value, hints[name], name) for name, value in record.items()})
             if stated not in (None, result.protocol_hash):
                 raise ValueError(f"protocol_hash {stated!r} for a protocol with {result.protocol_hash!r}")
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ValueError(
                 f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}"
             ) from error

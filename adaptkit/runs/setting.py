@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.ranges import Count, Size, hold
 from adaptkit.io.values import Spec
 from adaptkit.towers.precision import Precision
 
@@ -51,29 +52,26 @@ class Setting:
     near: list[str] = field(default_factory=list)
     far: list[str] = field(default_factory=list)
     stream: Spec = field(default_factory=lambda: Spec("shuffled"))
-    bins: tuple[int, int] | None = None
-    sequence: int = 1
+    bins: tuple[Count, Count] | None = None
+    sequence: Size = 1
     dtype: Literal["float16", "float32"] = "float16"
     precision: Precision = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: int = 32
+    batch_size: Size = 32
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""
         for name in ("prompts", "support", "stream"):
             object.__setattr__(self, name, Spec.of(getattr(self, name), name))
-        for name, hint in get_type_hints(Setting).items():
+        for name, hint in get_type_hints(Setting, include_extras=True).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {self.batch_size}")
+            hold(getattr(self, name), hint, name)
         sets = [*self.domains, *self.near, *self.far]
         if twice := sorted({name for name in sets if sets.count(name) > 1}):
             raise ValueError(f"domains, near and far must name each set once; got {twice[0]!r} twice")
         if "new" in sets and self.classes == "all":
             raise ValueError("classes must be 'base' where the set 'new' is asked for; got 'all'")
-        if self.sequence < 1:
-            raise ValueError(f"sequence must be at least 1; got {self.sequence}")
         for name in ("domains", "near", "far", "bins", "classes"):
             if self.sequence > 1 and getattr(self, name) not in ([], None, "all"):
                 raise ValueError(f"{name} must be left out in a sequence of tasks; got {getattr(self, name)!r}")

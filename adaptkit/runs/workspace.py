@@ -28,8 +28,8 @@ class Workspace:
     """A setting with its dataset, towers and cache open: it makes the task and the evaluation sets of every cell."""
 
     def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
-        self.setting = setting
-        self.splits = pick_dataset(setting.dataset)
+        self.setting, self.home = setting, home
+        self.splits = pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
@@ -206,7 +206,7 @@ class Workspace:
         if name.partition(":")[0] not in plugins.table("datasets"):
             known = [*self.splits.domains, *plugins.table("datasets")]
             raise ValueError(must_be(f"a domain of {self.splits.name}, or a dataset,", known, name))
-        return pick_dataset(name)
+        return pick_dataset(name, self.home)
 
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""

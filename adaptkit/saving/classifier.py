@@ -18,7 +18,9 @@ from torch import Tensor
 from adaptkit import __version__
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
-from adaptkit.io.files import atomic_write, digest
+from adaptkit.io.files import atomic_write, digest, make_folder
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import read_file
 from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
 from adaptkit.methods.settle import laid_out
@@ -100,7 +102,7 @@ def save_classifier(
     said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
     config, data = _described(method, task, backbone, said)
     written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         for name, content in written.items():
             atomic_write(folder / name, content)
@@ -203,7 +205,7 @@ def identity(backbone: Backbone) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a folder says, checked but for the method itself; and its tensors, laid out as those of a method are."""
     try:
-        config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
+        config, data = read_json(folder / CONFIG), read_file(folder / TENSORS)
         if config["format"] != CONFIG_FORMAT:
             raise ValueError(f"format {config['format']!r}, where this version reads {CONFIG_FORMAT}; export it again")
         if config["sha256"] != digest(data):
@@ -216,7 +218,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if config["backbone"] not in towers:
             raise KeyError(f"towers must identify backbone {config['backbone']!r}")
         return config, {key: laid_out(tensor) for key, tensor in read_tensors(data).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
         raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
 

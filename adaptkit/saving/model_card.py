@@ -66,6 +66,7 @@ def _use(method: Method) -> list[str]:
         "## Use",
         "",
         "```bash",
+        "pip install adaptkit-vlm",
         "adaptkit predict THIS_FOLDER photos --out labels.csv",
         "```",
         "",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from adaptkit.io.paths import expanded, resolved
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.towers.backbone import Backbone
 
@@ -16,14 +16,14 @@ def folder_of(name: str) -> str:
     """The folder that a backbone's name leads to from here, in full; "" where it leads to none."""
     rest = name.partition(":")[2]
     try:
-        place = Path(rest).expanduser()
-        return str(place.resolve()) if rest and place.is_dir() else ""
-    except (OSError, RuntimeError, ValueError):  # a name like no path
+        place = expanded(rest)
+        return str(resolved(place)) if rest and place.is_dir() else ""
+    except (OSError, ValueError):  # a name like no path
         return ""
 
 
 def lay(config: Mapping[str, Any], name: str) -> str:
-    """``", which lay in '/home/ada/checkpoints/mine' when this was saved"``, or "" where that is not known."""
+    """``", which lay in '/data/checkpoints/mine' when this was saved"``, or "" where that is not known."""
     places = config.get("lay")
     place = places.get(name) if isinstance(places, Mapping) else None
     return f", which lay in {place!r} when this was saved" if isinstance(place, str) else ""

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from adaptkit.towers.checkpoint import read_json
+from adaptkit.towers.checkpoint import read_mapping
 
 OPENCLIP_CONFIG = "open_clip_config.json"
 TRAINED = (  # by names of the checkpoints' publishers, the first that fits
@@ -37,7 +37,7 @@ def ensure_activation(folder: Path, name: str, config: Any) -> None:  # noqa: AN
     if config.model_type != "clip":
         return
     acts = {config.vision_config.hidden_act, config.text_config.hidden_act}
-    own = read_json(folder / OPENCLIP_CONFIG).get("model_cfg") if (folder / OPENCLIP_CONFIG).is_file() else None
+    own = read_mapping(folder / OPENCLIP_CONFIG).get("model_cfg") if (folder / OPENCLIP_CONFIG).is_file() else None
     if isinstance(own, dict):
         want = "quick_gelu" if own.get("quick_gelu") else "gelu"
         if acts != {want}:
@@ -49,7 +49,7 @@ def ensure_activation(folder: Path, name: str, config: Any) -> None:  # noqa: AN
     if len(acts) > 1:
         said = f"the same in both towers; got {' and '.join(map(repr, sorted(acts)))}"
     else:
-        names = (name, str(config.name_or_path), folder.name)
+        names = (name, str(read_mapping(folder / "config.json").get("_name_or_path")), folder.name)
         known = (act for known in names for rule, act in TRAINED if re.search(rule, known, re.IGNORECASE))
         want = next(known, *acts)
         if acts == {want}:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptkit.io.jsons import parse_json
+from adaptkit.io.paths import read_file
 from adaptkit.towers.formats import foreign_folder
 
 NEEDED = ("config.json", "*processor_config.json")
@@ -14,17 +15,18 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 """The kinds of weights, in the order in which `transformers` looks; an index names its shards."""
 
 UNREAD = ("position_ids", "pooler.", "mask_token")  # of older or larger models, with no effect on features
+NUMBER_BITS = 256  # bits of a number: a tokenizer without limit writes 10^30
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_mapping(file: Path) -> dict[str, Any]:
     """A JSON file that holds a mapping.
 
     Raises:
         ValueError: naming the file, when it is none.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as cause:
+        found = parse_json(read_file(file), NUMBER_BITS)
+    except (OSError, ValueError) as cause:
         raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{str(file)!r} must be a mapping in JSON; got {type(found).__name__}")
@@ -69,7 +71,7 @@ def shard_of_each(folder: Path) -> dict[str, str]:
     kind = next((name for name in WEIGHTS if (folder / name).is_file()), "")
     if not kind.endswith(".index.json"):
         return {"": kind} if kind else {}
-    shards = read_json(folder / kind).get("weight_map")
+    shards = read_mapping(folder / kind).get("weight_map")
     if not isinstance(shards, Mapping) or not shards:
         raise ValueError(f"'weight_map' in {str(folder / kind)!r} must map weights to files; got {shards!r}")
     for key, name in shards.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+
+from adaptkit.io.jsons import read_json
 
 ANOTHER = "take the same model from the hub as transformers reads it, with config.json and model.safetensors"
 SCRIPT = "convert_clip_original_pytorch_to_hf.py of the transformers repository"
@@ -83,8 +84,8 @@ def clause(found: tuple[str, str], path: Path) -> str:
     base = ""
     if found is ADAPTER:
         try:
-            base = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            base = read_json(path / "adapter_config.json")["base_model_name_or_path"]
+        except (OSError, ValueError, LookupError, TypeError):
             base = ""
     return f"; this is {what}; {todo.format(base=repr(base)) if base else todo.replace('{base} ', '')}"
 

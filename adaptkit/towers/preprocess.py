@@ -79,6 +79,19 @@ class Preprocess:
             out = ImageOps.mirror(out)
         return augmix(out, self.tensor, rng) if augment == "augmix" else self.tensor(out)
 
+    def shown(self, boxes: Tensor) -> Tensor:
+        """The part of pictures that enters the tower: all, or a square in the middle.
+
+        Args:
+            boxes: left, top, right and bottom of each, ``(..., 4)``, pixels, whole numbers.
+        """
+        start, end = boxes.split(2, -1)
+        sides = end - start
+        if self.fit == "crop":
+            short = (sides.amin(-1, keepdim=True) * self.size // (self.edge or self.size)).clamp_min(1)
+            start, sides = start + (sides - short) // 2, short
+        return torch.cat([start, start + sides], -1)
+
     def tensor(self, image: Image.Image) -> Tensor:
         """An image of the right size, ``(3, size, size)``, normalised."""
         pixels = torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 255

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.ops import one_view
 from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
@@ -24,13 +25,13 @@ class CLIPLoRA(Method):
     W x + alpha / sqrt(r) * B A x at chosen linear maps of every block; only A and B are trained.
     """
 
-    rank: int = 2  # r
-    alpha: float = 1.0  # the update is scaled by alpha / sqrt(rank)
-    dropout: float = 0.25  # of what enters the low-rank branch, in training
+    rank: Size = 2  # r
+    alpha: Weight = 1.0  # the update is scaled by alpha / sqrt(rank)
+    dropout: Share = 0.25  # of what enters the low-rank branch, in training
     encoder: Literal["both", "vision", "text"] = "both"
     maps: tuple[Literal["q", "k", "v", "out", "fc1", "fc2"], ...] = ("q", "k", "v")
     template: str = ""  # a class's sentence, its name in place of {}; without, the first of the task's
-    chunk: int = 256  # sentences encoded at a time
+    chunk: Size = 256  # sentences encoded at a time
     schedule: Schedule = Schedule(steps_per_shot=500, lr=2e-4, weight_decay=1e-2, final_lr=1e-6)
 
     def needs(self):

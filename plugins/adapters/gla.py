@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import OverBase, Pooled, ZeroShot, hookimpl, predict
+from adaptkit.io.ranges import Steps
 
 
 class GLA(OverBase, ZeroShot):
@@ -22,7 +23,7 @@ class GLA(OverBase, ZeroShot):
     ``base / T - log prior of the support + zero-shot - log prior of pre-training``.
     """
 
-    steps: int = 50  # of Newton's method, at most
+    steps: Steps = 50  # of Newton's method, at most
 
     def needs(self):
         return {"x": Pooled()}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Size, Tries, Weight
 
 
 class LFA(ZeroShot):
@@ -19,13 +20,13 @@ class LFA(ZeroShot):
     ``unit(x W)`` against the class embeddings.
     """
 
-    betas: int = 25  # values from 0, the orthogonal map, to 1, the identity; one is chosen on splits of the support
-    splits: int = 3  # of four fifths to solve on and a fifth to judge by
-    neighbours: int = 3  # nearest classes that an embedding is ranked against
-    margin: float = 4.0  # a class's margin is its cosine distance from the right one, divided by this
-    share: float = 0.75  # of the support in a step
-    noise: float = 0.035  # standard deviation, added in half of the steps
-    dropout: float = 0.05  # of coordinates, in half of the steps
+    betas: Tries = 25  # values from 0, the orthogonal map, to 1, the identity; one is chosen on splits of the support
+    splits: Size = 3  # of four fifths to solve on and a fifth to judge by
+    neighbours: Size = 3  # nearest classes that an embedding is ranked against
+    margin: Positive = 4.0  # a class's margin is its cosine distance from the right one, divided by this
+    share: Share = 0.75  # of the support in a step
+    noise: Weight = 0.035  # standard deviation, added in half of the steps
+    dropout: Share = 0.05  # of coordinates, in half of the steps
     schedule: Schedule = Schedule(
         steps=200, lr=5e-4, batch_size=2**20, optimizer="adamw", weight_decay=5e-4, final_lr=1e-7
     )

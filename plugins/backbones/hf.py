@@ -17,8 +17,9 @@ from torch import nn
 from adaptkit import Backbone, hookimpl
 from adaptkit.io.errors import must_be
 from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.paths import expanded
 from adaptkit.towers.activation import ensure_activation
-from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_whole, missing, read_json
+from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
 from adaptkit.towers.processor import read_preprocess
@@ -58,7 +59,7 @@ class SecondEye(Backbone):
 def load(name):
     folder = find(name)
     ensure_whole(folder)
-    config = read_json(folder / "config.json")
+    config = read_mapping(folder / "config.json")
     kind = config.get("model_type")
     if kind not in (*READERS, *EYES):
         raise ValueError(wrong_kind(folder, kind))
@@ -67,7 +68,7 @@ def load(name):
     if kind in READERS and not any(any(folder.glob(file)) for file in VOCABULARIES):  # or an empty one is made up
         raise ValueError(f"a {kind} checkpoint must hold one of {', '.join(VOCABULARIES)}; got {str(folder)!r}")
     file = min(folder.glob(NEEDED[1]))
-    preprocess = read_preprocess(read_json(file), file)
+    preprocess = read_preprocess(read_mapping(file), file)
     model, words = towers(folder, kind)
     ensure_square(model.config, preprocess, file)
     with in_folder(folder):
@@ -75,7 +76,7 @@ def load(name):
             return SecondEye(model, preprocess)
         ensure_activation(folder, name, model.config)
         file = folder / "tokenizer_config.json"
-        words = Words(words, model.config, read_json(file) if file.is_file() else {})
+        words = Words(words, model.config, read_mapping(file) if file.is_file() else {})
         backbone = READERS[kind](model, words, preprocess)
         words.ensure_end(backbone)
     backbone.vocabulary = words.vocabulary
@@ -148,7 +149,7 @@ def find(name):
     """The folder of a checkpoint, downloaded if need be."""
     from huggingface_hub import constants, errors, snapshot_download
 
-    path, (repo, _, revision) = Path(name).expanduser(), name.partition("@")
+    path, (repo, _, revision) = expanded(name), name.partition("@")
     if name and path.is_dir():
         return path
     got = f"got {name!r}{nearest(path, Path.is_dir)}"

@@ -14,6 +14,7 @@ from adaptkit.features.sources import open_bytes
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.paths import expanded
 
 SPLITS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
@@ -45,7 +46,9 @@ def hub(place):
     try:
         import datasets
     except ImportError:
-        raise ValueError("hf-dataset: must have the package datasets installed; pip install 'adaptkit[hub]'") from None
+        raise ValueError(
+            "hf-dataset: must have the package datasets installed; pip install 'adaptkit-vlm[hub]'"
+        ) from None
     place, _, wanted = place.partition("#")
     tables = fetch(datasets, place)
     features = next(iter(tables.values())).features
@@ -62,7 +65,7 @@ def hub(place):
         parts["test"] = parts.pop("val")
     if not {"train", "test"} <= parts.keys():
         raise ValueError(f"{place!r} must have labelled splits train, and test or validation; got {', '.join(tables)}")
-    source = f"https://huggingface.co/datasets/{place}" if not Path(place).expanduser().is_dir() else "your own images"
+    source = f"https://huggingface.co/datasets/{place}" if not expanded(place).is_dir() else "your own images"
     return Splits(f"hf-dataset:{place}", tuple(features[label].names), **parts, source=source)
 
 
@@ -82,7 +85,7 @@ def fetch(datasets, place):
     """The tables of a dataset, by split."""
     from huggingface_hub import constants
 
-    path, before = Path(place).expanduser(), datasets.config.HF_HUB_OFFLINE
+    path, before = expanded(place), datasets.config.HF_HUB_OFFLINE
     local = bool(place) and path.is_dir()
     got = f"got {place!r}{nearest(path, Path.is_dir)}"
     if not local and (path.exists() or not is_id(place)):

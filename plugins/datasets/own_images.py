@@ -19,6 +19,7 @@ from adaptkit.io.digests import FileDigests
 from adaptkit.io.errors import must_be
 from adaptkit.io.home import home
 from adaptkit.io.hub import nearest
+from adaptkit.io.paths import expanded, resolved
 from adaptkit.io.pictures import SUFFIXES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -49,7 +50,7 @@ def folder(place):
 
 def csv_file(place):
     file = existing("csv:", place, Path.is_file)
-    root, rows = file.parent.resolve(), {}
+    root, rows = resolved(file.parent), {}
     try:
         with open(file, newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True, skipinitialspace=True)
@@ -66,7 +67,7 @@ def csv_file(place):
                     raise ValueError(f"{line} must have a value for each of {', '.join(reader.fieldnames)}")
                 if row.get("split", "test") not in SPLITS:
                     raise ValueError(must_be(f"split in {line}", SPLITS, row["split"]))
-                path = (root / row["path"]).resolve()
+                path = resolved(root / row["path"])
                 if not path.is_relative_to(root):
                     raise ValueError(f"path in {line} must stay inside {str(root)!r}; got {row['path']!r}")
                 if path in rows:
@@ -82,7 +83,7 @@ def csv_file(place):
 
 def existing(what, place, good):
     """A path, or an error with the nearest one that exists."""
-    path = Path(place).expanduser()
+    path = expanded(place)
     if place and good(path):
         return path
     kind = "folder" if good is Path.is_dir else "file"

@@ -23,9 +23,10 @@ from dataclasses import replace
 import torch
 
 from adaptkit import Pooled, adapt, hookimpl, method, predict
+from adaptkit.io.ranges import Share, Size
 
 
-def pseudo_label(task, train, val, *, shots, seed, threshold: float = 0.0):
+def pseudo_label(task, train, val, *, shots, seed, threshold: Share = 0.0):
     """`threshold` is the probability that an image must exceed; `seed` draws nothing."""
     train = train.blind()
     rows, labels, _ = surest(zero_shot(task, train), shots, threshold)
@@ -38,7 +39,7 @@ def fpl(task, train, val, *, shots, seed, as_released: bool = False):
     return (leaderboards if as_released else share)(train, zero_shot(task, train), shots), None
 
 
-def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: int = 10, as_released: bool = False):
+def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: Size = 10, as_released: bool = False):
     """`by` is a method as recipes write it; `seed` is that of its training; `as_released` as in `fpl`."""
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more; got {rounds}")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Many, Positive, Share, Weight
 
 
 class OnZeta(ZeroShot):
@@ -17,12 +18,12 @@ class OnZeta(ZeroShot):
 
     scope = "stream"
 
-    n: int = 50000  # images to come in all; the default is the number in ImageNet's validation set
-    c_rho: float = 20.0  # step of the dual variables of the classes' balance
-    c_w: float = 0.5  # step of the proxies
-    alpha: float = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
-    beta: float = 0.8  # weight of the proxies' answer at the stream's end
-    tau: float = 0.04  # temperature of the proxies' cosines, for a logit scale of 100
+    n: Many = 50000  # images to come in all; the default is the number in ImageNet's validation set
+    c_rho: Weight = 20.0  # step of the dual variables of the classes' balance
+    c_w: Weight = 0.5  # step of the proxies
+    alpha: Share = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
+    beta: Share = 0.8  # weight of the proxies' answer at the stream's end
+    tau: Positive = 0.04  # temperature of the proxies' cosines, for a logit scale of 100
 
     def fit(self, task):
         super().fit(task)

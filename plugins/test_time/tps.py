@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Share, Steps, Views, Weight
 from adaptkit.methods.ops import entropy
 
 
 class TPS(ZeroShot):
     """Shifts the class embeddings, for each image anew, until its sure views agree."""
 
-    views: int = 64  # the image itself and random views
+    views: Views = 64  # the image itself and random views
     augment: str = "wide-crop-flip"
-    keep: float = 0.1  # share of the views, those of lowest entropy
-    steps: int = 1  # of AdamW, from its empty state
-    lr: float = 5e-3
-    weight_decay: float = 0.01  # AdamW's own default, which the authors leave as it is
+    keep: Share = 0.1  # share of the views, those of lowest entropy
+    steps: Steps = 1  # of AdamW, from its empty state
+    lr: Weight = 5e-3
+    weight_decay: Weight = 0.01  # AdamW's own default, which the authors leave as it is
 
     def needs(self):
         return {"views": Pooled(views=self.views, plain_first=True, augment=self.augment)}

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import OverBase, Pooled, hookimpl, predict, unit
+from adaptkit.io.ranges import Share, Steps
 from adaptkit.methods.ops import class_sums
 
 
@@ -25,8 +26,8 @@ class Frolic(OverBase):
 
     scope = "set"
 
-    shrink: float = 0.9  # weight of the identity in the covariance, lambda
-    rounds: int = 10  # of bias correction, at most
+    shrink: Share = 0.9  # weight of the identity in the covariance, lambda
+    rounds: Steps = 10  # of bias correction, at most
 
     def needs(self):
         return {"x": Pooled()}
