@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def load(
     hold(shots, Shots, "shots")
     hold(seed, Seed, "seed")
     workspace = Workspace(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
+    for note in workspace.others.notes:
+        warnings.warn(note, stacklevel=2)
     return workspace.task(shots, seed), workspace.test()
 
 

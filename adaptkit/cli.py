@@ -8,10 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 from adaptkit.io.namesake import namesake
+from adaptkit.io.notices import on_a_line
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -32,6 +34,8 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="load this plugin file too",
         )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -51,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[])
+    top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
         group(commands)
@@ -161,13 +165,14 @@ def add_cache(commands: Commands) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
-    options = parser().parse_args(argv)
     from adaptkit.io.home import home_at
+    from adaptkit.io.safe import Shown, in_lines
 
+    options = parser().parse_args(argv)
     try:
         if wrong := namesake():
             raise ValueError(wrong)
-        with home_at(options.home):
+        with home_at(options.home), on_a_line(), redirect_stdout(cast(TextIO, Shown(sys.stdout))):
             code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
         print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
         return code
@@ -176,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, OSError, MemoryError) as error:  # a wrong recipe, name or value, or the world; else it is a bug
         give_up_printing()
-        print(f"adaptkit: error: {told(error)}", file=sys.stderr)
+        print(f"adaptkit: error: {in_lines(told(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)

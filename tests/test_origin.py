@@ -11,9 +11,7 @@ from adaptkit.runs.loading import pick_backbone
 from adaptkit.testing import CLASSES, ToyImages
 from tests.checkpoints import edit, edit_tower, make_clip
 
-moved = pytest.mark.fault(
-    "a classifier whose backbone lies elsewhere", "says where it lay, and takes another name for it"
-)
+moved = pytest.mark.fault("a classifier whose backbone lies elsewhere", "says where it lay, and takes another name")
 
 
 @pytest.fixture
@@ -57,9 +55,8 @@ def test_a_backbone_that_is_not_found_is_said_with_where_it_lay(lab, capsys, mon
     assert str(place) in error and "--backbone" in error, f"it must say where it lay, and what to do; got {error}"
     code, out, error = answers(capsys, lab / "saved", lab / "photos", "--backbone", f"hf:{there}")
     assert (code, error) == (0, ""), f"the same towers under another name must be taken; got {error}"
-    assert [row.split(",")[1:] for row in out.split()] == [row.split(",")[1:] for row in want.split()], (
-        "and answer alike"
-    )
+    labels = [[row.split(",")[1:] for row in text.split()] for text in (out, want)]
+    assert labels[0] == labels[1], "and answer alike"
 
 
 @moved

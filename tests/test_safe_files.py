@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from adaptkit.io.files import regular
+from adaptkit.io.paths import regular
 from adaptkit.io.pictures import FORMATS, SUFFIXES, decode
 
 PICTURE = ("a picture of a format that is not meant, or a bomb", "left out or refused by name, without being decoded")

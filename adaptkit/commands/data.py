@@ -15,7 +15,7 @@ def command(options: Namespace) -> int:
 
     if options.action == "check":
         load_files(options)
-        lines, good = check_dataset(options.name)
+        lines, good = check_dataset(options.name, trust=options.trust)
         print("\n".join(lines))
         return 0 if good else 1
     hold(options.shots, Shots, "--shots")

@@ -27,6 +27,8 @@ def command(options: Namespace) -> int:
     shots, seed = max(requested.shots), requested.seeds[0]
     workspace = Workspace(requested.setting(), home=home_folder(options), progress=not options.quiet)
     task, test = workspace.task(shots, seed), workspace.test()
+    for note in workspace.others.lines():
+        print(note)
     torch.manual_seed(seed)
     with threads.sized(len(test) * task.backbone.dim * len(task.classnames)):  # as in a run: the same numbers
         adapted = adapt(method(spec), task, trainer=requested.trainer)

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 Array = Tensor | np.ndarray | Sequence[Any]
-NO_NUMBERS = {
-    "O": "objects",
-    "U": "text",
-    "S": "text",
-    "T": "text",
-    "c": "complex numbers",
-    "M": "dates",
-    "m": "durations",
-}
+NO_NUMBERS = {"O": "objects", "U": "text", "S": "text", "T": "text", "c": "complex numbers", "M": "dates"}
 """Arrays of numpy that hold no real numbers, by the letter of their kind."""
 
 

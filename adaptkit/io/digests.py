@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adaptkit.io.files import Signature, atomic_write, canonical, digest, signature
 from adaptkit.io.jsons import parse_json
-from adaptkit.io.paths import read_file
+from adaptkit.io.paths import read_file, regular
 
 RACY = 2_000_000_000  # nanoseconds between the ticks of the coarsest time stamps in use
 
@@ -32,7 +32,7 @@ class FileDigests:
         path, now, before = os.path.abspath(path), time.time_ns(), signature(path)
         if before is not None and path in self._known and self._known[path][0] == before:
             return self._known[path][1]
-        with open(path, "rb") as file:
+        with open(regular(Path(path), "a file of images", 2**62), "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if before is not None and before == signature(path) and max(before[2:]) < now - RACY:
             self._known[path] = self._fresh[path] = before, found
@@ -43,7 +43,7 @@ class FileDigests:
 
         File systems whose clock is coarse, or that hide a change, can keep a file's time stamps while it changes.
         """
-        data = Path(path).read_bytes()
+        data = read_file(Path(path))
         path, found = os.path.abspath(path), digest(data)
         known = self._known.get(path)
         if known is not None and known[1] != found:

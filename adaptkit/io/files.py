@@ -18,8 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from adaptkit.io.jsons import parse_json
-from adaptkit.io.paths import regular as regular
-from adaptkit.io.paths import resolved
+from adaptkit.io.paths import regular, resolved
 
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
@@ -68,7 +67,10 @@ def naming(folder: Path) -> Iterator[None]:
 def make_folder(folder: Path) -> None:
     """Make a folder, with those above it, unless it is there; an OSError names it."""
     with naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "a file lies there") from error
 
 
 def ensure_writable(folder: Path) -> None:
@@ -107,8 +109,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     temp = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp ignores the umask
     make_folder(path.parent)
     with naming(path.parent):
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)  # a folder is an error
+        if signature(path) and not path.is_file():  # of links that lead in a circle, an error
+            write_through(path, data)
             return
         try:
             with open(temp, "xb") as file:
@@ -120,6 +122,14 @@ def atomic_write(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 temp.unlink()  # there only after a failure
         sync_folder(path.parent)
+
+
+def write_through(path: Path, data: bytes) -> None:
+    """Write to a device, or to a pipe that somebody reads from; a folder, and a pipe without reader, is an OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # or it would wait for a reader
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as file:
+        file.write(data)
 
 
 def remove(paths: Iterable[Path]) -> int:
@@ -161,7 +171,7 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
     """
     path = folder / entry["shard"]
     try:
-        with open(path, "rb") as file:
+        with open(regular(path, "a shard", 2**62), "rb") as file:
             seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
             if size != entry["bytes"]:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"

@@ -25,14 +25,14 @@ def parse_json(text: str | bytes, bits: int = BITS) -> Any:  # noqa: ANN401 (any
     return held_plain(value, bits)
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
-    """The JSON value in a file.
+def read_json(path: Path, bits: int = BITS) -> Any:  # noqa: ANN401 (any JSON value)
+    """The JSON value in a file, whose whole numbers have at most so many bits.
 
     Raises:
         OSError: when it cannot be read.
         ValueError: as `parse_json`.
     """
-    return parse_json(read_file(path))
+    return parse_json(read_file(path), bits)
 
 
 TOO_DEEP = f"values must be nested at most {DEEPEST} deep; got deeper ones"

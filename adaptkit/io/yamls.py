@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 
 from adaptkit.io.jsons import TOO_DEEP, held_plain
-from adaptkit.io.paths import read_file
+from adaptkit.io.paths import regular
+
+MOST = 10_000_000  # bytes of a recipe
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -40,7 +42,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: when it is not one, in one line with the place.
     """
     try:
-        value = parse_yaml(read_file(path).decode())
+        value = parse_yaml(regular(path, "a recipe", MOST).read_bytes().decode())
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"a recipe must be a readable YAML file; got {str(path)!r}: {why}") from error

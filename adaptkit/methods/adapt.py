@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
+from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
+from adaptkit.methods.queries import asked_images, only_finite
 from adaptkit.methods.search import count
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
@@ -53,13 +55,28 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     >>> ak.predict(gda, test).shape
     torch.Size([60, 5])
     """
+    _adapt(method, task, trainer)
+    for group in task.alike if by_text_alone(method) else ():
+        named = ", ".join(map(repr, group))
+        notice(f"{type(method).__name__} cannot tell apart {named}: they have one text, and it learns from no image")
+    return method
+
+
+def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None) -> Method:
     method.set_kind(task.kind)
+    method.set_width(task, anew=True)
     for child in method.children_methods():
-        adapt(child, task, trainer=trainer).requires_grad_(False)
+        _adapt(child, task, trainer).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
         tune(method, task.val)
     return method
+
+
+def by_text_alone(method: Method) -> bool:
+    """Whether a method tells classes apart by the task's sentences alone: by no labelled image, and by no others."""
+    own_sentences = any(getattr(m, "file", "") for m in method.modules())
+    return method.output == "logits" and not own_sentences and not method.all_needs(of_support=True)
 
 
 def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
@@ -72,6 +89,7 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
     """
     for child in method.children_methods():
         extend(child, task, trainer=trainer).requires_grad_(False)
+    method.set_width(task)
     _learn(method, method.extend, task, trainer)
     return method
 
@@ -99,6 +117,7 @@ def retarget(method: Method, task: Task) -> Method:
     def turn(m: Method) -> None:
         for child in m.children_methods():
             turn(child)
+        m.set_width(task)
         m.retarget(task.bind(m))
 
     turn(method)
@@ -121,7 +140,8 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
         Logits, before the softmax, or scores, higher for in-distribution; on the method's device, without gradients.
 
     Raises:
-        ValueError: for arrays of another shape than the method reads.
+        ValueError: for arrays of another shape than the method reads, for a row that is not of finite numbers, by which
+            no other is spoilt, and for answers that are none, each naming the first row.
 
     >>> import torch, adaptkit as ak
     >>> x, y, text = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(2, 4)
@@ -129,7 +149,12 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
     torch.Size([3, 2])
     """
-    queries = images if isinstance(images, Images) else from_arrays(method, images)
+    return only_finite(method, answered(method, asked_images(method, images), batch_size))
+
+
+@torch.no_grad()
+def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
+    """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
     queries = queries.blind().bind(method.needs())
     if method.scope == "stream":
         method = copy.deepcopy(method)
@@ -194,7 +219,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     grid = method.grid()
     for cell in itertools.product(*grid.values()):
         refit(method, dict(zip(grid, cell, strict=True)))
-        yield predict(method, val)
+        yield answered(method, val)
 
 
 def accuracy(method: Method, images: Images) -> float:
@@ -222,11 +247,3 @@ def accuracy(method: Method, images: Images) -> float:
 def trainable(method: Method) -> int:
     """How many numbers training would change."""
     return sum(p.numel() for p in method.parameters() if p.requires_grad)
-
-
-def from_arrays(method: Method, arrays: Array | Mapping[str, Array]) -> Images:
-    """Arrays as images, read on the method's device, encoded by its backbone when they are pixels."""
-    images = Images.from_arrays(arrays)
-    images.rows.backbone = next((b for m in method.modules() if (b := getattr(m, "backbone", None))), None)  # type: ignore[attr-defined]
-    held = next(itertools.chain(method.parameters(), method.buffers()), None)
-    return images if held is None else images.to(held.device)

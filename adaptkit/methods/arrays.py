@@ -12,6 +12,7 @@ from adaptkit.features.given import Array, features
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import Positive, Weight, hold
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.reading import read_whole
 
 
 class GivenText:
@@ -40,9 +41,7 @@ class GivenText:
         if len(self.classnames) != len(counts):
             got = len(self.classnames)
             raise ValueError(f"classnames must be as many as the classes in text, {len(counts)}; got {got}")
-        given = tuple(
-            as_texts(own, f"prompts of class {c}") for c, own in enumerate(() if prompts is None else prompts)
-        )
+        given = tuple(as_texts(own, f"prompts of class {c}") for c, own in enumerate(prompts or ()))
         self.prompts = given or default_prompts(self.classnames, counts)
         if [len(sentences) for sentences in self.prompts] != counts:
             raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {self.prompts}")
@@ -70,6 +69,7 @@ class GivenText:
             return torch.stack([self.by_sentence[s] for s in sentences])
         if self.backbone is None:
             raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
+        read_whole(self.backbone, [[s] for s in sentences])
         with torch.no_grad(), self.backbone.unaltered():
             return self.backbone.encode_text(list(sentences))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import warnings
@@ -18,6 +17,7 @@ from torch import Tensor
 from adaptkit.features.items import Images
 from adaptkit.methods.method import Method, Schedule
 from adaptkit.methods.task import Task
+from adaptkit.methods.trainer_options import one_device
 
 QUIET = {
     "logger": False,
@@ -29,7 +29,6 @@ QUIET = {
 
 
 LOOK = 32  # losses that are looked at together
-TRAINER_OPTIONS = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
 
 
 class LitMethod(pl.LightningModule):
@@ -172,6 +171,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
     if not len(task.support):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
+    one_device(options)
     batches = Batches(task.support.load(), schedule)
     shots = round(len(task.support) / max(1, len(task.classnames)))
     asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from adaptkit.io.files import atomic_write
+from adaptkit.io.safe import plotted
 from adaptkit.report.scores import percent, score, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -70,11 +71,11 @@ def figure(table: Curves, title: str) -> Figure:
         curve = {k: found for k in sorted(by_shots) if (found := score([by_shots[k]], table.metric))}
         x, y = [place(k) for k in curve], [scale * found.mean for found in curve.values()]
         half = [scale * (found.half or 0.0) for found in curve.values()]
-        (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=labels[name])
+        (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=plotted(labels[name]))
         low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06, linewidth=0)
     axes.set_xticks([place(k) for k in table.shots()], [tick(k, groups) for k in table.shots()])
-    axes.set(xlabel="shots per class", ylabel=unit_of(table.metric), title=title)
+    axes.set(xlabel="shots per class", ylabel=plotted(unit_of(table.metric)), title=plotted(title))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -32,11 +33,19 @@ def open_cache(
     )
 
 
-def pick_dataset(name: str, home: Path | None = None) -> Splits:
-    """A dataset by name, with a place after a colon where it takes one; what it keeps, it keeps in the home."""
+def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one; what it keeps, it keeps in the home.
+
+    Args:
+        name: as settings write it.
+        home: of the digests and what else the dataset keeps; by default the one of the process.
+        answered: whether it is only answered, and needs no training images.
+    """
     scheme, _, place = name.partition(":")
+    load = plugins.pick("datasets", scheme)
+    more = {"answered": True} if answered and "answered" in inspect.signature(load).parameters else {}
     with home_at(home):
-        return plugins.pick("datasets", scheme)(place)
+        return load(place, **more)
 
 
 def pick_backbone(name: str) -> Backbone:

@@ -53,6 +53,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
             f"on {workspace.device}",
+            *recipe.said(),
+            *workspace.others.lines(),
             in_columns(rows),
             f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
             f"memory: {weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",

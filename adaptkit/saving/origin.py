@@ -23,7 +23,7 @@ def folder_of(name: str) -> str:
 
 
 def lay(config: Mapping[str, Any], name: str) -> str:
-    """``", which lay in '/data/checkpoints/mine' when this was saved"``, or "" where that is not known."""
+    """``", which lay in '/checkpoints/mine' when this was saved"``, or "" where that is not known."""
     places = config.get("lay")
     place = places.get(name) if isinstance(places, Mapping) else None
     return f", which lay in {place!r} when this was saved" if isinstance(place, str) else ""

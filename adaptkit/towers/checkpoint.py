@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptkit.io.jsons import parse_json
-from adaptkit.io.paths import read_file
+from adaptkit.io.jsons import read_json
 from adaptkit.towers.formats import foreign_folder
 
 NEEDED = ("config.json", "*processor_config.json")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """The kinds of weights, in the order in which `transformers` looks; an index names its shards."""
 
+BITS_OF_TOKENIZERS = 100  # they write 10^30 for a length without end
 UNREAD = ("position_ids", "pooler.", "mask_token")  # of older or larger models, with no effect on features
-NUMBER_BITS = 256  # bits of a number: a tokenizer without limit writes 10^30
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
         ValueError: naming the file, when it is none.
     """
     try:
-        found = parse_json(read_file(file), NUMBER_BITS)
+        found = read_json(file, BITS_OF_TOKENIZERS)
     except (OSError, ValueError) as cause:
         raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
     if not isinstance(found, dict):

@@ -10,7 +10,7 @@ from PIL import Image
 Box = tuple[int, int, int, int]
 
 LARGE = 4_000_000  # pixels of a resized image that is still made whole
-WEIGHT_BITS = 22  # of Pillow's fixed-point weights
+FIXED_BITS = 22  # of Pillow's fixed-point weights
 
 
 def _bilinear(x: np.ndarray) -> np.ndarray:
@@ -65,10 +65,10 @@ def _weights(length: int, grown: int, wanted: range, resample: Image.Resampling)
     x = np.arange(read.start, read.stop)
     weights = kernel(x - centre[:, None] + 0.5) * ((x >= first[:, None]) & (x < last[:, None]))
     weights /= weights.cumsum(1)[:, -1:]
-    return read, np.trunc(weights * 2**WEIGHT_BITS + np.where(weights < 0, -0.5, 0.5))
+    return read, np.trunc(weights * 2**FIXED_BITS + np.where(weights < 0, -0.5, 0.5))
 
 
 def _mix(weights: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Weighted sums over the first axis, rounded to 8 bits; exact, because all products are whole and below 2^53."""
     total = np.tensordot(weights, pixels.astype(np.float64), 1)
-    return np.floor((total + 2 ** (WEIGHT_BITS - 1)) / 2**WEIGHT_BITS).clip(0, 255).astype(np.uint8)
+    return np.floor((total + 2 ** (FIXED_BITS - 1)) / 2**FIXED_BITS).clip(0, 255).astype(np.uint8)

@@ -24,7 +24,7 @@ class VDTAdapter(ZeroShot):
     """Trained attention among a class's sentences, whose mean becomes its embedding."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
-    ratio: Share = 0.5  # share of the attention's output in the blend
+    ratio: Share = 0.2  # share of the attention's output in the blend
     reduction: Size = 4  # width of the embedding over that of the head
     dropout: Share = 0.5  # of the output
     attention_dropout: Share = 0.1

@@ -26,8 +26,7 @@ from adaptkit.features.split_files import PARTS, inside, read_split
 from adaptkit.io.digests import FileDigests
 from adaptkit.io.home import home
 from adaptkit.io.paths import expanded
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from adaptkit.io.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)

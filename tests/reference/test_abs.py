@@ -68,6 +68,7 @@ def test_attention_is_the_class_tokens():
     assert torch.allclose(plugin.attention(toy_backbone(), pixels()), want, atol=1e-5)
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 def test_boxes_are_drawn_around_the_patches_with_most_attention():
     weights = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1)) / 10
     weights = F.pad(weights, (4, 4, 4, 4)).flatten(1)  # all in the middle, where no box is cut off
@@ -86,6 +87,7 @@ def test_boxes_are_drawn_around_the_patches_with_most_attention():
         assert torch.allclose(share, p, atol=0.03), f"patches must be drawn like {p}; got {share}"
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize(("grid", "widths"), [(14, {9, 11, 13}), (7, {5, 7}), (16, {9, 11, 13, 15})])
 def test_boxes_of_tokens_have_the_widths_of_the_release(grid, widths):
     one = torch.zeros(1, 14, 14)
@@ -97,6 +99,7 @@ def test_boxes_of_tokens_have_the_widths_of_the_release(grid, widths):
     )
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 def test_crops_are_what_the_tower_says_of_each_box(fit):
     backbone, x, crops = copy.copy(toy_backbone()), pixels(), need()
@@ -124,6 +127,7 @@ def test_crops_are_what_the_tower_says_of_each_box(fit):
                 assert torch.allclose(got[b, 7 + i], want, atol=1e-4), f"box {i} of the tokens of image {b}"
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 def test_the_release_takes_fifty_boxes_of_each_kind():
     assert method("abs").crops == 50, "the release's --num_crops"
 

@@ -29,6 +29,7 @@ def oga(text, stream, scale, capacity, tau, least=2, as_released=False):
     return np.array(answers)
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 @pytest.mark.parametrize(("dim", "n", "capacity", "released"), [(8, 40, 5, False), (3, 60, 8, False), (8, 40, 5, True)])
 def test_oga_is_the_papers_under_shrinkage_and_beyond(dim, n, capacity, released):
     text, stream, _ = texts_and_images(dim=dim, n=n)
@@ -38,6 +39,7 @@ def test_oga_is_the_papers_under_shrinkage_and_beyond(dim, n, capacity, released
     close(centred(got.numpy()), centred(want), "oga's logits")
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 def test_images_that_are_alone_in_their_class_do_not_cost_more_than_all_the_others_gain():
     rng = np.random.default_rng(0)
     text, apart = rng.standard_normal((100, 32)), 0.5 * rng.standard_normal(32)  # images lie apart from all texts

@@ -69,7 +69,7 @@ def boost_adapter(golden):
 def tps(golden):
     hyper, views = golden.hyper, golden["in_views"]
     options = {"keep": hyper["selection_p"], "steps": hyper["tta_steps"]}
-    options |= {"lr": hyper["lr"], "weight_decay": hyper["weight_decay"]}
+    options |= {"lr": hyper["lr"], "weight_decay": hyper["weight_decay"], "per_label": hyper.get("per_label", True)}
     task = given_task(golden, list(golden["in_text_rows"]))
     model = adapt(method("tps", views=views.shape[1], **options), task)
     golden.close("out_logits_before", task.backbone.logits(views[:, 0], golden["in_text"]), atol=2e-4)
@@ -87,7 +87,8 @@ def tps(golden):
     grad, shift = (torch.stack(rows).unflatten(0, each) for rows in (grads, shifts))
     golden.close("out_shift_grad", grad, of_max=1e-3)
     want, got = golden["out_shift_after"], shift[:, -1]
-    sure = (grad.abs() > 1e-5 * grad.abs().amax((-2, -1), keepdim=True)).all(1)
+    every = tuple(range(2, grad.dim()))  # classes, where each has a shift, and dimensions
+    sure = (grad.abs() > 1e-5 * grad.abs().amax(every, keepdim=True)).all(1)
     near = (got - want).abs() <= 2 * hyper["lr"] * hyper["tta_steps"]
     golden.close("out_shift_after", torch.where(~sure & near, want, got), atol=2e-5)
     golden.close("out_logits", logits, atol=2e-2)
