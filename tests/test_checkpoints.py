@@ -214,6 +214,20 @@ def test_quantised_weights_are_refused(clip):
     refused(clip, "quantised", str(clip))
 
 
+@spoilt
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_weights_in_whole_numbers_or_few_bits_are_refused(clip, dtype):
+    changed(clip, **{WEIGHT: torch.ones(16, 20).to(dtype)})
+    refused(clip, repr(WEIGHT), "model.safetensors", "F64, F32, F16, BF16", "not quantised")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_floats_become_single(clip, dtype):
+    held = load_file(clip / "model.safetensors")
+    changed(clip, **{key: value.to(dtype) for key, value in held.items()})
+    assert {p.dtype for p in hf.load(str(clip)).model.parameters()} == {torch.float32}, "towers compute in float32"
+
+
 OF_OPENCLIP = {"visual.conv1.weight": torch.zeros(2, 3, 2, 2)}
 FORMATS = {
     "OpenCLIP": {"open_clip_config.json": "{}", "open_clip_model.safetensors": ""},

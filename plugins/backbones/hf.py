@@ -21,7 +21,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.hub import host_answers, is_id, nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.activation import ensure_activation
-from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_whole, missing, read_mapping
+from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_floats, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
 from adaptkit.towers.processor import read_preprocess
@@ -125,12 +125,14 @@ def towers(folder, kind):
         if kind in READERS:
             words = AutoTokenizer.from_pretrained(folder, **own)
     except Exception as cause:  # of many kinds, and long
-        hint = "; try pip install 'adaptkit-vlm[siglip]'" * isinstance(cause, ImportError)
+        needs = isinstance(cause, ImportError) and ("sentencepiece" in str(cause).lower() or "protobuf" in str(cause))
+        hint = "; try pip install 'adaptkit-vlm[siglip]'" * needs
         raise ValueError(f"a checkpoint must load; got {str(folder)!r}: {' '.join(str(cause).split())}{hint}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    ensure_floats(folder, model.state_dict())
     ensure_fits(folder, info, (name for name, _ in model.named_children()))
     return model, words
 
