@@ -152,6 +152,14 @@ def test_a_token_without_an_embedding_is_named(clip):
         backbone.encode_text(["a zebra"])
 
 
+@tokens
+def test_a_tokenizer_that_cannot_take_a_word_apart_is_refused(clip):
+    (clip / "tokenizer.json").unlink()
+    (clip / "vocab.json").write_text("{}")
+    (clip / "merges.txt").write_text("")
+    refused(clip, "must tokenise any text", str(clip))
+
+
 class Slow:
     """A tokenizer without `tokenizers` behind it, as those over SentencePiece and tiktoken models are."""
 

@@ -49,7 +49,7 @@ def ensure_activation(folder: Path, name: str, config: Any) -> None:  # noqa: AN
     if len(acts) > 1:
         said = f"the same in both towers; got {' and '.join(map(repr, sorted(acts)))}"
     else:
-        names = (name, str(config.name_or_path), folder.name)
+        names = (name, str(read_mapping(folder / "config.json").get("_name_or_path")), folder.name)
         known = (act for known in names for rule, act in TRAINED if re.search(rule, known, re.IGNORECASE))
         want = next(known, *acts)
         if acts == {want}:

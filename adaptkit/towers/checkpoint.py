@@ -14,6 +14,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 """The kinds of weights, in the order in which `transformers` looks; an index names its shards."""
 
 BITS_OF_TOKENIZERS = 100  # they write 10^30 for a length without end
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 UNREAD = ("position_ids", "pooler.", "mask_token")  # of older or larger models, with no effect on features
 
 
@@ -116,3 +117,27 @@ def ensure_fits(folder: Path, info: Mapping[str, Iterable[Any]], parts: Iterable
                 f"a weight must have a place in the model of config.json; got {key!r} in {holder(folder, key)}, one of "
                 f"{len(over)} that have none; bring config and weights of one model"
             )
+
+
+def ensure_floats(folder: Path, weights: Iterable[str]) -> None:
+    """Refuse weights in whole numbers or 8 bits: they are quantised, and mean little without their scales.
+
+    Args:
+        folder: of the checkpoint, whose files of safetensors are looked at.
+        weights: names of those that the model reads.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    from safetensors import safe_open
+
+    wanted = {*weights}
+    for name in sorted({file for file in shard_of_each(folder).values() if file.endswith(".safetensors")}):
+        with safe_open(folder / name, "pt") as opened:
+            kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys() if key in wanted}  # noqa: SIM118
+        for key, kind in kinds.items():
+            if kind not in FLOATS:
+                raise ValueError(
+                    f"weight {key!r} in {str(folder / name)!r} must be one of {', '.join(FLOATS)}; got {kind}; take "
+                    "the checkpoint that is not quantised"
+                )

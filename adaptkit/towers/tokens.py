@@ -41,7 +41,7 @@ class Words:
         lower = settings.get("do_lower_case", self.full and type(words).__name__.startswith(LOWERS))
         if not isinstance(lower, bool):
             raise ValueError(f"'do_lower_case' in tokenizer_config.json must be true or false; got {lower!r}")
-        self.lower = lower and self._tokens("Aa Bb ZZ") != self._tokens("aa bb zz")  # it does not do so itself
+        self.lower = lower and self._ids(["Aa Bb ZZ"]) != self._ids(["aa bb zz"])  # it does not do so itself
         words.truncation_side = "right"
         if not (self.full and "padding_side" in settings):  # a causal tower's end would move with the batch's longest
             words.padding_side = "right"
@@ -59,8 +59,7 @@ class Words:
         """
         texts = ["".join(map(str.lower, text)) if self.lower else text for text in sentences]  # as fast ones: by letter
         padding = "max_length" if self.full else "longest"
-        ids = self.words(texts, padding=padding, truncation=True, max_length=self.length)["input_ids"]
-        ids = torch.tensor(ids, dtype=torch.long)
+        ids = torch.tensor(self._ids(texts, padding=padding, truncation=True, max_length=self.length), dtype=torch.long)
         if ids.numel() and int(ids.max()) >= self.rows:
             token = self.words.convert_ids_to_tokens(int(ids.max()))
             raise ValueError(
@@ -93,8 +92,12 @@ class Words:
                 f"{self.words.convert_ids_to_tokens(int(ids[0, -1]))!r}; bring tokenizer and config of one model"
             )
 
-    def _tokens(self, text: str) -> list[int]:
-        return self.words(text)["input_ids"]
+    def _ids(self, texts: list[str], **options: Any) -> list[list[int]]:  # noqa: ANN401 (transformers' own)
+        try:
+            return self.words(texts, **options)["input_ids"]
+        except Exception as cause:  # of many kinds; one that cannot take words apart was never whole
+            got = " ".join(str(cause).split())
+            raise ValueError(f"a tokenizer must tokenise any text; got {got}; bring all of its files") from None
 
     def _digest(self) -> str:
         """Of the rules of a fast tokenizer; of files and settings of any other. And of what else differs from the rule.

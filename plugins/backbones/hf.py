@@ -1,12 +1,14 @@
-"""Checkpoints through `transformers`: CLIP and SigLIP, and DINO or another ViT as a second eye.
+"""Checkpoints through `transformers`: CLIP, MetaCLIP 2 and SigLIP, and DINO or another ViT as a second eye.
 
 ``hf:checkpoints/mine`` is a folder. ``hf:openai/clip-vit-large-patch14``, or ``...@revision``, is looked up in Hugging
 Face's cache, then on the hub if that answers within three seconds. Weights are read as tensors only, in float32; no
 code of a checkpoint runs; preprocessing is the checkpoint's own.
 
-Source: CLIP, arXiv:2103.00020; SigLIP, arXiv:2303.15343; DINO, arXiv:2104.14294; DINOv2, arXiv:2304.07193.
-Deviations: none known. SigLIP 2 works at fixed resolution (model_type siglip), not as NaFlex (siglip2). A second eye's
-embedding is its class token after the last norm, without pooler.
+Source: CLIP, arXiv:2103.00020; MetaCLIP 2, arXiv:2507.22062; SigLIP, arXiv:2303.15343; SigLIP 2, arXiv:2502.14786;
+DINO, arXiv:2104.14294; DINOv2, arXiv:2304.07193; registers, arXiv:2309.16588; DINOv3, arXiv:2508.10104.
+Deviations: SigLIP 2 works at fixed resolution (model_type siglip), not as NaFlex (siglip2). A second eye's embedding is
+its class token after the last norm, without pooler. Images are resized in 8 bits, where `transformers` resizes DINOv3's
+as floating point.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.hub import host_answers, is_id, nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.activation import ensure_activation
-from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_whole, missing, read_mapping
+from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_floats, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
 from adaptkit.towers.processor import read_preprocess
@@ -123,12 +125,14 @@ def towers(folder, kind):
         if kind in READERS:
             words = AutoTokenizer.from_pretrained(folder, **own)
     except Exception as cause:  # of many kinds, and long
-        hint = "; try pip install 'adaptkit-vlm[siglip]'" * isinstance(cause, ImportError)
+        needs = isinstance(cause, ImportError) and ("sentencepiece" in str(cause).lower() or "protobuf" in str(cause))
+        hint = "; try pip install 'adaptkit-vlm[siglip]'" * needs
         raise ValueError(f"a checkpoint must load; got {str(folder)!r}: {' '.join(str(cause).split())}{hint}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    ensure_floats(folder, model.state_dict())
     ensure_fits(folder, info, (name for name, _ in model.named_children()))
     return model, words
 

@@ -52,7 +52,7 @@ class Pooled(Need):
 
 @dataclass(frozen=True, kw_only=True)
 class Patches(Need):
-    """Tokens leaving one block of the image tower: ``(T, W)`` per image, class token first, not projected.
+    """Tokens leaving one block of the image tower: ``(T, W)`` per image, class token and registers first, raw.
 
     Attributes:
         block: from 0 and, negative, from the end.
