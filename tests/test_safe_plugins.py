@@ -196,11 +196,11 @@ DOORS = {
 }
 TYPES = {
     "max_epochs": ["one", "1.5", "-2", "true", "[1]"],
-    "max_steps": ["-2", "{a: 1}", "99999999999999999999"],
+    "max_steps": ["-2", "{a: 1}", "9999999999999999"],
     "gradient_clip_val": ["-1", "big", ".nan", ".inf"],
     "gradient_clip_algorithm": ["l2"],
     "accumulate_grad_batches": ["0", "{4: 2}"],
-    "precision": ["8", "half", "[16]"],
+    "precision": ["8", "half", "[16]", "16-true", "bf16-true", "64", "64-true"],
     "accelerator": ["tpu", "hpu", "{}"],
     "deterministic": ["warn", "1"],
     "max_step": ["3"],

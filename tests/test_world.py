@@ -207,6 +207,31 @@ def test_a_device_is_written_to_and_a_link_stays_one(tmp_path):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_bytes() == b"x", "what it leads to is written"
 
 
+@pytest.mark.fault(*PLACE)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
+def test_a_place_for_a_file_that_is_none_is_refused_at_once(world, tmp_path, kind):
+    path = tmp_path / "x.html"
+    {"pipe": os.mkfifo, "loop": lambda p: p.symlink_to(p), "folder": Path.mkdir}[kind](path)
+    refused("--home", world / "home", "compare", "x", "--out", path, naming=str(tmp_path))
+
+
+@pytest.mark.fault(*PLACE)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
+@pytest.mark.parametrize("name", ["log.jsonl", "spec.json", "shards"])
+def test_a_part_of_a_table_that_cannot_be_read_is_named_by_verify(table, tmp_path, name, kind):
+    (table / name).rename(table / "away")
+    {"pipe": os.mkfifo, "loop": lambda p: p.symlink_to(p), "folder": Path.mkdir}[kind](table / name)
+    code, out, error = say("--home", tmp_path, "cache", "verify")
+    assert (code, error) == (1, "") and str(table) in out, f"it must be named; got {code}, {out}, {error}"
+
+
+def test_a_terminal_of_few_characters_shows_what_it_can(world):
+    words = [sys.executable, "-m", "adaptkit", "compare", str(world / "home" / "results" / "x")]
+    ascii = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=ascii)
+    assert done.returncode == 0 and "\\xb1" in done.stdout, f"the rest must not be lost; got {done}"
+
+
 def test_asking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
     ensure_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir()), "neither folders nor files"

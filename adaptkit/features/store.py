@@ -32,8 +32,13 @@ class Store:
 
     def verify(self) -> list[str]:
         """Hash everything; one sentence, which names the file, for each thing wrong."""
-        found = [table.flaws() if isinstance(table, StoredTable) else [table] for _, table in self._open()]
-        return [flaw for flaws in found for flaw in flaws if flaw]
+        found = []
+        for folder, table in self._open():
+            try:
+                found += table.flaws() if isinstance(table, StoredTable) else [table]
+            except (OSError, ValueError) as error:  # of its log
+                found.append(f"{folder} cannot be read: {error}")
+        return [flaw for flaw in found if flaw]
 
     def repair(self) -> list[str]:
         """Write again each ``spec.json`` that is missing or garbled, from its copy; names what it wrote.

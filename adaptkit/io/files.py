@@ -110,7 +110,7 @@ def atomic_write(path: Path, data: bytes) -> None:
     make_folder(path.parent)
     with naming(path.parent):
         if signature(path) and not path.is_file():  # of links that lead in a circle, an error
-            path.write_bytes(data)  # a folder is an error
+            write_through(path, data)
             return
         try:
             with open(temp, "xb") as file:
@@ -122,6 +122,14 @@ def atomic_write(path: Path, data: bytes) -> None:
             with suppress(OSError):
                 temp.unlink()  # there only after a failure
         sync_folder(path.parent)
+
+
+def write_through(path: Path, data: bytes) -> None:
+    """Write to a device, or to a pipe that somebody reads from; a folder, and a pipe without reader, is an OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # or it would wait for a reader
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as file:
+        file.write(data)
 
 
 def remove(paths: Iterable[Path]) -> int:

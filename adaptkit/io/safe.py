@@ -91,8 +91,9 @@ class Shown:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; says how much was given, as streams do."""
-        self.stream.write(_IN_LINES.sub(_escaped, text))
+        """Write text, in the characters that the stream has; says how much was given, as streams do."""
+        has = getattr(self.stream, "encoding", None) or "utf-8"
+        self.stream.write(_IN_LINES.sub(_escaped, text).encode(has, "backslashreplace").decode(has))
         return len(text)
 
     def __getattr__(self, name: str) -> object:

@@ -134,11 +134,11 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
     torch.Size([3, 2])
     """
-    return only_finite(method, answer(method, asked_images(method, images), batch_size))
+    return only_finite(method, answered(method, asked_images(method, images), batch_size))
 
 
 @torch.no_grad()
-def answer(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
+def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
     """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
     queries = queries.blind().bind(method.needs())
     if method.scope == "stream":
@@ -204,7 +204,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     grid = method.grid()
     for cell in itertools.product(*grid.values()):
         refit(method, dict(zip(grid, cell, strict=True)))
-        yield answer(method, val)
+        yield answered(method, val)
 
 
 def accuracy(method: Method, images: Images) -> float:

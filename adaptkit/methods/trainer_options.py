@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from adaptkit.io.errors import must_be
 from adaptkit.io.ranges import Range, Weight
@@ -17,10 +17,7 @@ ALLOWED: dict[str, Any] = {
     "gradient_clip_val": Weight,
     "gradient_clip_algorithm": Literal["norm", "value"],
     "accumulate_grad_batches": Annotated[int, Range(1, 10_000)],
-    "precision": Literal[
-        *(16, 32, 64, "16", "32", "64", "bf16", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
-        *("32-true", "64-true"),
-    ],
+    "precision": Literal[16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"],  # features have 32 bits
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
     "deterministic": bool,
     "benchmark": bool,
@@ -59,11 +56,13 @@ def trainer_options(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_device(asked: Mapping[str, object]) -> None:
-    """Options that a program gives may be anything, but a cell is trained on one device.
+    """Options that a program gives may be anything, but a cell is trained on one device, in features' precision.
 
     Raises:
-        ValueError: when they spread it over several.
+        ValueError: when they spread it over several, or turn the weights to numbers of another size.
     """
+    if str(asked.get("precision") or 32) in ("64", "64-true", "16-true", "bf16-true"):
+        raise ValueError(must_be("trainer.precision", get_args(ALLOWED["precision"]), asked["precision"]))
     for key in ("devices", "num_nodes", "strategy"):
         if asked.get(key, 1) not in (1, "1", "auto"):
             raise ValueError(f"trainer must not set {key}; got {asked[key]!r}; {INSTEAD[key]}")

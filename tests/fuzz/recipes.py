@@ -33,7 +33,7 @@ def chosen(dice):
 @cache
 def chain(name):
     """The plain values of a recipe that comes with adaptkit."""
-    return recipe.read_chain(recipe.find_recipe(name))
+    return recipe.read_chain(recipe.find_recipe(name))[0]
 
 
 def options(name, dice):
