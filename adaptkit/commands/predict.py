@@ -13,7 +13,6 @@ def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_writable
     from adaptkit.io.pictures import counted, decode
-    from adaptkit.io.safe import in_lines
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -22,8 +21,9 @@ def command(options: Namespace) -> int:
         ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
     if rest:
-        every = f"{len(paths):,} of {len(paths) + len(rest):,} files"
-        print(f"adaptkit: read {every}; left out {counted(rest)}, the first {str(rest[0])!r}", file=sys.stderr)
+        tell(
+            f"read {len(paths):,} of {len(paths) + len(rest):,} files; left out {counted(rest)}, e.g. {str(rest[0])!r}"
+        )
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
@@ -33,7 +33,7 @@ def command(options: Namespace) -> int:
             decode(path, repr(str(path)))
             readable.append(path)
         except ValueError as error:
-            print(f"adaptkit: left out: {in_lines(str(error))}", file=sys.stderr)
+            tell(f"left out: {error}")
     if not readable:
         raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
     answers = classifier(readable)
@@ -50,6 +50,13 @@ def command(options: Namespace) -> int:
         ]
     write_csv(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
     return 0 if len(readable) == len(paths) else 1
+
+
+def tell(text: str) -> None:
+    """A line for whoever looks at the error output."""
+    from adaptkit.io.safe import in_lines
+
+    print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
 
 
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:

@@ -111,6 +111,7 @@ def arrange(
         parted=parted,
         left_out=left_out,
         notes=(*found.notes, *in_both(found)),
+        labelnames=tuple(names) or tuple(map(str, order)),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Source
+from adaptkit.io.text import distinct
 
 TOLD = 5  # of the images that are left out, in a line
 
@@ -84,7 +85,8 @@ class Splits:
 
     Attributes:
         name: as recipes write it.
-        classnames: C names in the dataset's order; labels index them. Names may repeat; nothing is keyed by them.
+        classnames: C names in the dataset's order, as sentences have them; labels index them. Names may repeat; nothing
+            is keyed by them.
         train: labelled images to learn from.
         val: labelled images to choose by; may be ``None``.
         test: labelled images to be judged by.
@@ -97,6 +99,8 @@ class Splits:
         parted: how images were parted into train, val and test where their author did not say; a protocol names it.
         left_out: images that cannot be read and are none of the sources, each with its place and the reason.
         notes: what else whoever runs it should know of what was found there, a line each.
+        labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
+            repeat.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -116,6 +120,11 @@ class Splits:
     parted: str = ""
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    labelnames: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names that tell all classes apart."""
+        object.__setattr__(self, "labelnames", distinct(self.labelnames or self.classnames))
 
     def said(self) -> list[str]:
         """What was left out and what else there is to know, in lines."""

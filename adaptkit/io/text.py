@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from adaptkit.io.safe import line
@@ -30,3 +31,15 @@ def template(text: str, where: str) -> str:
     if not isinstance(text, str) or text.count("{}") != 1:
         raise ValueError(f"{where} must have {{}} once, in the place of the class's name; got {text!r}")
     return text
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that are all different: one that repeats is told by its class's number, from 0."""
+    out: dict[str, None] = {}
+    counts = Counter(names)
+    for c, name in enumerate(names):
+        told = name
+        while told in out or (counts[name] > 1 and told in counts):
+            told = f"{told} (class {c})"
+        out[told] = None
+    return tuple(out)

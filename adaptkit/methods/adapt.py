@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
+from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.queries import asked_images, only_finite
@@ -54,14 +55,28 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     >>> ak.predict(gda, test).shape
     torch.Size([60, 5])
     """
+    _adapt(method, task, trainer)
+    for group in task.alike if by_text_alone(method) else ():
+        named = ", ".join(map(repr, group))
+        notice(f"{type(method).__name__} cannot tell apart {named}: they have one text, and it learns from no image")
+    return method
+
+
+def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None) -> Method:
     method.set_kind(task.kind)
     method.set_width(task, anew=True)
     for child in method.children_methods():
-        adapt(child, task, trainer=trainer).requires_grad_(False)
+        _adapt(child, task, trainer).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
         tune(method, task.val)
     return method
+
+
+def by_text_alone(method: Method) -> bool:
+    """Whether a method tells classes apart by the task's sentences alone: by no labelled image, and by no others."""
+    own_sentences = any(getattr(m, "file", "") for m in method.modules())
+    return method.output == "logits" and not own_sentences and not method.all_needs(of_support=True)
 
 
 def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaptkit.features.items import Array, Images
 from adaptkit.features.needs import Need
+from adaptkit.io.text import distinct
 from adaptkit.methods.arrays import GivenText, NoTowers
 from adaptkit.towers.backbone import Backbone, unit
 
@@ -28,6 +29,7 @@ class Reader(Protocol):
         ...
 
 
+ROUNDING = 1e-5  # that cosines of one text may be below 1
 Encode = Callable[..., Tensor]
 
 
@@ -44,6 +46,7 @@ class Task:
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
         kind: what is asked about an image; see `Splits.kind`.
+        labelnames: what answers call the classes, C names that all differ; see `Splits.labelnames`.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -66,6 +69,12 @@ class Task:
     val: Images | None = None
     pool: Images | None = None
     kind: str = "classification"
+    labelnames: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names that tell all classes apart."""
+        fit = self.labelnames if len(self.labelnames) == len(self.classnames) else self.classnames
+        object.__setattr__(self, "labelnames", distinct(fit))
 
     @cached_property
     def text_per_prompt(self) -> list[Tensor]:
@@ -77,6 +86,18 @@ class Task:
     def text(self) -> Tensor:
         """Class embeddings, ``(C, D)``: the unit-norm mean over each class's unit-norm sentences."""
         return unit(torch.stack([rows.mean(0) for rows in self.text_per_prompt]))
+
+    @cached_property
+    def alike(self) -> list[list[str]]:
+        """Groups of classes, by their `labelnames`, that have one text between them: no text tells them apart.
+
+        Only where towers read the text, and images are of one class.
+        """
+        if isinstance(self.backbone, NoTowers) or self.kind != "classification":
+            return []
+        same = (self.text @ self.text.T > 1 - ROUNDING).float()  # (C, C)
+        groups = [row.nonzero()[:, 0].tolist() for row in same[same.argmax(1).unique()]]
+        return [[self.labelnames[c] for c in group] for group in groups if len(group) > 1]
 
     def text_by(self, backbone: str) -> Tensor:
         """Class embeddings by another backbone, ``(C, D')``."""

@@ -82,7 +82,7 @@ def as_domain(own: Splits, other: Splits, must: bool) -> tuple[Relabelled | None
     Raises:
         ValueError: when the classes must be the same and cannot be found by their names.
     """
-    found = matched(own.classnames, other.classnames)
+    found = matched(own.labelnames, other.labelnames)
     single = own.kind == other.kind == "classification"
     if not single or not found or ({*found} <= {None} if must else None in found):
         if not must:
@@ -90,14 +90,14 @@ def as_domain(own: Splits, other: Splits, must: bool) -> tuple[Relabelled | None
         what = "one class for each image" if not single else "class names that differ" if not found else "its classes"
         raise ValueError(
             f"a domain of {own.name} with its classes must have {what}; got {other.name} with "
-            f"{in_line(other.classnames)}; list it without a name, ['{other.name}'], if it has others"
+            f"{in_line(other.labelnames)}; list it without a name, ['{other.name}'], if it has others"
         )
     rows = [(i, c) for i, y in enumerate(other.test.labels) if (c := found[y]) is not None]
     labels, notes = [c for _, c in rows], []
-    if more := [name for name, c in zip(other.classnames, found, strict=True) if c is None]:
+    if more := [name for name, c in zip(other.labelnames, found, strict=True) if c is None]:
         gone = len(other.test) - len(rows)
         notes.append(f"{other.name}: left out {gone:,} images of classes that {own.name} has not: {in_line(more)}")
-    if absent := [name for c, name in enumerate(own.classnames) if c not in {*labels}]:
+    if absent := [name for c, name in enumerate(own.labelnames) if c not in {*labels}]:
         count = f"{len(absent)} of the {len(own.classnames)} classes"
         notes.append(f"{other.name}: has no image of {count} of {own.name}: {in_line(absent)}")
     occur = sorted({*labels}) if absent else None

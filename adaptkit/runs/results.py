@@ -34,6 +34,8 @@ class Result:
             lists them.
         images_per_class: labelled images that there were of each class; fewer than `shots` where a class has no more.
         images_left_out: images of the dataset that cannot be read, which nothing has seen.
+        alike: groups of classes that share one text, where the method knows classes by their text alone and so cannot
+            tell them apart.
         metrics: by name; accuracies are shares between 0 and 1.
         classes: by test set, each class's name and the share of its images that were answered right, between 0 and 1;
             ``None`` where there is none. Of several labels an image, each one's average precision.
@@ -56,6 +58,7 @@ class Result:
     support: str = ""
     images_per_class: Sequence[int] = field(default_factory=list)
     images_left_out: int = 0
+    alike: Sequence[Sequence[str]] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Sequence[tuple[str, float | None]]] = field(default_factory=dict)
     right: Mapping[str, str | Sequence[float]] = field(default_factory=dict)

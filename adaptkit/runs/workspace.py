@@ -119,8 +119,9 @@ class Workspace:
     def about(self, classes: range, support: Images, val: Images | None = None, pool: Images | None = None) -> Task:
         """A task on some of the classes."""
         some = slice(classes.start, classes.stop)
-        names, sentences = self.splits.classnames[some], self.sentences[some]
-        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
+        splits, sentences = self.splits, self.sentences[some]
+        parts = (self.backbone, splits.classnames[some], sentences, self.cache.sentences, support, val, pool)
+        return Task(*parts, splits.kind, splits.labelnames[some])
 
     def asks(self) -> dict[str, Any]:
         """What a protocol says of the kind of task, of a sequence of them, and of parts that nobody gave, if any."""
@@ -193,7 +194,8 @@ class Workspace:
         splits = self.others.elsewhere(name)
         train = self.images(splits.train)
         parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
-        task = Task(self.backbone, *parts, pool=train.blind() if len(train) else None, kind=splits.kind)
+        pool = train.blind() if len(train) else None
+        task = Task(self.backbone, *parts, pool=pool, kind=splits.kind, labelnames=splits.labelnames)
         return self.evaluation_set(name, splits.test, task=task)
 
     def outside(self, name: str, behind: str, kind: Literal["near", "far"]) -> EvaluationSet:

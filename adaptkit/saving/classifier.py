@@ -21,6 +21,7 @@ from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest, make_folder
 from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import read_file
+from adaptkit.io.text import distinct
 from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
 from adaptkit.methods.settle import laid_out
@@ -45,7 +46,7 @@ class Classifier:
     Attributes:
         method: adapted and frozen.
         backbone: the towers it was adapted to; a stand-in that encodes nothing, where it was adapted to features.
-        classnames: C names, in the order of the logits.
+        classnames: C names that all differ, in the order of the logits.
         config: what `save_classifier` wrote about it.
         cache: where the features of pictures are kept; ``None`` without towers.
 
@@ -131,7 +132,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
         "backbone": name,
         "lay": {other: place for other in (name, *second) if (place := folder_of(other))},
         "towers": {name: identity(task.backbone), **{other: identity(pick_backbone(other)) for other in second}},
-        "classnames": task.classnames,
+        "classnames": task.labelnames,
         "prompts": task.prompts,
         **said,
         "sha256": digest(data),
@@ -173,7 +174,7 @@ def load_classifier(
     folder = Path(folder)
     config, tensors = _read(folder)
     name, node, towers, protocol = (config[key] for key in ("backbone", "method", "towers", "protocol"))
-    classnames = tuple(config["classnames"])
+    classnames = distinct(config["classnames"])
     where = pick_device(device)
     if not name:
         if backbone:

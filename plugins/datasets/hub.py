@@ -58,7 +58,9 @@ def hub(place, answered=False):
     try:
         import datasets
     except ImportError:
-        raise ValueError("hf-dataset: must have the package datasets installed; pip install 'adaptkit[hub]'") from None
+        raise ValueError(
+            "hf-dataset: must have the package datasets installed; pip install 'adaptkit-vlm[hub]'"
+        ) from None
     place, _, wanted = place.partition("#")
     tables = fetch(datasets, place)
     features = next(iter(tables.values())).features
