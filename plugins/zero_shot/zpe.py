@@ -48,8 +48,9 @@ class ZPE(ZeroShot):
         kept = self.outliers(scores[: len(voters)]) if self.select == "outliers" else slice(len(voters))
         weights = {"softmax": scores.softmax(0), "scores": scores, "equal": torch.ones_like(scores)}[self.weight][kept]
         weights = weights / (len(weights) if self.as_released else weights.sum())
-        text = torch.einsum("p,pcd->cd", weights, voters[kept])  # logits are linear in it
-        return self.backbone.logits(batch.x, text) + (weights.sum() - 1) * self.backbone.logit_bias
+        text = torch.einsum("p,pcd->cd", weights.double(), voters[kept].double())  # logits are linear in it
+        logits = self.backbone.logits(batch.x.double(), text).to(batch.x)  # weights of scores make them large
+        return logits + (weights.sum() - 1) * self.backbone.logit_bias
 
     def scores(self, x):
         """The largest unbiased logit of each image under each prompt, ``(N, P)``."""
