@@ -9,6 +9,7 @@ from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
+from adaptkit.report.edges import edge_lines
 from adaptkit.report.scores import heading
 from adaptkit.report.table import Table, fewer, true_heading
 from adaptkit.runs.failures import Failure
@@ -61,7 +62,7 @@ def show_tables(requested: Recipe, table: Table) -> None:
     for text in table.sequences():
         print(f"\n{text}")
     print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
-    for line in fewer(table):
+    for line in (*fewer(table), *edge_lines(table)):
         print(line)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
 from adaptkit.io.values import Spec, convert
+from adaptkit.methods.widening import Widening
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting
 
@@ -29,6 +30,8 @@ class Recipe(Setting):
         seeds: of supports and of training.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
         plugins: plugin files to load first, relative to the recipe.
+        search: ``"widen"`` lets searches on validation images go on beyond the edge of their papers' grids; test images
+            (``select: oracle``) never do.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
     """
@@ -42,11 +45,17 @@ class Recipe(Setting):
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
+    search: Widening = "paper"
 
     def __post_init__(self) -> None:
         """Read methods that are given as recipes write them."""
         super().__post_init__()
         object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
+
+    @property
+    def searching(self) -> Widening:
+        """How grids are truly searched: as their papers have them where test images decide."""
+        return "paper" if self.select == "oracle" else self.search
 
     def setting(self) -> Setting:
         """The part that every cell shares."""

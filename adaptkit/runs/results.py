@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.io.values import convert
+from adaptkit.methods.searched import Searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Result:
         seconds: ``extract`` (what computing its features cost, whoever asked first), ``fit`` and ``predict``.
         memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
+        searched: by hyperparameter, what its search saw, and at which edge of its grid it ended; see `Searched`.
         versions: of the packages that made the numbers; ``git`` is the commit of the recipe's repository.
         oracle: hyperparameters were chosen on the test images.
     """
@@ -60,6 +62,7 @@ class Result:
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: float = 0.0
     options: str = ""
+    searched: Mapping[str, Searched] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     oracle: bool = False
 

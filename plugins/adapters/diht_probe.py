@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.methods.explore import choose
 from adaptkit.methods.ops import one_hot
 
 
@@ -42,7 +43,7 @@ class DiHTProbe(ZeroShot):
             return int((task.val.x @ solve(radius).T).argmax(-1).eq(task.val.labels).sum())
 
         if task.val is not None and len(task.val):
-            self.radius = max(self.radii, key=right)
+            self.radius = choose(self, "radius", self.radii, right)
         self.text = nn.Buffer(solve(self.radius))
 
     def solve(self, x, hot, radius):
