@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptkit.features.items import Images
+from adaptkit.io.ranges import Seed, Shots, hold
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -49,7 +51,11 @@ def load(
     >>> len(task.classnames), len(task.support), len(test)
     (5, 10, 60)
     """
+    hold(shots, Shots, "shots")
+    hold(seed, Seed, "seed")
     workspace = Workspace(Setting(dataset=dataset, backbone=backbone, **setting), home=home)
+    for note in workspace.others.notes:
+        warnings.warn(note, stacklevel=2)
     return workspace.task(shots, seed), workspace.test()
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
+
+from adaptkit.io.namesake import namesake
+from adaptkit.io.notices import on_a_line
 
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
@@ -29,6 +34,8 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help="load this plugin file too",
         )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
@@ -48,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[])
+    top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (add_runs, add_use, add_compare, add_plugins, add_data, add_cache):
         group(commands)
@@ -87,6 +94,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--shots", type=whole_number, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
+    command.add_argument("--backbone", default="", metavar="NAME", help="in place of the recipe's")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
     command.set_defaults(only="")
@@ -94,6 +102,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
     command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
+    command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
 
 
@@ -148,25 +157,52 @@ def add_cache(commands: Commands) -> None:
     cache = commands.add_parser("cache", help="the feature cache on disk")
     actions = cache.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     actions.add_parser("ls", help="every table: what it holds, rows, bytes")
-    actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
+    verify = actions.add_parser("verify", help="hash every file; exit 1 when one is damaged, and name it")
+    verify.add_argument("--repair", action="store_true", help="first write again what says what a table holds")
     gc = actions.add_parser("gc", help="remove leftovers and damaged files")
     gc.add_argument("--older-than", type=float, metavar="DAYS", help="also tables not written to for so long")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0 for success, 1 for a check that failed, 2 for a wrong request."""
+    from adaptkit.io.home import home_at
+    from adaptkit.io.safe import Shown, in_lines
+
     options = parser().parse_args(argv)
     try:
-        return importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
-    except ValueError as error:  # a wrong recipe, name, value or path; anything else is a bug and shows
-        print(f"adaptkit: error: {error}", file=sys.stderr)
-        return 2
+        if wrong := namesake():
+            raise ValueError(wrong)
+        with home_at(options.home), on_a_line(), redirect_stdout(cast(TextIO, Shown(sys.stdout))):
+            code = importlib.import_module(f"adaptkit.commands.{options.command}").command(options)
+        print(end="", flush=True)  # what could not be printed is known here, and not when Python ends
+        return code
     except BrokenPipeError:  # the reader has seen enough, as in `adaptkit list | head`
-        sys.stderr.close()
+        give_up_printing()
         return 0
+    except (ValueError, OSError, MemoryError) as error:  # a wrong recipe, name or value, or the world; else it is a bug
+        give_up_printing()
+        print(f"adaptkit: error: {in_lines(told(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("adaptkit: stopped; finished rows and cells are kept", file=sys.stderr)
         return 130
+
+
+def told(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, MemoryError):
+        return f"the memory must suffice; got {str(error) or 'no more'}; lower batch_size, views or shots"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{str(error.filename)!r}: {error.strerror}"
+    return str(error)
+
+
+def give_up_printing() -> None:
+    """Drop what cannot be printed, if that is so: Python would try again at its end, and complain."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def whole_number(text: str) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Array, Images
+from adaptkit.io.text import template
 from adaptkit.methods.adapt import adapt, predict
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.task import Task
@@ -164,7 +165,8 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         if self.classnames is None and not isinstance(self.classes_[0], str):
             raise ValueError(f"classnames must be given where labels are not names; got labels as {self.classes_[0]!r}")
         cache = opened_cache(self.backbone, self.device)
-        prompts = tuple((self.template.replace("{}", name.replace("_", " ")),) for name in names)
+        write = template(self.template, "template").replace
+        prompts = tuple((write("{}", name.replace("_", " ")),) for name in names)
         if isinstance(rows, list):
             return Task(cache.own, tuple(names), prompts, cache.sentences, self._read(rows).label(labels))
         text = unit(cache.sentences([sentence for (sentence,) in prompts]))

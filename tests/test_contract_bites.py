@@ -18,6 +18,7 @@ from torch import nn
 
 from adaptkit import Method, Schedule, ZeroShot, adapt, method, predict
 from adaptkit.features.cache import FeatureCache
+from adaptkit.io.ranges import Weight
 from adaptkit.io.values import default
 from adaptkit.methods.adapt import tune
 from adaptkit.runs import plugins
@@ -115,13 +116,13 @@ def refit_and_forget(method, values):
 
 COUNTED = {"scope": "stream", "fit": lambda method, task: method.register_buffer("seen", torch.zeros(()))}
 TILTED = {
-    "__annotations__": {"tilt": float},
+    "__annotations__": {"tilt": Weight},
     "tilt": 1.0,
     "grid": lambda method: {"tilt": (0.5, 1.0)},
     "forward": lambda method, batch: honest(method, batch) * method.tilt,
 }
 RIDGE = {
-    "__annotations__": {"penalty": float},
+    "__annotations__": {"penalty": Weight},
     "penalty": 1.0,
     "grid": lambda method: {"penalty": (0.01, 0.1, 1.0, 10.0)},
     "support_needs": Method.support_needs,
@@ -148,6 +149,10 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     (
         culprit("Misspells", swep=wrong_sweep, **TILTED),
         ("verbs_are_spelt", "got 'swep', which nobody calls; did you mean 'sweep'?"),
+    ),
+    (
+        culprit("Boundless", __annotations__={"tries": int}, tries=3),
+        ("options_have_ranges", "Boundless.tries must state its range, e.g. 'tries: Annotated.*; got <class 'int'>"),
     ),
     (
         culprit("Wide", lambda m, batch: F.pad(honest(m, batch), (0, 1))),

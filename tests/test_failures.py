@@ -43,7 +43,7 @@ def bad(tmp_path):
         (tmp_path / "x.yaml").write_text(text + "methods: [zero-shot, bad, gda]\n")
         sys.modules.pop("adaptkit_file_bad_method", None)
         forget()
-        return lambda *more: ["--home", tmp_path / "home", "run", tmp_path / "x.yaml", "--quiet", *more]
+        return lambda *more: ["--home", tmp_path / "home", "run", "--trust", tmp_path / "x.yaml", "--quiet", *more]
 
     def forget():
         if plugins.manager().has_plugin("bad_method"):
@@ -68,7 +68,7 @@ def say(capsys):
 
 
 def asked(tmp_path):
-    return check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
+    return check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")), trust=True)
 
 
 WAYS = {

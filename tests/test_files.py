@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from adaptkit.io import files
 from adaptkit.io.digests import FileDigests
-from adaptkit.io.files import Log, Tensors, atomic_write, canonical, digest, open_tensors
+from adaptkit.io.files import Tensors, atomic_write, canonical, digest, open_tensors
+from adaptkit.io.logs import Log
 
 
 @contextmanager
@@ -207,7 +208,7 @@ def test_a_header_longer_than_the_file_or_the_limit_is_refused(tmp_path, length)
 def later(monkeypatch):
     """Ten seconds later: files written by the test are no longer too fresh to be remembered."""
     now = time.time_ns
-    monkeypatch.setattr(files.time, "time_ns", lambda: now() + 10_000_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 10_000_000_000)
 
 
 @pytest.fixture

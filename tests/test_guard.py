@@ -51,7 +51,7 @@ def outcomes(tmp_path):
             f"{{dataset: toy, backbone: toy:0, shots: [2], seeds: {seeds}, plugins: [bad_door.py], methods: {methods}}}"
         )
         forget()
-        asked = check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
+        asked = check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")), trust=True)
         return job.run(asked, home=tmp_path, out=tmp_path / folder, say=lambda _: None, progress=False)
 
     def forget():

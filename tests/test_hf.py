@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-import string
 import time
 from pathlib import Path
 
@@ -14,86 +13,59 @@ from adaptkit_plugins.backbones import hf
 from PIL import Image
 
 from adaptkit import Patches, Pooled, unit
+from tests.checkpoints import (
+    IMAGE,
+    LENGTH,
+    SENTENCES,
+    SIDE,
+    edit,
+    make_clip,
+    make_metaclip2,
+    make_siglip,
+    refused,
+    save,
+)
 
-SIDE, LENGTH = 30, 24
-SENTENCES = ["a photo of a cat.", "owl", "a photo of the small brown dog", "the fox " * 40]
-TOWER = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
-IMAGE = {**TOWER, "hidden_size": 20, "image_size": SIDE, "patch_size": 10}
-TEXT = {**TOWER, "hidden_size": 24, "max_position_embeddings": LENGTH}
+ROTARY = {**IMAGE, "hidden_size": 24}  # positions turn quarters of a head
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
-    letters = [*string.ascii_lowercase, *string.punctuation]
-    words = [*letters, *(f"{c}</w>" for c in letters), "th", "the</w>", "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[("t", "h"), ("th", "e</w>")])
-    end = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
-    torch.manual_seed(0)
-    config = CLIPConfig(text_config={**TEXT, **end, "vocab_size": len(words)}, vision_config=IMAGE, projection_dim=16)
-    size = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
-    return save(tmp_path_factory.mktemp("clip"), CLIPModel(config), CLIPImageProcessorPil(**size), tokenizer)
+    return make_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
 def siglip(tmp_path_factory):
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessorPil, SiglipModel
-
-    words = ["<unk>", "</s>", *sorted({w for s in SENTENCES for w in s.strip(".").split()})]
-    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    backend.normalizer, backend.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
-    tokens = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "</s>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)
-    torch.manual_seed(0)
-    end = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
-    model = SiglipModel(
-        SiglipConfig(text_config={**TEXT, **end, "hidden_size": 20, "vocab_size": 40}, vision_config=IMAGE)
-    )
-    model.logit_scale.data.fill_(2.3)
-    model.logit_bias.data.fill_(-7.5)
-    processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=2)
-    return save(tmp_path_factory.mktemp("siglip"), model, processor, tokenizer)
+    return make_siglip(tmp_path_factory.mktemp("siglip"))
 
 
-@pytest.fixture(scope="module", params=["dinov2", "vit"])
+@pytest.fixture(scope="module")
+def metaclip2(tmp_path_factory):
+    return make_metaclip2(tmp_path_factory.mktemp("metaclip2"))
+
+
+@pytest.fixture(scope="module", params=["dinov2", "vit", "dinov2_with_registers", "dinov3_vit", "gated dinov3_vit"])
 def eye(request, tmp_path_factory):
-    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model, ViTConfig, ViTImageProcessorPil, ViTModel
+    import transformers as t
 
     torch.manual_seed(0)
-    if request.param == "vit":
-        model, processor = (
-            ViTModel(ViTConfig(**IMAGE), add_pooling_layer=False),
-            ViTImageProcessorPil(size=SIDE, do_convert_rgb=True),
-        )
-    else:
-        model = Dinov2Model(Dinov2Config(**(IMAGE | {"image_size": 50})))  # positions are interpolated
-        processor = BitImageProcessorPil(size={"shortest_edge": 37}, crop_size=SIDE)
-    return save(tmp_path_factory.mktemp(request.param), model, processor)
+    wider = IMAGE | {"image_size": 50}  # positions are interpolated
+    square = t.ViTImageProcessorPil(size=SIDE, do_convert_rgb=True)
+    crop = t.BitImageProcessorPil(size={"shortest_edge": 37}, crop_size=SIDE)
+    model, processor = {
+        "vit": lambda: (t.ViTModel(t.ViTConfig(**IMAGE), add_pooling_layer=False), square),
+        "dinov2": lambda: (t.Dinov2Model(t.Dinov2Config(**wider)), crop),
+        "dinov2_with_registers": lambda: (t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(**wider)), crop),
+        "dinov3_vit": lambda: (t.DINOv3ViTModel(t.DINOv3ViTConfig(**ROTARY, num_register_tokens=4)), square),
+        "gated dinov3_vit": lambda: (t.DINOv3ViTModel(t.DINOv3ViTConfig(**ROTARY, use_gated_mlp=True)), square),
+    }[request.param]()
+    return save(tmp_path_factory.mktemp("eye"), model, processor)
 
 
 @pytest.fixture
 def copy(clip, tmp_path):
     """A CLIP checkpoint that a test may spoil."""
     return shutil.copytree(clip, tmp_path / "tiny-clip")
-
-
-def save(folder, *parts):
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    for part in parts:
-        part.save_pretrained(folder)
-    logging.enable_progress_bar()
-    return folder
-
-
-def edit(file, **changes):
-    """Change keys of a JSON file; ``None`` removes one."""
-    spec = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in spec.items() if value is not None}))
 
 
 def images():
@@ -176,21 +148,7 @@ def reached(backbone):
     return seen
 
 
-def refused(name, *said):
-    """The message of the error, which must be short, quick and ours."""
-    began = time.perf_counter()
-    with pytest.raises(ValueError) as caught:
-        hf.load(str(name))
-    message = str(caught.value)
-    assert time.perf_counter() - began < 5, "an error must come within five seconds"
-    assert message.count("\n") <= 1, f"an error must be one line or two; got {message!r}"
-    assert caught.value.__cause__ is None and (caught.value.__suppress_context__ or caught.value.__context__ is None)
-    for words in said:
-        assert words in message, f"{words!r} must be said; got {message!r}"
-    return message
-
-
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("kind", ["clip", "metaclip2", "siglip"])
 def test_features_are_those_of_transformers(kind, request):
     same_features(request.getfixturevalue(kind))
 
@@ -246,8 +204,8 @@ def test_long_sentences_keep_their_end(clip, siglip):
         assert backbone.tokenize(["owl"])["input_ids"].shape[1] == (5 if folder is clip else LENGTH)
 
 
-def test_every_tap_point_is_reached(clip, siglip, eye):
-    for folder in (clip, siglip, eye):
+def test_every_tap_point_is_reached(clip, metaclip2, siglip, eye):
+    for folder in (clip, metaclip2, siglip, eye):
         backbone = hf.load(str(folder))
         assert reached(backbone) == set(backbone.points), f"every point of {folder.name} must be passed"
         assert {"image.tokens", "image.block.0", "image.block.-1"} <= set(backbone.points)
@@ -280,7 +238,10 @@ def test_a_second_eye_sees_and_cannot_read(eye):
     pixels = processor(list(images().values()), return_tensors="pt")["pixel_values"]
     tokens = model(pixels).last_hidden_state
     same(Pooled(unit=False).compute(backbone, pixels), tokens[:, 0])
-    same(model.layernorm(Patches().compute(backbone, pixels)), tokens)
+    norm = model.norm if model.config.model_type == "dinov3_vit" else model.layernorm
+    same(norm(Patches().compute(backbone, pixels)), tokens)
+    parts = {f"image.block.0.{part}" for part in ("q", "k", "v", "out", "fc1", "fc2")}
+    assert parts <= set(backbone.points), f"{model.config.model_type} must have all linear maps as points"
     assert hf.load(str(eye)).fingerprint == backbone.fingerprint, "no weight may be random"
     with pytest.raises(ValueError, match="tokenizer"):
         backbone.encode_text(["owl"])
@@ -352,10 +313,24 @@ def test_damaged_files_are_named(copy):
     refused(copy, str(copy / "config.json"))
 
 
-@pytest.mark.parametrize(("kind", "near"), [("clap", "'clip'"), ("siglip2", "'siglip'"), (None, "vit")])
-def test_other_kinds_of_model_are_refused_with_those_allowed(copy, kind, near):
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("clop", "did you mean 'clip'?"),
+        ("clap", "its towers are not read"),
+        ("siglip2", "NaFlex"),
+        ("clip_vision_model", "one tower alone"),
+        ("dinov3_convnext", "DINOv3 with a ViT"),
+        (["clip"], "got ['clip']"),
+        (None, "got None"),
+    ],
+)
+def test_other_kinds_of_model_are_refused_with_those_allowed(copy, kind, said):
     edit(copy / "config.json", model_type=kind)
-    refused(copy, "clip, siglip, dinov2, vit", near, "model_type")
+    message = refused(
+        copy, "clip, metaclip_2, siglip, dinov2, dinov2_with_registers, dinov3_vit, vit", said, "model_type"
+    )
+    assert ("did you mean" in message) == (kind == "clop"), "only what is misspelt is to be spelt otherwise"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_commands_and_links_in_a_notebook_exist(path):
         assert (path.parent / link).is_file(), f"{path.name} links to {link}, which does not exist"
 
 
-@pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}; pip install 'adaptkit[demo,notebook]'")
+@pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}; pip install 'adaptkit-vlm[demo,notebook]'")
 @pytest.mark.timeout(900)  # without features from a run, some hundred drawings are encoded first
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_promises(path, tmp_path, monkeypatch):

@@ -225,8 +225,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, damage):
         file.unlink()
         file = file.with_suffix(".tiff")
         Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(file)
-    part = own_images.folder(str(tmp_path)).train
-    refused(lambda _: part.image(0), "", file)
+    refused(own_images.folder, tmp_path, file, "'cat'", "none of 1")
 
 
 @pytest.mark.parametrize("ignored", [True, False])
@@ -347,7 +346,7 @@ def test_wrong_csv_files_are_named(tmp_path):
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    refused(hub.hub, "uoft-cs/cifar100", "pip install 'adaptkit[hub]'")
+    refused(hub.hub, "uoft-cs/cifar100", "pip install 'adaptkit-vlm[hub]'")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The real default: two packaged towers, and OpenMoji's drawings. Skipped where ``adaptkit[demo]`` is not installed."""
+"""Two packaged towers, and OpenMoji's drawings. Skipped where ``adaptkit-vlm[demo]`` is not installed."""
 
 import hashlib
 import sys
@@ -71,7 +71,7 @@ def test_a_wrong_name_is_told_the_right_one():
 def test_a_missing_package_is_said_with_what_to_install(load, name, monkeypatch):
     for module in (*TOWERS, *DRAWINGS):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=r"must have its packages; .*pip install 'adaptkit\[demo\]'") as caught:
+    with pytest.raises(ValueError, match=r"must have its packages; .*pip install 'adaptkit-vlm\[demo\]'") as caught:
         load()
     assert "\n" not in str(caught.value), "one line must be enough"
 

@@ -27,7 +27,7 @@ WRONG = [  # a recipe, and words that the error must have
     (BASE + "methods: [{gda: {views: many}}]", "gda.views must be a whole number; got 'many'"),
     (BASE + "methods: [{gda: {views: 2.5}}]", "gda.views must be a whole number; got 2.5"),
     (BASE + "methods: [{gda: {alpha: true}}]", "gda.alpha must be a number; got True"),
-    (BASE + "methods: [{gda: {views: -1}}]", "views must be at least 0; got -1"),
+    (BASE + "methods: [{gda: {views: -1}}]", "gda.views must be a whole number from 1 to 1,000; got -1"),
     (
         BASE + "methods: [{gda: {augment: crop-flop}}]",
         "augment must be one of .*'crop-flop'; did you mean 'crop-flip'?",
@@ -57,7 +57,7 @@ WRONG = [  # a recipe, and words that the error must have
     (GOOD + "precision: bf16", "precision must be one of .*; got 'bf16'"),
     (GOOD + "shots: [four]", "shots must be a whole number; got 'four'"),
     (GOOD + "shots: 4", "shots must be a list; got 4"),
-    (GOOD + "shots: [0]", "shots must be .*positive.*; got"),
+    (GOOD + "shots: [0]", "shots must be a whole number from 1 to .*; got 0"),
     (GOOD + "shots: []", "shots must be .*; got"),
     (GOOD + "seeds: [1, 1]", "seeds must differ; got"),
     (GOOD + "classes: half", "classes must be one of all, base; got 'half'"),

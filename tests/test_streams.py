@@ -54,7 +54,7 @@ def test_mixed_is_one_shuffle_of_all_test_sets():
     [
         ("sorted", "stream must be one of .*; got 'sorted'"),
         ({"class-correlated": {"gamma": 1}}, "an option of class-correlated must be .*; got 'gamma'"),
-        ({"class-correlated": {"concentration": 0}}, "concentration must be a number above 0; got 0"),
+        ({"class-correlated": {"concentration": 0}}, "concentration must be a number from 1e-06 to 1,000,000; got 0"),
         ({"class-correlated": {"concentration": "low"}}, "class-correlated.concentration must be a number; got 'low'"),
         ({"shuffled": {"seed": 1}}, "an option of shuffled must be .*; got 'seed'"),
     ],

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from adaptkit_plugins.adapters import clip_lora
 
 from adaptkit import Images, Task, adapt, method, predict
 from adaptkit.testing import CLASSES, toy_backbone
@@ -83,6 +84,28 @@ def test_lora_trains_the_towers_it_is_told_to(encoder, task):
     assert len(lora.a) == len(towers) * 2 * 3, "q, k and v of two blocks in each tower"
     lora.loss(task.bind(lora).support).backward()
     assert all(p.grad is not None for p in lora.parameters()), "a gradient must reach every update"
+
+
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+@pytest.mark.parametrize(
+    ("position", "of_12", "of_24", "of_2"),
+    [
+        ("all", range(12), range(24), [0, 1]),
+        ("bottom", range(4), range(8), [0]),
+        ("mid", range(4, 8), range(8, 16), [1]),
+        ("up", range(8, 12), range(16, 24), [1]),
+        ("half-bottom", range(6), range(12), [0]),
+        ("half-up", range(6, 12), range(12, 24), [1]),
+        ("top3", range(9, 12), range(21, 24), [0, 1]),
+    ],
+)
+def test_lora_adapts_the_blocks_of_the_releases_positions(position, of_12, of_24, of_2, task):
+    for depth, want in ((12, of_12), (24, of_24), (2, of_2), (1, [0])):
+        got = list(clip_lora.chosen(position, depth))
+        assert got == list(want), f"{position} of {depth} blocks must be {list(want)}; got {got}"
+    lora = fitted("clip-lora", task, position=position)
+    blocks = sorted({int(name.split(".")[2]) for name in lora.names})
+    assert blocks == list(of_2), f"{position} of two blocks must be {of_2}, and no other adapted; got {blocks}"
 
 
 def test_lora_says_what_to_set_where_the_image_tower_is_no_transformer(task):

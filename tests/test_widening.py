@@ -297,7 +297,15 @@ def test_every_option_of_a_method_can_be_set_from_yaml(name):
         if isinstance(want, ak.Schedule):
             for inner in (f.name for f in fields(want)):
                 own = plain(getattr(want, inner))
-                new = own + 1 if type(own) in (int, float) else not own if isinstance(own, bool) else own
+                new = (
+                    own + 1
+                    if type(own) is int
+                    else own / 2
+                    if type(own) is float
+                    else not own
+                    if type(own) is bool
+                    else own
+                )
                 changed = getattr(method({name: {field.name: {inner: new}}}), field.name)
                 assert getattr(changed, inner) == new and type(changed) is type(want), f"{name}.{field.name}.{inner}"
 

@@ -36,6 +36,8 @@ def command(options: Namespace) -> int:
         freed = store.gc(older_than_days=options.older_than)
         print(f"freed {freed / 1e6:.1f} MB in {store.root}")
         return 0
+    for healed in store.repair() if options.repair else ():
+        print(f"written again: {healed}")
     problems = store.verify()
     for problem in problems:
         print(problem)

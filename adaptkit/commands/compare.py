@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from adaptkit.commands.requested import home_folder
 from adaptkit.io.errors import must_be
+from adaptkit.io.files import atomic_write
 
 
 def command(options: Namespace) -> int:
@@ -13,7 +14,7 @@ def command(options: Namespace) -> int:
     from adaptkit.report import formats, page, runs
     from adaptkit.report.comparison import Comparison
 
-    writers = {**formats.FORMATS, ".html": page.page}
+    writers = {**formats.WRITERS, ".html": page.page}
     for path in options.out:
         if path.suffix not in writers:
             raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))
@@ -21,8 +22,7 @@ def command(options: Namespace) -> int:
     folders = [folder if folder.exists() else kept / folder for folder in options.runs]
     comparison = Comparison(runs.read_runs(folders), options.metric, options.against)
     for path in options.out:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(writers[path.suffix](comparison), encoding="utf-8")
+        atomic_write(path, writers[path.suffix](comparison).encode())
         print(path)
     if not options.out:
         print(formats.markdown(comparison), end="")

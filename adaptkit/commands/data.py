@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from adaptkit.commands.requested import load_files
+from adaptkit.io.ranges import Seed, Shots, hold
 
 
 def command(options: Namespace) -> int:
@@ -14,9 +15,11 @@ def command(options: Namespace) -> int:
 
     if options.action == "check":
         load_files(options)
-        lines, good = check_dataset(options.name)
+        lines, good = check_dataset(options.name, trust=options.trust)
         print("\n".join(lines))
         return 0 if good else 1
+    hold(options.shots, Shots, "--shots")
+    hold(options.seed, Seed, "--seed")
     draw = (options.shots, options.seed, options.sampler)
     if options.action == "supports":
         print("\n".join(split_files.support_paths(options.split, *draw, val=options.val)))

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from adaptkit.commands.requested import home_folder, recipes
 from adaptkit.io.errors import must_be
+from adaptkit.io.files import ensure_writable
 from adaptkit.io.values import Spec
 from adaptkit.runs.recipe import Recipe
 from adaptkit.towers import threads
@@ -21,10 +22,13 @@ def command(options: Namespace) -> int:
     from adaptkit.saving.classifier import save_classifier, vacant
 
     requested, folder = recipes(options)[0], vacant(options.out)
+    ensure_writable(folder)
     label, spec = chosen(requested, options.method)
     shots, seed = max(requested.shots), requested.seeds[0]
     workspace = Workspace(requested.setting(), home=home_folder(options), progress=not options.quiet)
     task, test = workspace.task(shots, seed), workspace.test()
+    for note in workspace.others.lines():
+        print(note)
     torch.manual_seed(seed)
     with threads.sized(len(test) * task.backbone.dim * len(task.classnames)):  # as in a run: the same numbers
         adapted = adapt_quietly(method(spec), task, trainer=requested.trainer, search=requested.searching)

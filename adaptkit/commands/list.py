@@ -10,6 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from adaptkit.commands.requested import load_files
+from adaptkit.io.safe import in_lines
 from adaptkit.io.text import columns
 from adaptkit.runs import plugins, recipe
 
@@ -25,7 +26,7 @@ def command(options: Namespace) -> int:
     for role, entries in tables.items() if not options.json else ():
         print(f"{role} ({len(entries)})\n{_as_text(entries)}\n")
     for name, trace in plugins.broken.items():
-        print(f"plugin {name!r} could not be loaded:\n{trace}", file=sys.stderr)
+        print(f"plugin {name!r} could not be loaded:\n{in_lines(trace)}", file=sys.stderr)
     return 0
 
 

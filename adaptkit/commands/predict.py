@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -13,13 +11,20 @@ from adaptkit.commands.requested import home_folder, load_files
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
-    from adaptkit.io.pictures import decode
+    from adaptkit.io.files import ensure_writable
+    from adaptkit.io.pictures import counted, decode
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
-    paths = find_pictures(options.images)
-    classifier = load_classifier(options.model, home=home_folder(options))
+    if options.out:
+        ensure_writable(options.out.parent)
+    paths, rest = find_pictures(options.images)
+    if rest:
+        tell(
+            f"read {len(paths):,} of {len(paths) + len(rest):,} files; left out {counted(rest)}, e.g. {str(rest[0])!r}"
+        )
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names, readable = classifier.classnames, []
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
@@ -28,7 +33,7 @@ def command(options: Namespace) -> int:
             decode(path, repr(str(path)))
             readable.append(path)
         except ValueError as error:
-            print(f"adaptkit: left out: {error}", file=sys.stderr)
+            tell(f"left out: {error}")
     if not readable:
         raise ValueError(f"images must be readable; got {len(paths)}, of which none is")
     answers = classifier(readable)
@@ -47,14 +52,20 @@ def command(options: Namespace) -> int:
     return 0 if len(readable) == len(paths) else 1
 
 
+def tell(text: str) -> None:
+    """A line for whoever looks at the error output."""
+    from adaptkit.io.safe import in_lines
+
+    print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
+
+
 def write_csv(out: Path | None, rows: list[list[str]]) -> None:
     """Rows as CSV, to a file or to where printing goes."""
     from adaptkit.io.files import atomic_write
+    from adaptkit.io.safe import csv_text
 
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    text = csv_text(rows)
     if out is None:
-        print(text.getvalue(), end="")
+        print(text, end="")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(out, text.getvalue().encode())
+    atomic_write(out, text.encode())

@@ -18,18 +18,20 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
     for setting in options.set:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set must be KEY=VALUE; got {setting!r}")
+            raise ValueError(f"--set must be KEY=VALUE; got {setting[:200]!r}")
         try:
             changes[key] = yamls.parse_yaml(value)
         except ValueError as error:
-            raise ValueError(f"--set {setting}: {error}") from error
+            raise ValueError(f"--set {setting if setting.isprintable() else repr(setting)}: {error}") from error
+    if getattr(options, "backbone", ""):
+        changes["backbone"] = options.backbone
     for key in ("shots", "seeds"):
         if getattr(options, key):
             changes[key] = yamls.parse_yaml(f"[{getattr(options, key)}]")
     only = [name for name in options.only.split(",") if name]
     from adaptkit.runs.build import check_recipe
 
-    return [check_recipe(recipe.read_recipe(where, changes, only)) for where in options.recipes]
+    return [check_recipe(recipe.read_recipe(where, changes, only), trust=options.trust) for where in options.recipes]
 
 
 def out(options: Namespace, requested: recipe.Recipe) -> Path:

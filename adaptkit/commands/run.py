@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from adaptkit.commands.requested import home_folder, out, recipes
+from adaptkit.io.safe import line
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
@@ -36,7 +37,7 @@ def command(options: Namespace) -> int:
         show_tables(requested, table)
         quoted = verify.beside(requested, table)
         if quoted:
-            print(f"\n{requested.dataset}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
+            print(f"\n{line(requested.dataset)}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
         if options.verify and (wrong := verify.verdict(quoted)):
             print(f"{requested.name}: {wrong}")
             code = 1
@@ -57,13 +58,13 @@ def show_tables(requested: Recipe, table: Table) -> None:
         return
     for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
         what = true_heading(shots[0], table.results) if len(shots) == 1 else some[0]
-        print(f"\n{requested.dataset}: {what}, %, mean ± 95 % interval over seeds\n")
+        print(f"\n{line(requested.dataset)}: {what}, %, mean ± 95 % interval over seeds\n")
         print(columns(Table(table.results, some[0], table.failures).cells(some)))
     for text in table.sequences():
         print(f"\n{text}")
     print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
-    for line in (*fewer(table), *edge_lines(table)):
-        print(line)
+    for said in (*fewer(table), *edge_lines(table)):
+        print(said)
 
 
 def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
@@ -73,16 +74,21 @@ def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     picture = folder / "accuracy.svg"
     if len({result.shots for result in table}) < 2:
         return
-    if plot(table, picture, f"{requested.dataset}, {requested.backbone}"):
+    try:
+        drawn = plot(table, picture, f"{requested.dataset}, {requested.backbone}")
+    except OSError as error:  # the table is what was asked for
+        print(f"plot: none, {picture.parent}: {error.strerror}")
+        return
+    if drawn:
         print(f"plot: {picture}")
     else:
-        print("plot: none, matplotlib is not installed; pip install 'adaptkit[demo]'")
+        print("plot: none, matplotlib is not installed; pip install 'adaptkit-vlm[demo]'")
 
 
 def failed(failure: Failure, folder: Path) -> str:
     """One line for a cell that failed."""
     where = f"{failure.method}, {heading(failure.shots) or 'no shots'}, seed {failure.seed}"
-    return f"failed: {where}: {failure.cause}; see {folder / failure.file}"
+    return line(f"failed: {where}: {failure.cause}; see {folder / failure.file}")
 
 
 def headlines(table: Table) -> list[str]:

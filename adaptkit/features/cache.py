@@ -20,6 +20,7 @@ from adaptkit.features.parts import Part, row_id, view_seed
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
+from adaptkit.towers.reading import read_whole
 
 TRIES = 3  # to find the rows of files that change meanwhile
 
@@ -63,6 +64,7 @@ class FeatureCache:
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
         self.texts: dict[str, dict[str, Tensor]] = {}
+        self.held: dict[str, set[str]] = {}
         self.computed: dict[str, int] = {}
         self.seconds = 0.0
 
@@ -116,9 +118,21 @@ class FeatureCache:
         """P sentences to raw embeddings, ``(P, D)``, by any tower, each encoded once and kept on disk."""
         texts = self.texts.setdefault(backbone, {})
         if new := [s for s in dict.fromkeys(sentences) if s not in texts]:
+            self.hold([[s] for s in new], backbone)
             rows = self.images(Captions(new), Sentence(unit=False, backbone=backbone), torch.arange(len(new)))
             texts |= dict(zip(new, rows, strict=True))
         return torch.stack([texts[s] for s in sentences])
+
+    def hold(self, classes: Sequence[Sequence[str]], backbone: str = "") -> None:
+        """Hold sentences against what a tower reads, each once, those that are held together as classes; see there.
+
+        Raises:
+            ValueError: for classes that are the same once their sentences are cut.
+        """
+        held = self.held.setdefault(backbone, set())
+        if new := [own for own in classes if not held.issuperset(own)]:
+            read_whole(self.tower(backbone), new)
+            held.update(s for own in new for s in own)
 
     def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
         need = need.table(random)

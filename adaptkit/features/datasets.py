@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Source
+from adaptkit.io.text import distinct
+
+TOLD = 5  # of the images that are left out, in a line
 
 
 class Joined:
@@ -46,13 +49,44 @@ class Joined:
         return source.open(j)
 
 
+@dataclass(frozen=True, eq=False)
+class Relabelled:
+    """Some items of a source, labelled among the classes of another dataset.
+
+    Attributes:
+        source: whose items they are.
+        rows: which of them.
+        labels: a class id for each.
+        classes: the ids that occur, ``None`` for all.
+        name: as progress bars and tables show it.
+    """
+
+    source: Source
+    rows: Sequence[int]
+    labels: Sequence[int]
+    classes: Sequence[int] | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def key(self, i: int) -> str:
+        """Digest of image ``i``."""
+        return self.source.key(self.rows[i])
+
+    def open(self, i: int) -> tuple[str, Any]:
+        """The key and the item ``i``, of the same bytes."""
+        return self.source.open(self.rows[i])
+
+
 @dataclass(frozen=True)
 class Splits:
     """A dataset.
 
     Attributes:
         name: as recipes write it.
-        classnames: C names in the dataset's order; labels index them. Names may repeat; nothing is keyed by them.
+        classnames: C names in the dataset's order, as sentences have them; labels index them. Names may repeat; nothing
+            is keyed by them.
         train: labelled images to learn from.
         val: labelled images to choose by; may be ``None``.
         test: labelled images to be judged by.
@@ -62,6 +96,11 @@ class Splits:
         kind: what is asked about an item: ``"classification"``, ``"multi-label"``, ``"ranking"``, ``"maps"`` or
             ``"ordinal"``; see `adaptkit.methods.evaluation`. Sources of other kinds than classification may have
             ``targets``, one row an item, in place of ``labels``.
+        parted: how images were parted into train, val and test where their author did not say; a protocol names it.
+        left_out: images that cannot be read and are none of the sources, each with its place and the reason.
+        notes: what else whoever runs it should know of what was found there, a line each.
+        labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
+            repeat.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -78,6 +117,25 @@ class Splits:
     templates: tuple[str, ...] = ("a photo of a {}.",)
     source: str = ""
     kind: str = "classification"
+    parted: str = ""
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    labelnames: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names that tell all classes apart."""
+        object.__setattr__(self, "labelnames", distinct(self.labelnames or self.classnames))
+
+    def said(self) -> list[str]:
+        """What was left out and what else there is to know, in lines."""
+        count = sum(len(source) for source in (self.train, self.val, self.test) if source is not None)
+        lines = [f"{self.name}: {note}" for note in self.notes]
+        if bad := self.left_out:
+            told = "; ".join(bad[:TOLD]) + (f"; and {len(bad) - TOLD:,} more" if len(bad) > TOLD else "")
+            lines.append(
+                f"{self.name}: left out {len(bad):,} of {count + len(bad):,} images, which cannot be read: {told}"
+            )
+        return lines
 
 
 def targets_of(source: Source) -> Tensor:

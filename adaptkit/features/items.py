@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.features.given import Array as Array
+from adaptkit.features.given import features, whole_numbers
 from adaptkit.features.needs import PIXELS, Need
 from adaptkit.towers.backbone import Backbone
-
-Array = Tensor | np.ndarray | Sequence[Any]
 
 
 class Source(Protocol):
@@ -118,25 +117,38 @@ class Images:
         return Images(InMemory(held, self), torch.arange(len(self)), self.labels, self.needs, self.device)
 
     @classmethod
-    def from_arrays(cls, x: Array | Mapping[str, Array], labels: Array | None = None) -> Images:
+    def from_arrays(cls, x: Array | Mapping[str, Array], labels: Array | None = None, *, role: str = "") -> Images:
         """Images that exist as features only.
 
         Args:
             x: ``(N, D)`` features; ``(N, V, D)`` with views, of which the first also serves as the plain image;
                 ``(N, 3, H, W)`` preprocessed pixels; or a mapping from the names a method reads to such arrays.
             labels: ``(N,)`` class ids, or whole numbers of another shape for other kinds than classification.
+            role: what errors call these images, e.g. ``"support"``.
 
         Raises:
-            ValueError: when arrays, or arrays and labels, are not of one length.
+            ValueError: when arrays, or arrays and labels, are not of one length, or not of finite real numbers.
         """
-        rows = Arrays({n: tensor(a) for n, a in x.items()} if isinstance(x, Mapping) else {"": tensor(x)})
+        what = f"{role} features".strip()
+        if isinstance(x, Mapping):
+            if not x:
+                raise ValueError(f"{what} must be given under at least one name; got an empty mapping")
+            rows = Arrays({n: features(a, f"{what} {n!r}") for n, a in x.items()})
+        else:
+            rows = Arrays({"": features(x, what)})
+        for name, array in rows.arrays.items():
+            if array.dim() < (1 if name else 2) or 0 in array.shape[1:]:
+                shape = "(N, D), (N, V, D) or pixels, (N, 3, H, W)"
+                raise ValueError(f"{what} must be {shape}; got shape {tuple(array.shape)}")
         n = len(next(iter(rows.arrays.values())))
         for name, array in rows.arrays.items():
             if len(array) != n:
                 raise ValueError(f"arrays must have as many rows, {n}, under every name; got {len(array)} for {name!r}")
-        if labels is not None and len(tensor(labels)) != n:
-            raise ValueError(f"labels must be as many as the rows, {n}; got {len(tensor(labels))}")
-        return cls(rows, torch.arange(n), None if labels is None else tensor(labels).long())
+        own = None if labels is None else whole_numbers(labels, f"{role} labels".strip())
+        if own is not None and (not own.dim() or len(own) != n):
+            got = len(own) if own.dim() else "one number"
+            raise ValueError(f"{role} labels must be as many as the rows, {n}; got {got}".strip())
+        return cls(rows, torch.arange(n), own)
 
 
 @dataclass(frozen=True)
@@ -161,13 +173,12 @@ class Arrays:
     arrays: Mapping[str, Tensor]
     backbone: Backbone | None = None
 
-    def check_width(self, width: int) -> None:
+    def check_width(self, width: int, role: str = "") -> None:
         """Features that serve every name must have the width of the class embeddings; those by name may differ."""
         rows = self.arrays.get("")
         if rows is not None and rows.dim() in (2, 3) and rows.shape[-1] != width:
-            raise ValueError(
-                f"features must have the width of text, {width}; got {rows.shape[-1]}; or give them by name"
-            )
+            what, got = f"{role} features".strip(), f"{rows.shape[-1]}, of shape {tuple(rows.shape)}"
+            raise ValueError(f"{what} must have the width of text, {width}; got {got}; or give them by name")
 
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """Rows as the need reads them: a need with views gets all that were given, one without gets the first."""
@@ -195,9 +206,3 @@ class Arrays:
         dims = need.blank(self.backbone).dim()
         with torch.no_grad(), self.backbone.unaltered():
             return need.compute(self.backbone, pixels.flatten(0, -1 - dims)).unflatten(0, pixels.shape[:-dims])
-
-
-def tensor(array: Array) -> Tensor:
-    """An array as a tensor; floats become float32."""
-    out = array if isinstance(array, Tensor) else torch.as_tensor(np.asarray(array))
-    return out.float() if out.is_floating_point() and out.dtype != torch.float32 else out

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any, Self
 
 from PIL import Image
 
@@ -47,6 +48,7 @@ class PictureFiles:
         labels: a class id for each.
         digests: of files that were read before.
         root: the folder that their places are told from.
+        targets: rows of zeros and ones, one number a class, where an image may be of several; then there are no labels.
     """
 
     name: str
@@ -54,6 +56,7 @@ class PictureFiles:
     labels: Sequence[int]
     digests: FileDigests
     root: str | PathLike[str] = ""
+    targets: Sequence[Sequence[int]] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -84,6 +87,10 @@ class PictureFiles:
     def image(self, i: int) -> Image.Image:
         """Image ``i``, decoded."""
         return self.open(i)[1]
+
+    def some(self, rows: Sequence[int], **changes: Any) -> Self:  # noqa: ANN401 (name, labels, targets)
+        """Some of the files, in this order, with another name, labels or targets."""
+        return replace(self, paths=[self.paths[i] for i in rows], **changes)
 
     def _absent(self, i: int) -> ValueError:
         return ValueError(f"images of {self.name} must all be there; got no {str(self.paths[i])!r}")

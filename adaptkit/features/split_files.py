@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from adaptkit.features.samplers import sample
 from adaptkit.io.files import atomic_write, digest
+from adaptkit.io.jsons import read_json
+from adaptkit.io.pictures import own
 
 PARTS = ("train", "val", "test")
 
@@ -50,7 +54,6 @@ def export(split: Path | str, out: Path, shots: int, seed: int, sampler: str = "
     train, val = _sampled(split, shots, seed, sampler)
     sums = {"train": path_digest(train), "val": path_digest(val or [])}
     head = {"dataset": dataset or Path(split).stem, "sampler": sampler, "shots": shots, "seed": seed, "sha256": sums}
-    out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(out, json.dumps({**head, "train": train, "val": val or []}, indent=1).encode() + b"\n")
     return sums["train"]
 
@@ -60,28 +63,59 @@ def path_digest(paths: list[str]) -> str:
     return digest("\n".join(paths).encode())
 
 
-def read_split(path: Path | str) -> dict[str, list[Item]]:
-    """The parts of a file as CoOp's ``split_zhou_*.json``; a part that is absent is empty.
+def read_split(path: Path | str, must: Sequence[str] = ("train",)) -> dict[str, list[Item]]:
+    """The parts of a file as CoOp's ``split_zhou_*.json``; a part that is absent is empty, unless it `must` be there.
 
     Raises:
         ValueError: in one line, for a file that cannot be read, has another shape, or leads out of the images' folder.
     """
     what = "lists train, val and test of [path, label, class name]"
     try:
-        raw: Any = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        raw: Any = read_json(Path(path))
+    except (OSError, ValueError) as error:
         got = " ".join(str(error).split())
         raise ValueError(f"{path} must be a readable JSON file with {what}; got {got}") from None
-    if not isinstance(raw, dict) or not raw.get("train") or not all(isinstance(raw.get(p, []), list) for p in PARTS):
+    known = isinstance(raw, dict) and any(map(raw.get, PARTS)) and all(map(raw.get, must))
+    if not known or not all(isinstance(raw.get(p, []), list) for p in PARTS):
         got = f"keys {', '.join(map(repr, raw))}"[:200] if isinstance(raw, dict) else type(raw).__name__
         raise ValueError(f"{path} must hold {what}; got {got}")
     for part in PARTS:
         for n, item in enumerate(raw.get(part, [])):
             where = f"{path}: item {n} of {part}"
             if not (isinstance(item, list) and [type(v) for v in item] == [str, int, str] and item[1] >= 0):
-                raise ValueError(f"{where} must be [path, label, class name]; got {str(item)[:200]}")
+                raise ValueError(f"{where} must be [path, label, class name]; got {repr(item)[:200]}")
             inside(item[0], where)
     return {part: [(path, label, name) for path, label, name in raw.get(part, [])] for part in PARTS}
+
+
+def class_names(parts: Mapping[str, Sequence[Item]], path: Path | str) -> list[str]:
+    """The names of the classes of a split file, by label.
+
+    Raises:
+        ValueError: when labels are not 0 and on, or one has two names.
+    """
+    names: dict[int, str] = {}
+    for _, label, name in chain.from_iterable(parts.values()):
+        if names.setdefault(label, name) != name:
+            raise ValueError(f"{path} must have one name for each label; got {names[label]!r} and {name!r} for {label}")
+    if absent := sorted({*range(max(names, default=0) + 1)} - {*names}):
+        raise ValueError(
+            f"{path} must have labels from 0 on, none left out; got {len(names)} labels up to {max(names)}, without "
+            f"{absent[0]}"
+        )
+    return [names[label] for label in sorted(names)]
+
+
+def find_root(path: Path, places: Sequence[str]) -> Path:
+    """The folder that a split file's paths start from: its own, or one in it, whichever has the most of the first few.
+
+    Args:
+        path: the split file.
+        places: that it names, relative to the folder.
+    """
+    inside = sorted(folder for folder in path.parent.iterdir() if folder.is_dir() and own(folder.name))
+    images = [folder for folder in inside if folder.name.lower() == "images"]
+    return max([path.parent, *images, *inside], key=lambda root: sum((root / p).is_file() for p in places[:100]))
 
 
 def inside(path: str, where: str) -> str:

@@ -1,13 +1,15 @@
 """The tables of features under one folder: opened by what determines their rows, verified, and swept."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock
 
-from adaptkit.features.tables import FORMAT, DamagedShardWarning, StoredTable
-from adaptkit.io.files import remove
+from adaptkit.features.entries import DamagedShardWarning
+from adaptkit.features.tables import COPY, FORMAT, HEAL, StoredTable
+from adaptkit.io.files import atomic_write, digest, remove
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import read_file
 
 __all__ = ["FORMAT", "DamagedShardWarning", "Store", "StoredTable"]
 
@@ -30,8 +32,33 @@ class Store:
 
     def verify(self) -> list[str]:
         """Hash everything; one sentence, which names the file, for each thing wrong."""
-        found = [table.flaws() if isinstance(table, StoredTable) else [table] for _, table in self._open()]
-        return [flaw for flaws in found for flaw in flaws if flaw]
+        found = []
+        for folder, table in self._open():
+            try:
+                found += table.flaws() if isinstance(table, StoredTable) else [table]
+            except (OSError, ValueError) as error:  # of its log
+                found.append(f"{folder} cannot be read: {error}")
+        return [flaw for flaw in found if flaw]
+
+    def repair(self) -> list[str]:
+        """Write again each ``spec.json`` that is missing or garbled, from its copy; names what it wrote.
+
+        Tables from before there were copies leave it to the next run that adds rows to them.
+        """
+        healed = []
+        for folder, table in self._open():
+            path = folder / "spec.json"
+            if isinstance(table, StoredTable) or not table or _older(folder):
+                continue
+            try:
+                text = read_file(folder / COPY)
+            except (OSError, ValueError):
+                continue
+            if digest(text)[:32] == folder.name:
+                with FileLock(folder / ".lock"):
+                    atomic_write(path, text)
+                healed.append(str(path))
+        return healed
 
     def gc(self, keep: Iterable[StoredTable] | None = None, older_than_days: float | None = None) -> int:
         """Remove litter, damaged shards, and tables not in `keep` nor written for so many days; returns bytes freed."""
@@ -53,19 +80,19 @@ class Store:
                 yield folder, f"{path} was made by an older version of adaptkit, which is never read; `gc` removes it"
                 continue
             try:
-                table = self.table(json.loads(path.read_bytes()))
+                table = self.table(read_json(path))
                 if table.folder != folder:
                     raise ValueError(f"its folder must be called {table.folder.name}; remove the folder")
                 yield folder, table
             except (OSError, TypeError, ValueError) as error:
                 begun = path.exists() or (folder / "log.jsonl").exists()
-                yield folder, f"{path} cannot be used: {error}" if begun else ""
+                yield folder, f"{path} cannot be used: {error}; {HEAL}" if begun else ""
 
 
 def _older(folder: Path) -> bool:
     """Whether a table is of a format before this one."""
     try:
-        spec = json.loads((folder / "spec.json").read_bytes())
+        spec = read_json(folder / "spec.json")
     except (OSError, ValueError):
         return False
     made = spec.get("format") if isinstance(spec, dict) else None

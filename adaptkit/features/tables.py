@@ -4,6 +4,7 @@ A table is a folder named by the hash of its spec, the mapping that determines t
 
     <root>/<sha256(canonical spec)[:32]>/
         spec.json                         written first, compared whenever the table is opened
+        spec.copy.json                    the same, from which a lost one is written again
         shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``, with the hash of the
                                           spec as metadata ``table``; never modified
         log.jsonl                         one line per finished shard: its size, its sha256, what it cost
@@ -15,7 +16,6 @@ a torn line, which nobody reads. A shard is hashed when the table is first used,
 stamps have changed; one that is not what the log says never yields a row.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -28,15 +28,27 @@ from filelock import FileLock, Timeout
 from safetensors.numpy import save
 
 from adaptkit.features import claims
-from adaptkit.io.files import Log, Tensors, atomic_write, canonical, digest, lines, open_tensors, remove, sync_folder
+from adaptkit.features.entries import ENTRY, DamagedShardWarning, is_entry
+from adaptkit.io.files import (
+    Tensors,
+    atomic_write,
+    canonical,
+    digest,
+    make_folder,
+    naming,
+    open_tensors,
+    remove,
+    sync_folder,
+)
+from adaptkit.io.jsons import parse_json
+from adaptkit.io.logs import Log, lines
+from adaptkit.io.paths import read_file
 
+COPY = "spec.copy.json"
 FORMAT = 2  # of the layout above; part of every spec
 _Index = tuple[object, list[Tensors], np.ndarray, np.ndarray, np.ndarray]  # log, shards, their starts, ids, places
+HEAL = "`adaptkit cache verify --repair` writes it again where it can, or remove the folder"
 logger = logging.getLogger(__name__)
-
-
-class DamagedShardWarning(UserWarning):
-    """A shard is missing or altered: its rows count as missing, until they are computed and appended again."""
 
 
 class StoredTable:
@@ -44,7 +56,7 @@ class StoredTable:
 
     def __init__(self, root: Path, spec: Mapping[str, object]) -> None:
         self._text = canonical({"format": FORMAT, **spec})
-        self.spec: dict[str, object] = json.loads(self._text)
+        self.spec: dict[str, object] = parse_json(self._text)
         self.folder = root / digest(self._text)[:32]
         if self.spec["format"] != FORMAT:
             raise ValueError(f"format of {self.folder} must be {FORMAT}; got {self.spec['format']!r}; update adaptkit")
@@ -52,7 +64,7 @@ class StoredTable:
             raise ValueError(f"dtype of a spec must be one of float16, float32; got {self.spec.get('dtype')!r}")
         self._dtype = np.dtype(str(self.spec["dtype"]))
         self._shards, self._lock = self.folder / "shards", FileLock(self.folder / ".lock")
-        self._log = Log(self.folder / "log.jsonl", "shard", "rows", "shape", "bytes", "sha256", "seconds")
+        self._log = Log(self.folder / "log.jsonl", *ENTRY, sound=is_entry)
         self._found: dict[str, Tensors | str] = {}  # by shard: it, or what was wrong with it when it was hashed
         self._index: _Index = None, [], np.zeros(1, int), np.empty(0, "S16"), np.empty(0, int)
         self._has_spec()
@@ -77,12 +89,13 @@ class StoredTable:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer: wait for the lock, read the log again, cut off the line that a killed writer left torn."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            logger.info("waiting for the process that writes to %s", self.folder)
-            self._lock.acquire(poll_interval=0.01)
+        make_folder(self.folder)
+        with naming(self.folder):
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                logger.info("waiting for the process that writes to %s", self.folder)
+                self._lock.acquire(poll_interval=0.01)
         try:
             self._log.heal()
             yield
@@ -104,14 +117,15 @@ class StoredTable:
             rows = rows.astype(self._dtype, order="C")
         if not np.isfinite(rows).all():
             at = tuple(np.argwhere(~np.isfinite(rows))[0].tolist())
-            raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; use dtype float32")
+            todo = "use dtype float32" if self._dtype != np.float32 else "look at the towers' weights and precision"
+            raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; {todo}")
         new = np.intersect1d(np.flatnonzero(where < 0), np.unique(_keys(ids), return_index=True)[1])
         if len(new) == 0:
             return
         if not self._has_spec():
+            atomic_write(self.folder / COPY, self._text)
             atomic_write(self.folder / "spec.json", self._text)
             sync_folder(self.folder.parent)
-        self._shards.mkdir(exist_ok=True)
         data = save({"ids": ids[new], "rows": rows[new]}, metadata={"table": self.folder.name})
         sha256, size = digest(data), {"rows": len(new), "shape": list(shape[1:]), "bytes": len(data)}
         atomic_write(self._shards / f"{sha256[:16]}.safetensors", data)  # replaces a damaged shard of the same content
@@ -122,8 +136,9 @@ class StoredTable:
 
         It gets none that another has claimed, and none that is stored: look at those again.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        mine = claims.claim(self.folder / ".claims", ids)
+        make_folder(self.folder)
+        with naming(self.folder):
+            mine = claims.claim(self.folder / ".claims", ids)
         stored = ~self.missing(ids)  # only now: its owner stores a row before releasing it
         self.release(ids[mine & stored])
         return mine & ~stored
@@ -161,9 +176,12 @@ class StoredTable:
 
     def _has_spec(self) -> bool:
         path = self.folder / "spec.json"
-        if path.exists() and path.read_bytes() != self._text:
-            raise ValueError(f"spec in {self.folder} must be {self._text.decode()}; got another; remove the folder")
+        if path.exists() and read_file(path) != self._text:
+            raise ValueError(f"spec in {self.folder} must be {self._text.decode()}; got another; {HEAL}")
         return path.exists()
+
+    def _specs(self) -> list[Path]:
+        return [path for path in (self.folder / "spec.json", self.folder / COPY) if path.exists()]
 
     def flaws(self) -> list[str]:
         """Hash everything; one sentence, which names the file, for each thing wrong."""
@@ -179,7 +197,7 @@ class StoredTable:
                 atomic_write(self._log.path, lines(sound))
             keep = {entry["shard"] for entry in sound}
             litter = [*self.folder.glob("*.tmp"), *(path for path in self._shards.glob("*") if path.name not in keep)]
-            return remove(unused * [self._log.path] + litter + unused * [self.folder / "spec.json"])  # never .lock
+            return remove(unused * [self._log.path] + litter + unused * self._specs())  # never .lock
 
     def _reindex(self) -> None:
         """Sort the ids of the shards that are what the log says; warn of the others."""

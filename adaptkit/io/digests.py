@@ -1,12 +1,14 @@
 """Digests of files, remembered while the files stay as they are."""
 
 import hashlib
-import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from adaptkit.io.files import Signature, atomic_write, canonical, digest, signature
+from adaptkit.io.jsons import parse_json
+from adaptkit.io.paths import read_file, regular
 
 RACY = 2_000_000_000  # nanoseconds between the ticks of the coarsest time stamps in use
 
@@ -16,7 +18,7 @@ class FileDigests:
 
     A digest is remembered under the file's path, size, mtime, ctime and inode. A file touched within two seconds of
     being read is not remembered: it could change once more and keep its time stamps. Processes may share an index;
-    saving takes in what others saved before. A missing or damaged index only costs time.
+    saving takes in what others saved before. An index that is missing, damaged or cannot be written only costs time.
     """
 
     def __init__(self, index: Path) -> None:
@@ -30,7 +32,7 @@ class FileDigests:
         path, now, before = os.path.abspath(path), time.time_ns(), signature(path)
         if before is not None and path in self._known and self._known[path][0] == before:
             return self._known[path][1]
-        with open(path, "rb") as file:
+        with open(regular(Path(path), "a file of images", 2**62), "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if before is not None and before == signature(path) and max(before[2:]) < now - RACY:
             self._known[path] = self._fresh[path] = before, found
@@ -41,7 +43,7 @@ class FileDigests:
 
         File systems whose clock is coarse, or that hide a change, can keep a file's time stamps while it changes.
         """
-        data = Path(path).read_bytes()
+        data = read_file(Path(path))
         path, found = os.path.abspath(path), digest(data)
         known = self._known.get(path)
         if known is not None and known[1] != found:
@@ -56,15 +58,21 @@ class FileDigests:
             merged = self._known | self._load() | self._fresh
             self._known = {path: entry for path, entry in merged.items() if self._wrong.get(path) != entry}
             body = canonical(self._known)
-            self.index.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.index, digest(body).encode() + b"\n" + body)
+            with suppress(OSError):  # a home that cannot be written to costs time, too
+                atomic_write(self.index, digest(body).encode() + b"\n" + body)
             self._fresh, self._wrong = {}, {}
 
     def _load(self) -> dict[str, tuple[Signature, str]]:
         try:
-            head, _, body = self.index.read_bytes().partition(b"\n")
-        except FileNotFoundError:
+            head, _, body = read_file(self.index).partition(b"\n")
+            if head != digest(body).encode():  # damaged
+                return {}
+            return {path: (_signature(*seen), str(found)) for path, (seen, found) in parse_json(body, bits=64).items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
-        if head != digest(body).encode():  # damaged
-            return {}
-        return {path: (tuple(seen), found) for path, (seen, found) in json.loads(body).items()}
+
+
+def _signature(*numbers: int) -> Signature:
+    """A signature, or a ValueError where there are other things in its place."""
+    inode, size, mtime, ctime = (n for n in numbers if type(n) is int)
+    return inode, size, mtime, ctime

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,8 +17,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from adaptkit.io.jsons import parse_json
+from adaptkit.io.paths import regular, resolved
+
 DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}  # allowed
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
+
+CANNOT = "cannot write"
+CHOOSE = "--out, or by --home or ADAPTKIT_HOME where features and results live"
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
 Signature = tuple[int, int, int, int]  # inode, size, mtime and ctime in nanoseconds
@@ -41,20 +46,49 @@ def canonical(obj: object) -> bytes:
 def signature(path: Path | str | int) -> Signature | None:
     """What changes when a file changes, or None where there is no file."""
     try:
-        stat = os.stat(path)
+        now = os.stat(path)
     except FileNotFoundError:
         return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Make an OSError of writing, a full disk above all, say which folder."""
+    """Make an OSError of writing, a full disk above all, say which folder, and how to choose another."""
     try:
         yield
     except OSError as error:
-        message = f"cannot write: {error.strerror}; free some space or choose another folder"
+        if str(error.strerror).startswith(CANNOT):
+            raise
+        message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {CHOOSE}"
         raise OSError(error.errno, message, str(folder)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with those above it, unless it is there; an OSError names it."""
+    with naming(folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(error.errno, "a file lies there") from error
+
+
+def ensure_writable(folder: Path) -> None:
+    """Fail now, and not once the work is done, where a folder cannot be made or written to; nothing stays behind.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    folder = folder.absolute()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        atomic_write(folder / ".writable", b"")
+        (folder / ".writable").unlink()
+    finally:
+        with suppress(OSError):  # somebody else uses one by now
+            for path in made:
+                path.rmdir()
 
 
 def sync_folder(folder: Path) -> None:
@@ -67,9 +101,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, in the place of an older one; an OSError names the folder."""
-    temp = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp would ignore the umask
+    """Write a file whole or not at all, in the place of an older one; its folder is made, and an OSError names it.
+
+    What a link leads to is replaced, not the link; a device or a pipe is written to.
+    """
+    path = resolved(path)
+    temp = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp ignores the umask
+    make_folder(path.parent)
     with naming(path.parent):
+        if signature(path) and not path.is_file():  # of links that lead in a circle, an error
+            write_through(path, data)
+            return
         try:
             with open(temp, "xb") as file:
                 file.write(data)
@@ -82,6 +124,14 @@ def atomic_write(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
+def write_through(path: Path, data: bytes) -> None:
+    """Write to a device, or to a pipe that somebody reads from; a folder, and a pipe without reader, is an OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # or it would wait for a reader
+    os.set_blocking(descriptor, True)
+    with open(descriptor, "wb") as file:
+        file.write(data)
+
+
 def remove(paths: Iterable[Path]) -> int:
     """Remove files; returns bytes freed."""
     freed = 0
@@ -89,62 +139,6 @@ def remove(paths: Iterable[Path]) -> int:
         freed += path.stat().st_size
         path.unlink()
     return freed
-
-
-class Log:
-    """A file of JSON lines, one mapping of `fields` each, which grows by flushed lines; half a line does not count.
-
-    Any number of processes may read while one, which holds a lock of its own, writes.
-    """
-
-    def __init__(self, path: Path, *fields: str) -> None:
-        self.path, self._fields = path, set(fields)
-        self.records: list[dict[str, Any]] = []  # what the complete lines say
-        self.flaws: list[str] = []  # a sentence for each line that says nothing
-        self._seen: Signature | None = None
-        self._end = 0  # of the last complete line
-
-    def refresh(self) -> None:
-        """Read the file again if it has changed."""
-        if (now := signature(self.path)) != self._seen:
-            self._read(now)
-
-    def heal(self) -> None:
-        """Read the file again, and cut off the line that a killed writer left torn."""
-        self._read(signature(self.path))
-        if self._seen is not None and self._seen[1] > self._end:
-            self.append()
-
-    def append(self, *records: dict[str, Any]) -> None:
-        """Add lines after the last complete one."""
-        with naming(self.path.parent), open(self.path, "ab") as file:
-            file.truncate(self._end)
-            file.write(lines(records))
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self.path.parent)
-
-    def days(self) -> float:
-        """Days since the file was written, 0 without a file."""
-        return (time.time() - self._seen[2] / 1e9) / 86400 if self._seen else 0.0
-
-    def _read(self, now: Signature | None) -> None:
-        *whole, torn = self.path.read_bytes().split(b"\n") if now else [b""]
-        self._seen, self._end = now, sum(len(line) + 1 for line in whole)
-        self.records, self.flaws = [], [f"{self.path}: the last line is torn; the next writer cuts it off"] * bool(torn)
-        for number, line in enumerate(whole, 1):
-            record = None
-            with suppress(ValueError):
-                record = json.loads(line)
-            if isinstance(record, dict) and record.keys() == self._fields:
-                self.records.append(record)
-            else:
-                self.flaws.append(f"{self.path}: line {number} is not a record; `gc` removes it")
-
-
-def lines(records: Iterable[object]) -> bytes:
-    """The text of a log."""
-    return b"".join(canonical(record) + b"\n" for record in records)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +151,10 @@ class Tensors:
 
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
-        return signature(self.path) == self.seen
+        try:
+            return signature(self.path) == self.seen
+        except OSError:
+            return False
 
     def __getitem__(self, name: str) -> np.ndarray:
         dtype, shape, offset = self.layout[name]
@@ -174,7 +171,7 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
     """
     path = folder / entry["shard"]
     try:
-        with open(path, "rb") as file:
+        with open(regular(path, "a shard", 2**62), "rb") as file:
             seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
             if size != entry["bytes"]:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"
@@ -187,6 +184,8 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
             return Tensors(path, layout, seen)
     except FileNotFoundError:
         return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
     except ValueError as error:
         return f"{path} {error}"
 
@@ -203,7 +202,7 @@ def safetensors_layout(file: BinaryIO, size: int) -> tuple[Layout, dict[str, str
         raise ValueError(f"must have a header of at most {limit} bytes; got {length}")
     layout: Layout = {}
     try:
-        header = json.loads(file.read(length))
+        header = parse_json(file.read(length))
         said = dict(header.pop("__metadata__", {}))
         for name, tensor in header.items():
             dtype, shape, (start, end) = DTYPES[tensor["dtype"]], tuple(tensor["shape"]), tensor["data_offsets"]

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from adaptkit.io.paths import expanded
+
+_chosen: ContextVar[Path | None] = ContextVar("home", default=None)
+
 
 def home() -> Path:
-    """``$ADAPTKIT_HOME``, or the platform's cache folder."""
-    return Path(os.environ.get("ADAPTKIT_HOME") or user_cache_path("adaptkit"))
+    """The folder that was chosen by `home_at`; or else ``$ADAPTKIT_HOME``, or the platform's cache folder."""
+    return expanded(_chosen.get() or os.environ.get("ADAPTKIT_HOME") or user_cache_path("adaptkit"))
+
+
+@contextmanager
+def home_at(folder: Path | None) -> Iterator[None]:
+    """Let everything that asks for the home, plugins too, be told this one; ``None`` changes nothing."""
+    token = _chosen.set(folder or _chosen.get())
+    try:
+        yield
+    finally:
+        _chosen.reset(token)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from numbers import Integral, Real
 from typing import Annotated, Any
 
@@ -42,6 +43,8 @@ Count = Annotated[int, Range(0, 10_000)]
 """How many of what takes memory; there may be none."""
 Size = Annotated[int, Range(1, 10_000)]
 """How many of what takes memory; at least one."""
+Many = Annotated[int, Range(1, 1_000_000_000)]
+"""How many of what is met one after the other, and not held."""
 Steps = Annotated[int, Range(0, 1_000_000)]
 """How often something is done; it may be left out."""
 Tries = Annotated[int, Range(1, 1_000)]
@@ -52,6 +55,12 @@ Weight = Annotated[float, Range(0, 1_000_000)]
 """A factor or a penalty; zero leaves out what it weighs."""
 Positive = Annotated[float, Range(0.000_001, 1_000_000)]
 """What something is divided by, such as a temperature."""
+Epsilon = Annotated[float, Range(1e-12, 1)]
+"""What keeps a division from being one by zero."""
+Views = Annotated[int, Range(1, 1_000)]
+"""How many views of an image."""
+Shots = Annotated[int, Range(1, 1_000_000)]
+"""How many labelled images of a class, at most."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 """What random numbers start from."""
 
@@ -84,6 +93,34 @@ def hold(value: Any, kind: Any, where: str) -> None:  # noqa: ANN401 (any type)
             hold(each, own, where)
 
 
+def hints(cls: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a class of any kind)
+    """The annotations of a class with the ranges that they state; none of a class whose names cannot be found."""
+    return _hints(cls)
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError):  # a name that was local, or is there for type checkers only
+        return {}
+
+
+def hold_options(cls: Any, values: Mapping[str, Any], where: str = "") -> None:  # noqa: ANN401 (of any kind)
+    """Hold options, by name, to the ranges that the annotations of a class state.
+
+    Args:
+        cls: whose annotations they are.
+        values: by name; what has no annotation may be anything.
+        where: stands before an option's name in errors; default the name of the class.
+
+    Raises:
+        ValueError: naming the option, the range and the value.
+    """
+    for name, value in values.items():
+        hold(value, hints(cls).get(name), f"{where or cls.__name__}.{name}")
+
+
 def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
     """A type in words a recipe's author knows."""
     if bounds_of(kind) != (None, None):
@@ -91,6 +128,24 @@ def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
         return f"{describe(plain)} {next(each for each in limits if isinstance(each, Range))}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     return names.get(kind) or str(getattr(kind, "__name__", kind))
+
+
+def written(kind: Any) -> str:  # noqa: ANN401 (any type)
+    """An annotation as Python writes it, without the ranges that it states."""
+    if bounds_of(kind) != (None, None):
+        return written(typing.get_args(kind)[0])
+    if (inner := typing.get_args(kind)) and typing.get_origin(kind) in (tuple, list):
+        names = ", ".join("..." if each is Ellipsis else written(each) for each in inner)
+        return f"{typing.get_origin(kind).__name__}[{names}]"
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
+
+
+def ranges_in(kind: Any) -> Iterator[str]:  # noqa: ANN401 (any type)
+    """The ranges that an annotation states, in words, those of its parts included."""
+    if isinstance(kind, Range):
+        yield str(kind)
+    for inner in typing.get_args(kind) if typing.get_origin(kind) is not typing.Literal else ():
+        yield from ranges_in(inner)
 
 
 def _fits(value: Any, kind: Any, where: str) -> bool:  # noqa: ANN401 (any type)

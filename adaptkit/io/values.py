@@ -75,7 +75,9 @@ def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> An
     if isinstance(kind, type) and kind in builders:
         return builders[kind](value)
     if bounds_of(kind) != (None, None):
-        return _ranged(value, kind, where)
+        number = convert(value, args[0], where)
+        hold(number, kind, where)
+        return number
     if origin is typing.Literal:
         if value not in args:
             raise ValueError(must_be(where, args, value))
@@ -111,16 +113,6 @@ def _short(value: Any) -> str:  # noqa: ANN401 (any YAML value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
     return str(value)
-
-
-def _ranged(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 (any type)
-    plain = typing.get_args(kind)[0]
-    try:
-        number = convert(value, plain, where)
-    except ValueError:
-        raise ValueError(f"{where} must be {describe(kind)}; got {value!r}") from None
-    hold(number, kind, where)
-    return number
 
 
 def _first(value: Any, kinds: tuple[Any, ...], where: str) -> Any:  # noqa: ANN401 (any type)

@@ -7,6 +7,11 @@ from typing import Any
 
 import yaml
 
+from adaptkit.io.jsons import TOO_DEEP, held_plain
+from adaptkit.io.paths import regular
+
+MOST = 10_000_000  # bytes of a recipe
+
 
 class StrictLoader(yaml.SafeLoader):
     """Refuses repeated keys (PyYAML keeps the last in silence) and aliases (a few lines can expand to millions)."""
@@ -37,9 +42,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: when it is not one, in one line with the place.
     """
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
+        value = parse_yaml(regular(path, "a recipe", MOST).read_bytes().decode())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"a recipe must be a readable YAML file; got {str(path)!r}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"a recipe must be a readable YAML file; got {str(path)!r}: {why}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(value, dict):
@@ -54,10 +60,14 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 (any YAML value)
         ValueError: when it cannot be read.
     """
     try:
-        return yaml.load(text, StrictLoader)  # noqa: S506 (a SafeLoader, made stricter)
+        return held_plain(yaml.load(text, StrictLoader))  # noqa: S506 (a SafeLoader, made stricter)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise ValueError(f"{where}{error.problem}") from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # PyYAML's own, of tags like !!int
+        raise ValueError(f"values must be what their tags say; got {type(error).__name__}: {error}") from error

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Array, Images
+from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method
+from adaptkit.methods.queries import asked_images, only_finite
 from adaptkit.methods.search import count
-from adaptkit.methods.searched import Search as Search
-from adaptkit.methods.searched import warn_of_edges
+from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
 from adaptkit.methods.unadapted import adapted_first
@@ -27,15 +28,13 @@ def adapt(
 ) -> Method:
     """Fit a method, train whatever `fit` left trainable, and choose the hyperparameters of its grid on ``task.val``.
 
-    Methods that it is built over (``base``) are adapted first and then frozen. Where the best cell lies at the edge of
-    a grid, an `EdgeOfGridWarning` says so.
+    Its ``base`` is adapted first and then frozen. An `EdgeOfGridWarning` says where a search ended at an edge.
 
     Args:
         method: as constructed; it is changed and returned.
         task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
-        search: ``"paper"`` for the grids as they are; ``"widen"`` to go on beyond an edge, within what an option may
-            be, until the best cell lies inside, at most five times for each hyperparameter.
+        search: ``"widen"`` goes on beyond an edge until the best cell lies inside, at most five times for each option.
 
     Raises:
         ValueError: when the task lacks what the method reads, e.g. support images to train on.
@@ -55,15 +54,29 @@ def adapt_quietly(
     method: Method, task: Task, *, trainer: Mapping[str, object] | None = None, search: Widening = "paper"
 ) -> Method:
     """`adapt`, for who tells of edges otherwise."""
-    known_search(search)
+    _adapt(method, task, trainer, known_search(search))
+    for group in task.alike if by_text_alone(method) else ():
+        named = ", ".join(map(repr, group))
+        notice(f"{type(method).__name__} cannot tell apart {named}: they have one text, and it learns from no image")
+    return method
+
+
+def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, search: Widening) -> Method:
     method.set_kind(task.kind)
+    method.set_width(task, anew=True)
     method._search, method._searched = search, {}
     for child in method.children_methods():
-        adapt_quietly(child, task, trainer=trainer, search=search).requires_grad_(False)
+        _adapt(child, task, trainer, search).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
         tune(method, task.val, search=search)
     return method
+
+
+def by_text_alone(method: Method) -> bool:
+    """Whether a method tells classes apart by the task's sentences alone: by no labelled image, and by no others."""
+    own_sentences = any(getattr(m, "file", "") for m in method.modules())
+    return method.output == "logits" and not own_sentences and not method.all_needs(of_support=True)
 
 
 def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
@@ -76,6 +89,7 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
     """
     for child in method.children_methods():
         extend(child, task, trainer=trainer).requires_grad_(False)
+    method.set_width(task)
     _learn(method, method.extend, task, trainer)
     return method
 
@@ -103,6 +117,7 @@ def retarget(method: Method, task: Task) -> Method:
     def turn(m: Method) -> None:
         for child in m.children_methods():
             turn(child)
+        m.set_width(task)
         m.retarget(task.bind(m))
 
     turn(method)
@@ -125,7 +140,8 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
         Logits, before the softmax, or scores, higher for in-distribution; on the method's device, without gradients.
 
     Raises:
-        ValueError: for arrays of another shape than the method reads.
+        ValueError: for arrays of another shape than the method reads, for a row that is not of finite numbers, by which
+            no other is spoilt, and for answers that are none, each naming the first row.
 
     >>> import torch, adaptkit as ak
     >>> x, y, text = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(2, 4)
@@ -133,7 +149,12 @@ def predict(method: Method, images: Images | Array | Mapping[str, Array], *, bat
     >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
     torch.Size([3, 2])
     """
-    queries = images if isinstance(images, Images) else from_arrays(method, images)
+    return only_finite(method, answered(method, asked_images(method, images), batch_size))
+
+
+@torch.no_grad()
+def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
+    """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
     queries = queries.blind().bind(method.needs())
     if method.scope == "stream":
         method = copy.deepcopy(method)
@@ -157,9 +178,8 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 def tune(method: Method, val: Images, *, search: Widening = "paper") -> Search:
     """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
 
-    Best is by the objective of the method's `evaluation`; for classification right answers are counted.
-
-    `adapt` does so with ``task.val``. A method whose `grid` is empty stays as it is.
+    Best is by the objective of the method's `evaluation`; for classification right answers are counted. `adapt` does so
+    with ``task.val``. A method whose `grid` is empty stays as it is.
 
     Args:
         method: adapted; it is changed.
@@ -167,7 +187,7 @@ def tune(method: Method, val: Images, *, search: Widening = "paper") -> Search:
         search: as in `adapt`.
 
     Returns:
-        The values that were chosen, how many answers were right in each cell of the grid, and at which of its edges.
+        What was chosen, the right answers in each cell, and where in its grid each value lies.
 
     Raises:
         ValueError: when there are no labelled images.
@@ -200,7 +220,7 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     grid = method.grid()
     for cell in itertools.product(*grid.values()):
         refit(method, dict(zip(grid, cell, strict=True)))
-        yield predict(method, val)
+        yield answered(method, val)
 
 
 def accuracy(method: Method, images: Images) -> float:
@@ -228,11 +248,3 @@ def accuracy(method: Method, images: Images) -> float:
 def trainable(method: Method) -> int:
     """How many numbers training would change."""
     return sum(p.numel() for p in method.parameters() if p.requires_grad)
-
-
-def from_arrays(method: Method, arrays: Array | Mapping[str, Array]) -> Images:
-    """Arrays as images, read on the method's device, encoded by its backbone when they are pixels."""
-    images = Images.from_arrays(arrays)
-    images.rows.backbone = next((b for m in method.modules() if (b := getattr(m, "backbone", None))), None)  # type: ignore[attr-defined]
-    held = next(itertools.chain(method.parameters(), method.buffers()), None)
-    return images if held is None else images.to(held.device)

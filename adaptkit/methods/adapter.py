@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.io.ranges import Views
 from adaptkit.methods.task import Task
 from adaptkit.methods.zero_shot import ZeroShot
 from adaptkit.towers.backbone import unit
@@ -16,7 +17,7 @@ from adaptkit.towers.backbone import unit
 class ImageAdapter(ZeroShot):
     """Zero-shot on ``adapted(x)`` in place of the raw embedding x. What is learned knows no class."""
 
-    views: int = 10  # random views per support image, to train on
+    views: Views = 10  # random views per support image, to train on
     augment: str = "wide-crop-flip"  # how they are drawn
 
     def needs(self) -> Mapping[str, Need]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from adaptkit.features.items import Array, Images, tensor
+from adaptkit.features.given import Array, features
+from adaptkit.features.items import Images
+from adaptkit.io.ranges import Positive, Weight, hold
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.reading import read_whole
 
 
 class GivenText:
@@ -31,18 +35,20 @@ class GivenText:
         backbone: Backbone | None = None,
     ) -> None:
         """See `adaptkit.methods.task.Task.from_arrays`."""
-        self.rows = [tensor(t).reshape(-1, tensor(t).shape[-1]).float() for t in text]
+        self.rows = embeddings(text)
         counts = [len(rows) for rows in self.rows]
-        if not counts:
-            raise ValueError("text must be the embeddings of at least one class; got none")
-        self.classnames = tuple(classnames or (f"class {c}" for c in range(len(counts))))
+        self.classnames = as_texts(classnames, "classnames") or tuple(f"class {c}" for c in range(len(counts)))
         if len(self.classnames) != len(counts):
             got = len(self.classnames)
             raise ValueError(f"classnames must be as many as the classes in text, {len(counts)}; got {got}")
-        self.prompts = tuple(map(tuple, prompts)) if prompts else default_prompts(self.classnames, counts)
+        given = tuple(as_texts(own, f"prompts of class {c}") for c, own in enumerate(prompts or ()))
+        self.prompts = given or default_prompts(self.classnames, counts)
         if [len(sentences) for sentences in self.prompts] != counts:
             raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {self.prompts}")
-        self.others = {name: tensor(rows).float() for name, rows in (others or {}).items()}
+        self.others = {name: features(rows, f"text_by {name!r}") for name, rows in (others or {}).items()}
+        for name, rows in self.others.items():
+            if rows.dim() != 2 or len(rows) != len(counts) or not rows.shape[1]:
+                raise ValueError(f"text_by {name!r} must be ({len(counts)}, D); got shape {tuple(rows.shape)}")
         self.backbone, self.dim = backbone, self.rows[0].shape[-1]
         self.all = [sentence for own in self.prompts for sentence in own]
         self.by_sentence = dict(zip(self.all, torch.cat(self.rows), strict=True))
@@ -63,22 +69,73 @@ class GivenText:
             return torch.stack([self.by_sentence[s] for s in sentences])
         if self.backbone is None:
             raise ValueError("new sentences must have a text tower; got arrays only; pass backbone= to from_arrays")
+        read_whole(self.backbone, [[s] for s in sentences])
         with torch.no_grad(), self.backbone.unaltered():
             return self.backbone.encode_text(list(sentences))
 
-    def images(self, x: Array | Mapping[str, Array], labels: Array | None = None) -> Images:
-        """Images of these classes, from arrays.
+    def labelled(self, pair: Any, role: str) -> Images:  # noqa: ANN401 (whatever stands for a pair)
+        """Images and labels that came as one pair.
+
+        Raises:
+            ValueError: for what is no pair, and as `images`.
+        """
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(f"{role} must be a pair, (features, labels); got {type(pair).__name__}")
+        if pair[1] is None:
+            raise ValueError(f"{role} labels must be given; got None; unlabelled features are pool=")
+        return self.images(pair[0], pair[1], role)
+
+    def images(self, x: Array | Mapping[str, Array], labels: Array | None = None, role: str = "") -> Images:
+        """Images of these classes, from arrays; `role` is what errors call them.
 
         Raises:
             ValueError: for labels that are none of the classes', or features of another width than the text's.
         """
-        images, last = Images.from_arrays(x, labels), len(self.classnames) - 1
+        images, last = Images.from_arrays(x, labels, role=role), len(self.classnames) - 1
         images.rows.backbone = self.backbone  # type: ignore[attr-defined]
-        images.rows.check_width(self.dim)  # type: ignore[attr-defined]
+        images.rows.check_width(self.dim, role)  # type: ignore[attr-defined]
         y = images.labels
         if y is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= last:
-            raise ValueError(f"labels must be from 0 to {last}; got {int(y.min())} to {int(y.max())}")
+            raise ValueError(f"{role} labels must be from 0 to {last}; got {int(y.min())} to {int(y.max())}")
         return images
+
+
+def embeddings(text: Array | Sequence[Array]) -> list[Tensor]:
+    """The sentence embeddings of each class, C tensors ``(T_c, D)``, from what was given as `text`.
+
+    Raises:
+        ValueError: for what is neither ``(C, D)``, ``(C, T, D)`` nor C arrays ``(T_c, D)`` of one width.
+    """
+    forms = "text must be (C, D), or C arrays (T_c, D)"
+    if isinstance(text, str | bytes | Mapping) or not hasattr(text, "__len__"):
+        raise ValueError(f"{forms}; got {type(text).__name__}")
+    if hasattr(text, "shape"):
+        whole = features(text, "text")
+        if whole.dim() not in (2, 3):
+            raise ValueError(f"{forms}; got shape {tuple(whole.shape)}")
+        rows = [each.reshape(-1, whole.shape[-1]) for each in whole]
+    else:
+        rows = [features(each, f"text of class {c}") for c, each in enumerate(text)]
+        rows = [each[None] if each.dim() == 1 else each for each in rows]
+    if not rows:
+        raise ValueError("text must be the embeddings of at least one class; got none")
+    for c, each in enumerate(rows):
+        if each.dim() != 2 or 0 in each.shape:
+            raise ValueError(f"{forms}; got shape {tuple(each.shape)} for class {c}")
+        if each.shape[1] != rows[0].shape[1]:
+            raise ValueError(f"text must have one width; got {rows[0].shape[1]} for class 0, {each.shape[1]} for {c}")
+    return rows
+
+
+def as_texts(names: Sequence[str] | None, what: str) -> tuple[str, ...]:
+    """Names or sentences as a tuple.
+
+    Raises:
+        ValueError: for one text in place of several, and for what is no text.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
+        raise ValueError(f"{what} must be a list of texts; got {names!r:.80}")
+    return tuple(names or ())
 
 
 def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
@@ -95,7 +152,10 @@ class NoTowers(Backbone):
     """Stands where the towers would: it scales logits, and says what is missing when asked to encode."""
 
     def __init__(self, dim: int, logit_scale: float, logit_bias: float) -> None:
-        self.dim, self.logit_scale, self.logit_bias, self.points = dim, float(logit_scale), float(logit_bias), {}
+        self.dim, self.points = dim, {}
+        self.logit_scale, self.logit_bias = float(logit_scale), float(logit_bias)
+        hold(self.logit_scale, Positive, "logit_scale")
+        hold(abs(self.logit_bias), Weight, "the size of logit_bias")
         self.width, self.depth, self.fingerprint = {}, {}, "arrays"
 
     @property

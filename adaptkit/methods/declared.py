@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.ranges import hold
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
 
 CHOICES = {"scope": ("sample", "stream", "set"), "output": ("logits", "score")}
@@ -32,22 +29,3 @@ def check_choices(cls: Any) -> None:  # noqa: ANN401 (a class of methods; no cir
         raise ValueError(
             f"{cls.__name__}.exempt must be a mapping from checks to reasons, {{'class_order': 'why'}}; got {exempt!r}"
         )
-
-
-@cache
-def hints(cls: Any) -> Mapping[str, Any]:  # noqa: ANN401 (a class of methods; no circle)
-    """The annotations of a class with the ranges that they state; none of a class whose names cannot be found."""
-    try:
-        return typing.get_type_hints(cls, include_extras=True)
-    except (NameError, TypeError):  # a name that was local, or is there for type checkers only
-        return {}
-
-
-def hold_options(cls: Any, values: Mapping[str, Any]) -> None:  # noqa: ANN401 (a class of methods; no circle)
-    """Hold options, by name, to the ranges that the class's annotations state.
-
-    Raises:
-        ValueError: naming the class, the option, the range and the value.
-    """
-    for name, value in values.items():
-        hold(value, hints(cls).get(name), f"{cls.__name__}.{name}")

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptkit.io.values import bounds_of
-from adaptkit.methods.declared import hints
+from adaptkit.io.ranges import bounds_of, hints
 from adaptkit.methods.method import Method
 from adaptkit.methods.searched import Search, Searched
 from adaptkit.methods.widening import TIMES, Side, Widening, beyond, known_search, room

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
-from adaptkit.methods.declared import check_choices, hold_options
+from adaptkit.io.ranges import hold_options
+from adaptkit.methods.declared import check_choices
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.ops import as_queries
@@ -65,6 +66,7 @@ class Method(nn.Module):
     _kind = ""
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
+    _width = 0
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -134,6 +136,22 @@ class Method(nn.Module):
             known = " or ".join(self.answers)
             raise ValueError(f"methods must answer {kind} here; got {type(self).__name__}, which answers {known}")
         self._kind = kind
+
+    @property
+    def joint_width(self) -> int:
+        """Width D of the embeddings that it adapted to; 0 before."""
+        return self._width
+
+    def set_width(self, task: Task, anew: bool = False) -> None:
+        """Set the width of the embeddings that it adapts to; that of a task before must be the same, unless `anew`.
+
+        Raises:
+            ValueError: when the task has another than the one before.
+        """
+        width = getattr(task.backbone, "dim", 0)
+        if self._width not in (0, width) and not anew:
+            raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
+        self._width = width
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from adaptkit.features.needs import Need, Pooled
+from adaptkit.io.ranges import Size, Views, Weight
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import DASSL, Schedule
 from adaptkit.methods.task import Task
@@ -15,10 +16,10 @@ from adaptkit.towers.prompting import Prompts
 class PromptLearner(Method):
     """Words around class names, ``self.prompts``, that `fit` starts and training learns; images stay embeddings."""
 
-    n: int = 16  # context words
+    n: Size = 16  # context words
     init: str = ""  # words to start from, e.g. "a photo of a"; without them the start is random
-    std: float = 0.02  # of the random start
-    views: int = 10  # cached random views of each support image; one is drawn at every step
+    std: Weight = 0.02  # of the random start
+    views: Views = 10  # cached random views of each support image; one is drawn at every step
     fresh: bool = False  # draw views anew instead
     schedule: Schedule = DASSL
 

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from adaptkit.io.ranges import Epsilon, Many, Steps, Weight, hold_options
+
 Optimizer = Literal["sgd", "adam", "adamw"]
 Decay = Literal["constant", "cosine", "cosine-epoch"]
 
@@ -39,19 +41,23 @@ class Schedule:
     [0.1, 0.085, 0.05, 0.015]
     """
 
-    epochs: int = 20
-    steps: int = 0
-    steps_per_shot: int = 0
-    lr: float = 1e-3
-    batch_size: int = 32
+    epochs: Steps = 20
+    steps: Steps = 0
+    steps_per_shot: Steps = 0
+    lr: Weight = 1e-3
+    batch_size: Many = 32
     optimizer: Optimizer = "adamw"
-    weight_decay: float = 0.0
-    eps: float = 1e-8
+    weight_decay: Weight = 0.0
+    eps: Epsilon = 1e-8
     decay: Decay = "cosine"
-    final_lr: float = 0.0
-    warmup: int = 0
-    warmup_lr: float = 1e-5
+    final_lr: Weight = 0.0
+    warmup: Steps = 0
+    warmup_lr: Weight = 1e-5
     drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Hold every number to its range."""
+        hold_options(type(self), vars(self), "schedule")
 
     def length(self, per_epoch: int, shots: int) -> int:
         """Optimiser steps in all, from the steps per epoch and the shots per class."""

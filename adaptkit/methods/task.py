@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaptkit.features.items import Array, Images
 from adaptkit.features.needs import Need
+from adaptkit.io.text import distinct
 from adaptkit.methods.arrays import GivenText, NoTowers
 from adaptkit.towers.backbone import Backbone, unit
 
@@ -28,6 +29,7 @@ class Reader(Protocol):
         ...
 
 
+ROUNDING = 1e-5  # that cosines of one text may be below 1
 Encode = Callable[..., Tensor]
 
 
@@ -44,6 +46,7 @@ class Task:
         val: labelled images for choosing hyperparameters, or ``None``.
         pool: unlabelled training images, or ``None``.
         kind: what is asked about an image; see `Splits.kind`.
+        labelnames: what answers call the classes, C names that all differ; see `Splits.labelnames`.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -66,6 +69,12 @@ class Task:
     val: Images | None = None
     pool: Images | None = None
     kind: str = "classification"
+    labelnames: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Names that tell all classes apart."""
+        fit = self.labelnames if len(self.labelnames) == len(self.classnames) else self.classnames
+        object.__setattr__(self, "labelnames", distinct(fit))
 
     @cached_property
     def text_per_prompt(self) -> list[Tensor]:
@@ -78,6 +87,18 @@ class Task:
         """Class embeddings, ``(C, D)``: the unit-norm mean over each class's unit-norm sentences."""
         return unit(torch.stack([rows.mean(0) for rows in self.text_per_prompt]))
 
+    @cached_property
+    def alike(self) -> list[list[str]]:
+        """Groups of classes, by their `labelnames`, that have one text between them: no text tells them apart.
+
+        Only where towers read the text, and images are of one class.
+        """
+        if isinstance(self.backbone, NoTowers) or self.kind != "classification":
+            return []
+        same = (self.text @ self.text.T > 1 - ROUNDING).float()  # (C, C)
+        groups = [row.nonzero()[:, 0].tolist() for row in same[same.argmax(1).unique()]]
+        return [[self.labelnames[c] for c in group] for group in groups if len(group) > 1]
+
     def text_by(self, backbone: str) -> Tensor:
         """Class embeddings by another backbone, ``(C, D')``."""
         rows = unit(self.encode([s for sentences in self.prompts for s in sentences], backbone))
@@ -85,7 +106,16 @@ class Task:
         return unit(torch.stack([part.mean(0) for part in parts]))
 
     def bind(self, method: Reader) -> Task:
-        """The task as one method reads it."""
+        """The task as one method reads it.
+
+        Raises:
+            ValueError: for labels that are not one class each, where a class is what is asked.
+        """
+        for role, images in (("support", self.support), ("val", self.val)):
+            y = None if images is None or self.kind != "classification" else images.labels
+            if y is not None and y.dim() != 1:
+                hint = "; pass labels.argmax(-1) where they are one-hot" if y.dim() == 2 else ""
+                raise ValueError(f"{role} labels must be ({len(y)},), one class each; got shape {tuple(y.shape)}{hint}")
         needs = method.needs()
         return replace(
             self,
@@ -117,7 +147,8 @@ class Task:
         """A task from features, with no dataset and no towers: for notebooks and for parity tests.
 
         Args:
-            support: features and labels: ``(S, D)`` or, with views, ``(S, V, D)``; and ``(S,)``.
+            support: features and labels: ``(S, D)`` or, with views, ``(S, V, D)``; and ``(S,)``, the place of each
+                row's class, from 0. Labels that are one-hot are refused; pass their ``argmax``.
             text: class embeddings ``(C, D)``, or C arrays ``(T_c, D)`` of sentence embeddings.
             val: features and labels to choose hyperparameters by.
             pool: unlabelled features.
@@ -129,10 +160,12 @@ class Task:
             backbone: towers, for methods that need them; the features may then be pixels, ``(S, 3, H, W)``.
 
         Raises:
-            ValueError: when lengths or widths do not fit.
+            ValueError: when lengths or widths do not fit, or an array holds anything but finite real numbers, naming
+                the array, its shape, the row and the value.
         """
         given = GivenText(text, classnames, prompts, text_by, backbone)
         towers = backbone or NoTowers(given.dim, logit_scale, logit_bias)
-        unlabelled = None if pool is None else given.images(pool)
-        held_out = None if val is None else given.images(*val)
-        return cls(towers, given.classnames, given.prompts, given, given.images(*support), held_out, unlabelled)
+        unlabelled = None if pool is None else given.images(pool, role="pool")
+        held_out = None if val is None else given.labelled(val, "val")
+        learned = given.labelled(support, "support")
+        return cls(towers, given.classnames, given.prompts, given, learned, held_out, unlabelled)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from adaptkit.features.items import Images
 from adaptkit.methods.method import Method, Schedule
 from adaptkit.methods.task import Task
+from adaptkit.methods.trainer_options import one_device
 
 QUIET = {
     "logger": False,
@@ -27,7 +29,6 @@ QUIET = {
 
 
 LOOK = 32  # losses that are looked at together
-TRAINER_OPTIONS = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
 
 
 class LitMethod(pl.LightningModule):
@@ -81,6 +82,27 @@ class LitMethod(pl.LightningModule):
             optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
+
+
+@contextmanager
+def fitting(options: Mapping[str, object]) -> Iterator[None]:
+    """Make what Lightning says of options that do not fit, or not this machine, a ValueError that shows them."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"trainer must fit Lightning and this machine; got {dict(options)}: {said}") from error
+
+
+def check_trainer(options: Mapping[str, object]) -> None:
+    """Options for `pytorch_lightning.Trainer` are such that there can be one on this machine.
+
+    Raises:
+        ValueError: with what Lightning says of them.
+    """
+    with fitting(options), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pl.Trainer(**{**QUIET, **options})  # type: ignore[arg-type]
 
 
 class KeepBest(pl.Callback):
@@ -149,6 +171,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
     if not len(task.support):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
+    one_device(options)
     batches = Batches(task.support.load(), schedule)
     shots = round(len(task.support) / max(1, len(task.classnames)))
     asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last
@@ -164,8 +187,9 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
-        trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
+        with fitting(options):
+            trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
+            trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
     method.to(device)
     for p in method.parameters():
         p.grad = None

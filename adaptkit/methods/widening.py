@@ -20,14 +20,15 @@ FURTHER = 10  # times as far, about, each time
 RATIOS = 20  # values in equal ratios behind those in equal steps
 
 
-def known_search(search: str) -> None:
-    """Refuse what is no way to search.
+def known_search(search: Widening) -> Widening:
+    """The way to search itself.
 
     Raises:
-        ValueError: naming both.
+        ValueError: when it is none, naming both.
     """
     if search not in typing.get_args(Widening):
         raise ValueError(must_be("search", typing.get_args(Widening), search))
+    return search
 
 
 def room(end: float, side: Side, limits: tuple[float, float, bool]) -> bool:

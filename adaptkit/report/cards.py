@@ -14,6 +14,7 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
+from adaptkit.io.ranges import hints, ranges_in, written
 from adaptkit.io.values import default
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
@@ -69,8 +70,9 @@ def method_card(name: str, cls: type[Method]) -> str:
         "options:",
     ]
     for f in fields(cls):
-        kind = f.type if isinstance(f.type, str) else getattr(f.type, "__name__", f.type)
-        lines.append(f"  {f.name}: {kind} = {default(f)!r}" + (f"  # {notes[f.name]}" if f.name in notes else ""))
+        kind = hints(cls).get(f.name, f.type)
+        says = "; ".join([note for note in (notes.get(f.name), *dict.fromkeys(ranges_in(kind))) if note])
+        lines.append(f"  {f.name}: {written(kind)} = {default(f)!r}" + (f"  # {says}" if says else ""))
     lines += [
         "",
         "reads of each query: " + _needs(made.needs()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptkit.io.safe import line
 from adaptkit.runs.results import Result
 
 MARK = "^"
@@ -26,7 +27,8 @@ def edge_lines(results: Sequence[Result]) -> list[str]:
     if not at:
         return []
     named = "; ".join(
-        f"{method} ({', '.join(f'{what} in {count}' for what, count in edges.items())})" for method, edges in at.items()
+        f"{line(method)} ({', '.join(f'{what} in {count}' for what, count in edges.items())})"
+        for method, edges in at.items()
     )
     wider = any(result.protocol.get("search") == "widen" for result in results)
     more = "a wider grid may do better" if wider else "search: widen goes on beyond it"

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 
+from adaptkit.io import safe
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
 from adaptkit.report.scores import falling, heading, short_names, show, unit_of
 from adaptkit.report.significance import LEVEL
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
-TEX = {BEST: r"$^\bullet$", WORSE: r"$^\bigtriangledown$", BETTER: r"$^\bigtriangleup$", "±": r"$\pm$"}
-TEX |= {c: "\\" + c for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
 FIELDS = (
     *("dataset", "method", "shots", "metric", "oracle", "mean", "std", "low", "high", "seeds", "reference"),
     *("difference", "difference_low", "difference_high", "p"),
@@ -28,32 +20,32 @@ FIELDS = (
 def markdown(comparison: Comparison) -> str:
     """Tables of numbers and of differences, for a terminal as for a file."""
     quotes = footnotes(comparison)
-    lines = [f"# {title(comparison)}"]
+    lines = [f"# {safe.in_markdown(title(comparison))}"]
     for name, columns in sections(comparison):
-        lines += ["", f"## {name}", ""] if name else [""]
+        lines += ["", f"## {safe.in_markdown(name)}", ""] if name else [""]
         lines += aligned(rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes)))
         tested = any(cell.verdict for column in columns for cell in comparison.columns[column].values())
         if tested and columns[0] == next(iter(comparison.columns)):  # of further datasets, marks suffice
             lines += ["", "Differences:", ""]
             lines += aligned(rows(comparison, columns, lambda column, method: difference(comparison, column, method)))
-    return "\n".join([*lines, "", *(f"- {line}" for line in below(comparison, quotes)), ""])
+    return "\n".join([*lines, "", *(f"- {safe.item(line)}" for line in below(comparison, quotes)), ""])
 
 
 def latex(comparison: Comparison) -> str:
     """Tables with the rules of booktabs, each followed by what its marks mean."""
     quotes = footnotes(comparison)
-    out = [f"% {title(comparison)}; needs \\usepackage{{booktabs}}"]
+    out = [f"% {safe.in_latex(title(comparison))}; needs \\usepackage{{booktabs}}"]
     for name, columns in sections(comparison):
         head, *body = rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes))
-        lines = [" & ".join(map(tex, row)) + r" \\" for row in (head, *body)]
-        out += ["", f"% {name}"] if name else [""]
+        lines = [" & ".join(map(safe.in_latex, row)) + r" \\" for row in (head, *body)]
+        out += ["", f"% {safe.in_latex(name)}"] if name else [""]
         out += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
         out += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join(
         [
             *out,
             "",
-            *(rf"\par\footnotesize {tex(line)}" for line in below(comparison, quotes)),
+            *(rf"\par\footnotesize {safe.in_latex(line)}" for line in below(comparison, quotes)),
             "",
         ]
     )
@@ -61,14 +53,12 @@ def latex(comparison: Comparison) -> str:
 
 def text_table(comparison: Comparison) -> str:
     """CSV with a line for each number: unrounded, in the metric's own unit."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
+    out: list[Sequence[object]] = [FIELDS]
     for column, cells in comparison.columns.items():
         for method, cell in cells.items():
             score, half = cell.score, cell.score.half
             span = ("", "") if half is None else (score.mean - half, score.mean + half)
-            writer.writerow(
+            out.append(
                 [
                     *(column.dataset, method, column.shots, comparison.metric, cell.oracle),
                     *(score.mean, score.std, *span, len(score.values) or "", comparison.references[column]),
@@ -76,10 +66,10 @@ def text_table(comparison: Comparison) -> str:
                     *([quoted(q), score.mean - quoted(q), q.source] if (q := cell.published) else [""] * 3),
                 ]
             )
-    return out.getvalue()
+    return safe.csv_text(out)
 
 
-FORMATS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
+WRITERS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
 
 
 def title(comparison: Comparison) -> str:
@@ -201,12 +191,7 @@ def footnotes(comparison: Comparison) -> list[str]:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of text, the first the head, as a table in Markdown that a terminal shows well."""
-    escaped = [[re.sub(r"[|\\]|<(?=\S)", r"\\\g<0>", text) for text in row] for row in rows]
+    escaped = [[safe.in_markdown(text) for text in row] for row in rows]
     widths = [max(map(len, texts)) for texts in zip(*escaped, strict=True)]
     lines = [f"| {' | '.join(text.ljust(w) for text, w in zip(row, widths, strict=True))} |" for row in escaped]
     return [lines[0], f"|{'|'.join('-' * (w + 2) for w in widths)}|", *lines[1:]]
-
-
-def tex(text: str) -> str:
-    """Text that LaTeX takes literally."""
-    return "".join(TEX.get(c, c) for c in text)

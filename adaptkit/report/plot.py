@@ -7,6 +7,8 @@ from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from adaptkit.io.files import atomic_write
+from adaptkit.io.safe import plotted
 from adaptkit.report.scores import percent, score, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -34,8 +36,9 @@ def plot(table: Curves, path: Path, title: str) -> bool:
         drawn = figure(table, title)
     except ImportError:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path)
+    held = BytesIO()
+    drawn.savefig(held, format=path.suffix[1:])
+    atomic_write(path, held.getvalue())
     return True
 
 
@@ -49,7 +52,7 @@ def figure(table: Curves, title: str) -> Figure:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib; pip install 'adaptkit[demo]'") from error
+        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
     class Picture(Figure):
         """A figure that shows itself in notebooks, whatever backend they have."""
@@ -68,11 +71,11 @@ def figure(table: Curves, title: str) -> Figure:
         curve = {k: found for k in sorted(by_shots) if (found := score([by_shots[k]], table.metric))}
         x, y = [place(k) for k in curve], [scale * found.mean for found in curve.values()]
         half = [scale * (found.half or 0.0) for found in curve.values()]
-        (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=labels[name])
+        (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=plotted(labels[name]))
         low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06, linewidth=0)
     axes.set_xticks([place(k) for k in table.shots()], [tick(k, groups) for k in table.shots()])
-    axes.set(xlabel="shots per class", ylabel=unit_of(table.metric), title=title)
+    axes.set(xlabel="shots per class", ylabel=plotted(unit_of(table.metric)), title=plotted(title))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return made

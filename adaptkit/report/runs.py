@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import resolved
 from adaptkit.io.values import Spec, convert
 from adaptkit.report.edges import edge_lines
 from adaptkit.report.table import Table, fewer
@@ -63,7 +64,7 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
     Raises:
         ValueError: when a folder has no results, or two answer one cell differently.
     """
-    runs = [read_run(Path(folder)) for folder in dict.fromkeys(Path(f).resolve() for f in folders)]
+    runs = [read_run(Path(folder)) for folder in dict.fromkeys(resolved(f) for f in folders)]
     seen: dict[Any, tuple[Result, Path]] = {}
     kept = []
     for run in runs:
@@ -119,11 +120,12 @@ def read_described(path: Path) -> tuple[str, list[str], list[Published]]:
     if not path.exists():
         return "", [], []
     try:
-        recipe = json.loads(path.read_text())
+        recipe = read_json(path)
         quotes = convert(recipe.get("published", []), list[Published], "published")
         named = [replace(quote, backbone=quote.backbone or recipe["backbone"]) for quote in quotes]
-        return recipe["dataset"], [Spec.of(spec).label for spec in recipe.get("methods", [])], named
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        dataset = convert(recipe["dataset"], str, "dataset")
+        return dataset, [Spec.of(spec).label for spec in recipe.get("methods", [])], named
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a run's recipe must be as 'adaptkit run' writes it; got {str(path)!r}: {error}") from error
 
 

@@ -7,6 +7,7 @@ from html import escape
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from adaptkit.io.safe import line
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
@@ -128,7 +129,7 @@ class Table(Sequence[Result]):
         tables = self.by_dataset()
         if len(tables) < 2:
             return "\n\n".join([columns(self.cells()), *edge_lines(self.results), *self.sequences()])
-        return "\n\n".join(f"{name}: {unit_of(self.metric)}\n\n{t.text()}" for name, t in tables.items())
+        return "\n\n".join(f"{line(name)}: {unit_of(self.metric)}\n\n{t.text()}" for name, t in tables.items())
 
     def sequences(self) -> list[str]:
         """What was remembered of a sequence of tasks, by method and shots, as text; nothing where there is none."""
@@ -136,7 +137,9 @@ class Table(Sequence[Result]):
         for r in self.results:
             if r.step:
                 steps.setdefault((r.method, r.shots), []).append(r)
-        return [f"{' '.join(filter(None, (m, heading(k))))}\n{as_lines(found)}" for (m, k), found in steps.items()]
+        return [
+            f"{' '.join(filter(None, (line(m), heading(k))))}\n{as_lines(found)}" for (m, k), found in steps.items()
+        ]
 
     def frame(self) -> DataFrame:
         """A pandas table with a row for each cell and metric."""

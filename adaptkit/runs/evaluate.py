@@ -18,7 +18,7 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import adapt_quietly, extend, predict, retarget, trainable
+from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget, trainable
 from adaptkit.methods.evaluation.classification import by_support
 from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.evaluation.kinds import evaluation
@@ -148,6 +148,7 @@ def _steps(
             options=repr(adapted),
             searched=searched(adapted),
             versions=versions(),
+            alike=task.alike if by_text_alone(adapted) else [],
             step=step if len(tasks) > 1 else 0,
         )
 
@@ -206,7 +207,7 @@ def judge(
 def score_set(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
     """Compare the answers to a set with its targets."""
     kind = evaluation(task.kind)
-    names, prefix = tested.classnames or task.classnames, f"{tested.name}/" if tested.name else ""
+    names, prefix = (tested.task or task).labelnames, f"{tested.name}/" if tested.name else ""
     given, targets = among_classes(answers, tested.images.targets.cpu(), tested.among)  # type: ignore[union-attr]
     found = {prefix + k: v for k, v in kind.metrics(given, targets).items()}
     for name, rows in tested.parts.items():

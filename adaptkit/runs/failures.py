@@ -7,11 +7,13 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from adaptkit.io.files import atomic_write, canonical, digest
+from adaptkit.io.jsons import read_json
+from adaptkit.io.values import convert
 from adaptkit.methods.method import Method, Schedule
 
 FAILED = "failed"  # beside the records
@@ -49,7 +51,6 @@ class Failure:
     def save(self, out: Path, error: BaseException) -> None:
         """Write the record and, beside it, the traceback."""
         path = out / self.file
-        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, "".join(traceback.format_exception(error)).encode())
         atomic_write(path.with_suffix(".json"), json.dumps(asdict(self), indent=1, sort_keys=True).encode())
 
@@ -68,8 +69,8 @@ def forget_failure(out: Path, name: str) -> None:
 def read_failure(out: Path, name: str) -> Failure | None:
     """The failure of a cell, if it has one that can be read."""
     try:
-        record = json.loads((out / file_of(name)).with_suffix(".json").read_bytes())
-        return Failure(**{f.name: record[f.name] for f in fields(Failure)})
+        record, hints = read_json((out / file_of(name)).with_suffix(".json")), get_type_hints(Failure)
+        return Failure(**{f.name: convert(record[f.name], hints[f.name], f.name) for f in fields(Failure)})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaptkit.io.files import atomic_write
+from adaptkit.io.safe import line
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard, plugins
@@ -29,7 +30,7 @@ from adaptkit.runs.failures import (
     interrupted,
     out_of_memory,
 )
-from adaptkit.runs.kept import Finished, collect, damaged, done, read_cell
+from adaptkit.runs.kept import Finished, collect, damaged, done, keep_described, read_cell
 from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
 from adaptkit.runs.protocol import Cell, cells, tag_in
 from adaptkit.runs.recipe import Recipe
@@ -89,7 +90,6 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
     if what := here.guard.changed(tasks):
         error = spoiled(job.cell, what, error)
         reopen(job.recipe, home)
-    out.mkdir(parents=True, exist_ok=True)
     if error is not None:
         return fail(job, here, name, work, error, out)
     write(job.recipe, results, name, tasks, work, out)
@@ -112,13 +112,13 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         keep=work.answers.__setitem__,
         where={**about, "oracle": recipe.select == "oracle"},
     )
-    commit = {"git": here.git} if here.git else {}
+    commit, gone = {"git": here.git} if here.git else {}, here.workspace.others.left_out
     counts: list[list[int]] = []  # of all that was learned from by then
     for task in tasks:
         own, before = images_per_class(task.support, len(task.classnames)), counts[-1] if counts else []
         counts.append([n + m for n, m in zip_longest(own, before, fillvalue=0)])
     return [
-        replace(result, versions={**result.versions, **commit}, images_per_class=count)
+        replace(result, versions={**result.versions, **commit}, images_per_class=count, images_left_out=gone)
         for result, count in zip(found, counts, strict=True)
     ]
 
@@ -187,8 +187,7 @@ def run(
     try:
         names = [here.name(cell) for cell in cells(recipe)]
         todo = left(recipe, here, names, shard, out, say, recompute)
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write(out / "recipe.json", recipe.describe().encode())
+        keep_described(recipe.describe().encode(), out, bool(todo))
         say(fill(recipe, here.workspace, todo, here.tests))
         do_all(recipe, todo, home, out, say, progress)
     finally:
@@ -217,8 +216,9 @@ def left(
     what = recipe.name + f", shard {shard[0]}/{shard[1]}" * (shard[1] > 1)
     count = len(own) - len(todo)
     say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
-    for line in (*(f"recomputed: {why}" for why in again), *plugins.complaints()):
-        say(line)
+    notes = *recipe.said(), *here.workspace.others.lines()
+    for told in (*notes, *(f"recomputed: {why}" for why in again), *plugins.complaints()):
+        say(told)
     return todo
 
 
@@ -239,7 +239,7 @@ def do_all(
             failed = "failed" if isinstance(outcome, Failure) else ""
             shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
-                f"\r{number}/{len(todo)} {cell.label} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
+                f"\r{number}/{len(todo)} {line(cell.label)} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
                 file=sys.stderr,
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from adaptkit.io.files import atomic_write, ensure_writable
+from adaptkit.io.paths import read_file
 from adaptkit.runs.failures import Failure, read_failure
 from adaptkit.runs.protocol import tag_in
 from adaptkit.runs.results import Result
@@ -21,6 +23,15 @@ class Finished(list[Result]):
     def __init__(self, results: Sequence[Result], failures: Sequence[Failure] = (), missing: int = 0) -> None:
         super().__init__(results)
         self.failures, self.missing = failures, missing
+
+
+def keep_described(text: bytes, out: Path, working: bool) -> None:
+    """Write ``recipe.json``, unless it is there; where records are to follow, find out now whether they can."""
+    if working:
+        ensure_writable(out)
+    path = out / "recipe.json"
+    if not path.is_file() or read_file(path) != text:
+        atomic_write(path, text)
 
 
 def done(out: Path, name: str) -> list[Result] | None:

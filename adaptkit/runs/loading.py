@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from adaptkit.features.cache import FeatureCache
 from adaptkit.features.datasets import Splits
 from adaptkit.features.store import Store
 from adaptkit.io.home import home as default_home
+from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
 from adaptkit.runs.setting import Setting
 from adaptkit.towers.backbone import Backbone
@@ -31,10 +33,19 @@ def open_cache(
     )
 
 
-def pick_dataset(name: str) -> Splits:
-    """A dataset by name, with a place after a colon where it takes one."""
+def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False) -> Splits:
+    """A dataset by name, with a place after a colon where it takes one; what it keeps, it keeps in the home.
+
+    Args:
+        name: as settings write it.
+        home: of the digests and what else the dataset keeps; by default the one of the process.
+        answered: whether it is only answered, and needs no training images.
+    """
     scheme, _, place = name.partition(":")
-    return plugins.pick("datasets", scheme)(place)
+    load = plugins.pick("datasets", scheme)
+    more = {"answered": True} if answered and "answered" in inspect.signature(load).parameters else {}
+    with home_at(home):
+        return load(place, **more)
 
 
 def pick_backbone(name: str) -> Backbone:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io import git
+from adaptkit.io.paths import resolved
 from adaptkit.methods.task import Task
+from adaptkit.methods.train import check_trainer
 from adaptkit.runs import plugins
-from adaptkit.runs.build import check_elsewhere, check_recipe, method
+from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, method
 from adaptkit.runs.evaluate import check_able
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.guard import Guard
@@ -35,6 +37,9 @@ class Opened:
     """
 
     def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
+        check_outside(recipe)
+        if recipe.trainer:
+            check_trainer(recipe.trainer)
         self.workspace = Workspace(recipe.setting(), home=home, progress=progress)
         self.tests: Sequence[EvaluationSet] = self.workspace.evaluation_sets()
         if any(tested.task for tested in self.tests):
@@ -44,7 +49,7 @@ class Opened:
         self.steps = self.workspace.steps()
         self.fixed = protocol(recipe, self.workspace, self.tests)
         self.shared = participants(self.workspace)
-        self.git = git.commit(Path() if recipe.folder.resolve().is_relative_to(shelf()) else recipe.folder)
+        self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
         self._tasks: dict[tuple[int, int], list[Task]] = {}
 

@@ -14,7 +14,7 @@ from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import prepared
 from adaptkit.io.text import columns
-from adaptkit.runs.build import method
+from adaptkit.runs.build import check_outside, method
 from adaptkit.runs.protocol import cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.wanted import wanted
@@ -37,6 +37,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
 
     Times come from the rows already in a table, or from a probe of a few rows that are not kept.
     """
+    check_outside(recipe)
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
     fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)
@@ -52,6 +53,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
             f"on {workspace.device}",
+            *recipe.said(),
+            *workspace.others.lines(),
             in_columns(rows),
             f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
             f"memory: {weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",

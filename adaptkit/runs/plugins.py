@@ -6,18 +6,20 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pluggy
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.paths import regular, resolved
 from adaptkit.runs import hooks
 
 ROLES = ("methods", "prompts", "supports", "datasets", "backbones")
@@ -35,6 +37,8 @@ class Core:
 
 broken: dict[str, str] = {}
 """Plugins that could not be loaded, by name, with the last lines of their traceback."""
+asked_for: set[Path] = set()
+"""Files that the command line or a program has loaded by name, or tried to."""
 
 
 @cache
@@ -54,9 +58,10 @@ def add_file(path: Path) -> str:
     Raises:
         ValueError: when there is no such file, or it cannot be imported.
     """
-    path = Path(path).resolve()
-    if not path.is_file():
+    path = regular(resolved(path), "a plugin")
+    if not path.exists():
         raise ValueError(f"a plugin must be a Python file; got {str(path)!r}, which does not exist")
+    asked_for.add(path)
     name = path.stem
     there = manager().get_plugin(name)
     if there is None:
@@ -67,7 +72,7 @@ def add_file(path: Path) -> str:
             for impl in getattr(manager().hook, role).get_hookimpls():
                 if impl.plugin_name == name:
                     _brought(impl, role)
-    elif Path(getattr(there, "__file__", "")).resolve() != path:
+    elif resolved(getattr(there, "__file__", "")) != path:
         raise ValueError(f"plugin names must be unique; got {name!r} from {there} and from {str(path)!r}; rename one")
     if name in broken and not manager().has_plugin(name):  # one whose report failed is still in use
         raise ValueError(f"plugin {str(path)!r} could not be loaded:\n{broken[name]}")
@@ -165,17 +170,29 @@ def _brought(impl: Any, role: str) -> dict[str, Any]:  # noqa: ANN401 (pluggy's)
 
 
 def _candidates() -> Iterator[tuple[str, Any]]:
-    """Name and loader of every plugin: the files of ``plugins/``, then the entry points of other distributions."""
+    """Name and loader of every plugin: the files of ``plugins/``, then the entry points of other distributions.
+
+    Names in ``ADAPTKIT_PLUGINS`` restrict the latter, an empty one to none; files in it are loaded besides.
+    """
     package = importlib.import_module("adaptkit_plugins")
     root = Path(package.__path__[0])
     for path in sorted(root.rglob("*.py")):
         if path.name != "__init__.py":
             name = ".".join(path.relative_to(root).with_suffix("").parts)
             yield name, lambda name=name: importlib.import_module(f"adaptkit_plugins.{name}")
-    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
-        yield entry.name, entry.load
-    for file in filter(None, os.environ.get("ADAPTKIT_PLUGINS", "").split(os.pathsep)):
-        yield Path(file).stem, lambda file=file: _import_file(Path(file))
+    installed = {e.name: e.load for e in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name)}
+    said = os.environ.get("ADAPTKIT_PLUGINS")
+    named = dict.fromkeys(filter(None, map(str.strip, re.split(f"[,{os.pathsep}]", said or ""))))
+    files = [name for name in named if name.endswith(".py")]
+    only = None if said is None or (files and len(files) == len(named)) else [n for n in named if n not in files]
+    for name in installed if only is None else only:
+        yield name, installed.get(name, lambda name=name: _unknown(name, [*installed]))
+    for file in files:
+        yield Path(file).stem, lambda file=file: _import_file(regular(Path(file), "a plugin"))
+
+
+def _unknown(name: str, installed: Sequence[str]) -> NoReturn:
+    raise ValueError(must_be("a name in ADAPTKIT_PLUGINS", installed or ["none, as no plugin is installed"], name))
 
 
 def _register(pm: pluggy.PluginManager, name: str, load: Any) -> None:  # noqa: ANN401 (a loader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -12,10 +13,13 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
+from adaptkit.io.paths import regular, resolved
+from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.values import Spec, convert
+from adaptkit.methods.trainer_options import trainer_options
 from adaptkit.methods.widening import Widening
 from adaptkit.runs.published import Published
-from adaptkit.runs.setting import Setting
+from adaptkit.runs.setting import Setting, sentences_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,29 +32,34 @@ class Recipe(Setting):
         methods: that are compared, each a name with options; they may be given as recipes write them.
         shots: labelled images per class.
         seeds: of supports and of training.
-        trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
-        plugins: plugin files to load first, relative to the recipe.
         search: ``"widen"`` lets searches on validation images go on beyond the edge of their papers' grids; test images
             (``select: oracle``) never do.
+        trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
+        plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
+        inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
+        trust: whether its plugin files may run, in another process too; no key of a file.
     """
 
     name: str
     folder: Path
     methods: list[Spec]
-    shots: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    shots: list[Shots] = field(default_factory=lambda: [1, 2, 4, 8, 16])
+    seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3])
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
     search: Widening = "paper"
+    inherited: tuple[str, ...] = ()
+    trust: bool = False
 
     def __post_init__(self) -> None:
-        """Read methods that are given as recipes write them."""
+        """Read methods as recipes write them, and hold the trainer's options to what a recipe may set."""
         super().__post_init__()
         object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
+        object.__setattr__(self, "trainer", trainer_options(self.trainer))
 
     @property
     def searching(self) -> Widening:
@@ -63,9 +72,16 @@ class Recipe(Setting):
 
     def describe(self) -> str:
         """The whole recipe as JSON, without where it lies."""
-        values = {name: value for name, value in self.plain().items() if name not in ("folder", "plugins")}
+        hidden = ("folder", "plugins", "inherited", "trust")
+        values = {name: value for name, value in self.plain().items() if name not in hidden}
         values |= {"methods": [s.plain for s in self.methods], "published": [asdict(quote) for quote in self.published]}
         return json.dumps(values, indent=1, default=str)
+
+    def said(self) -> list[str]:
+        """What was left out of a recipe below, in lines."""
+        gone = ", ".join(map(repr, self.inherited))
+        own = "name yours: --set 'domains={sketch: folder:sketches}'"
+        return [f"left out: {gone}, of another dataset than {self.dataset}; {own}"] * bool(gone)
 
     def labels(self) -> dict[str, Spec]:
         """Each method's row name, e.g. ``coop(n=4)``, with what to build it from."""
@@ -84,10 +100,13 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
         ValueError: for any wrong key, name, type or path, in one line.
     """
     path = find_recipe(where)
-    raw = read_chain(path)
-    for key, value in (changes or {}).items():
+    raw, inherited = read_chain(path)
+    changes = changes or {}
+    if "dataset" in changes:
+        inherited = own_sets(raw, changes)
+    for key, value in changes.items():
         change(raw, key, value)
-    recipe = build_recipe(raw, path)
+    recipe = replace(build_recipe(raw, path), inherited=tuple(inherited))
     if only:
         known = [spec.name for spec in recipe.methods]
         for name in only:
@@ -99,24 +118,27 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
     return recipe
 
 
-def read_chain(path: Path) -> dict[str, Any]:
+def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The plain values of a recipe's file over those of the file that it extends, and so on up to one that does not.
 
-    What the files quote as ``published`` is joined, the protocol's first.
+    What the files quote as ``published`` is joined, the protocol's first. Beside the values: the test sets of a file
+    below whose dataset another was put in the place of.
 
     Raises:
         ValueError: when a file cannot be read, or the chain comes back to one of its files, with the whole chain.
     """
-    below, chain, quoted, met = dict[str, Any](), "", list[Any](), set[Path]()
+    below, inherited, chain, quoted, met = dict[str, Any](), list[str](), "", list[Any](), set[Path]()
     while True:
         chain += f" > {path.name}" if chain else path.name
-        if path.resolve() in met:
+        if resolved(path) in met:
             raise ValueError(f"a recipe must not extend itself; got {chain}; take extends: out of one of them")
-        met.add(path.resolve())
+        met.add(resolved(path))
         try:
             raw = yamls.read_yaml(path)
             base = raw.pop("extends", None)
             own = raw.get("published") or []
+            if isinstance(files := raw.get("plugins"), list):  # each is relative to the file that names it
+                raw["plugins"] = [os.path.abspath(path.parent / f) if isinstance(f, str) else f for f in files]
             if not isinstance(base, str | None):
                 raise ValueError(f"{path}: extends must be the path of a recipe's file; got {base!r}")
             if not isinstance(own, list):
@@ -124,15 +146,23 @@ def read_chain(path: Path) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{chain}: {error}" if len(met) > 1 else str(error)) from error
         quoted = [*own, *quoted]  # what a protocol quotes, its recipes do
+        if "dataset" in below:
+            inherited += own_sets(raw, below)
         below = {**raw, **below, **({"published": quoted} if quoted else {})}
         if base is None:
-            return below
+            return below, inherited
         path = path.parent / base
+
+
+def own_sets(raw: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
+    """Test sets that some values name and those over them do not, by what stands behind each."""
+    sets = [raw[key] for key in ("domains", "near", "far") if key in raw and key not in over]
+    return [str(name) for own in sets for name in (own.values() if isinstance(own, Mapping) else own or ())]
 
 
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     """A checked recipe from plain values."""
-    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder")}
+    declared = {f.name: f for f in fields(Recipe) if f.name not in ("name", "folder", "inherited", "trust")}
     hints = typing.get_type_hints(Recipe, include_extras=True)
     try:
         for key in raw:
@@ -153,7 +183,7 @@ def find_recipe(where: str) -> Path:
     """The file of a recipe, by path or by name."""
     path = Path(where)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not regular(path, "a recipe").exists():
             raise ValueError(
                 f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
             )
@@ -171,13 +201,17 @@ def names() -> list[str]:
 
 def name_of(path: Path) -> str:
     """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
-    path = path.resolve()
-    return path.relative_to(shelf()).with_suffix("").as_posix() if path.is_relative_to(shelf()) else path.stem
+    path = resolved(path)
+    if path.is_relative_to(shelf()):
+        return path.relative_to(shelf()).with_suffix("").as_posix()
+    if not path.stem.strip(". "):
+        raise ValueError(f"a recipe's file must have a name, as its results' folder is called so; got {str(path)!r}")
+    return path.stem
 
 
 def shelf() -> Path:
     """The folder of the recipes that come with adaptkit."""
-    return Path(str(resources.files("adaptkit_recipes"))).resolve()
+    return resolved(str(resources.files("adaptkit_recipes")))
 
 
 def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
@@ -185,6 +219,8 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
     *outer, last = key.split(".")
     for part in outer:
         inner = raw.get(part) or {}
+        if isinstance(inner, str) and part in ("prompts", "support", "stream"):
+            inner = {inner: {}}  # a name without options
         if not isinstance(inner, Mapping):
             raise ValueError(f"{part} must be a mapping for --set {key}; got {inner!r}")
         raw[part] = raw = dict(inner)
@@ -193,12 +229,16 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
-        return dict(convert(value, Mapping, key))
-    if key in ("support", "prompts", "stream"):
+        return convert(value, Mapping, key)
+    if key == "prompts":
+        return sentences_of(value)
+    if key in ("support", "stream"):
         return Spec.of(value, key)
+    if key in ("domains", "near", "far"):
+        kind = Mapping[str, str] if isinstance(value, Mapping) else list[str]
     out = convert(value, kind, key, declared)
-    if key in ("shots", "seeds") and (not out or any(n < 0 for n in out) or (key == "shots" and 0 in out)):
-        raise ValueError(f"{key} must be a list of positive numbers; got {value!r}")
+    if key in ("shots", "seeds") and not out:
+        raise ValueError(f"{key} must be a list of at least one number; got {value!r}")
     return out
 
 

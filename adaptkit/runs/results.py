@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from adaptkit.io.files import atomic_write, canonical, digest
+from adaptkit.io.jsons import read_json
 from adaptkit.io.values import convert
 from adaptkit.methods.searched import Searched
 
@@ -33,6 +34,9 @@ class Result:
         support: digest of the labelled images' content and labels, in order; it names the file in ``supports`` that
             lists them.
         images_per_class: labelled images that there were of each class; fewer than `shots` where a class has no more.
+        images_left_out: images of the dataset that cannot be read, which nothing has seen.
+        alike: groups of classes that share one text, where the method knows classes by their text alone and so cannot
+            tell them apart.
         metrics: by name; accuracies are shares between 0 and 1.
         classes: by test set, each class's name and the share of its images that were answered right, between 0 and 1;
             ``None`` where there is none. Of several labels an image, each one's average precision.
@@ -55,6 +59,8 @@ class Result:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     support: str = ""
     images_per_class: Sequence[int] = field(default_factory=list)
+    images_left_out: int = 0
+    alike: Sequence[Sequence[str]] = field(default_factory=list)
     metrics: Mapping[str, float] = field(default_factory=dict)
     classes: Mapping[str, Sequence[tuple[str, float | None]]] = field(default_factory=dict)
     right: Mapping[str, str | Sequence[float]] = field(default_factory=dict)
@@ -86,7 +92,7 @@ class Result:
         """
         names = [f.name for f in fields(cls)]
         try:
-            record = json.loads(path.read_text())
+            record = read_json(path)
             if not isinstance(record, dict):
                 raise TypeError(f"a {type(record).__name__}")
             written = record.pop("digest", None)
@@ -98,7 +104,7 @@ class Result:
             result = cls(**{name: convert(value, hints[name], name) for name, value in record.items()})
             if stated not in (None, result.protocol_hash):
                 raise ValueError(f"protocol_hash {stated!r} for a protocol with {result.protocol_hash!r}")
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ValueError(
                 f"a result must be a JSON record of {', '.join(names)}; got {str(path)!r}: {error}"
             ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.ranges import Positive
 from adaptkit.io.values import Spec, convert
 
 Order = Callable[[int], np.ndarray]  # a seed to the positions of all images, as they are met
@@ -23,15 +24,13 @@ def shuffled(labels: np.ndarray, part: np.ndarray, draw: Generator) -> np.ndarra
 
 
 def class_correlated(
-    labels: np.ndarray, part: np.ndarray, draw: Generator, *, concentration: float = 0.1
+    labels: np.ndarray, part: np.ndarray, draw: Generator, *, concentration: Positive = 0.1
 ) -> np.ndarray:
     """As many slots of time as there are classes; each class spreads over them by a Dirichlet draw.
 
     Near 0 one class follows another; far above 1 the order is as good as shuffled. After Gong et al., NOTE,
     arXiv:2208.05117.
     """
-    if not 0 < concentration < float("inf"):
-        raise ValueError(f"concentration must be a number above 0; got {concentration}")
     classes = np.unique(labels)
     time = draw.random(len(labels))  # within a slot
     for c in classes:
@@ -64,7 +63,7 @@ def named(spec: Spec) -> tuple[str, Mapping[str, Any]]:
     name = spec.name
     if name not in STREAMS:
         raise ValueError(must_be("stream", STREAMS, name))
-    known = {"concentration": float} if name == "class-correlated" else {}
+    known = {"concentration": Positive} if name == "class-correlated" else {}
     for key in spec.options:
         if key not in known:
             raise ValueError(must_be(f"an option of {name}", known or ["none"], key))

@@ -35,5 +35,4 @@ def keep_support(support: Images, name: str, out: Path) -> None:
     source = support.rows.source
     where = getattr(source, "where", int)  # a path that is relative to the dataset, or else the image's number
     rows = [[where(i), source.key(i), y] for i, y in zip(support.index.tolist(), support.labels.tolist(), strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, canonical({"source": source.name, "fields": ["image", "digest", "label"], "images": rows}))

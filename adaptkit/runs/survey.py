@@ -11,13 +11,16 @@ from typing import Any
 
 from adaptkit.io.errors import must_be
 from adaptkit.runs import plugins, recipe
+from adaptkit.runs.named_plugins import use_named
+from adaptkit.runs.setting import named_sets
 
 
-def check_dataset(name: str) -> tuple[list[str], bool]:
+def check_dataset(name: str, *, trust: bool = False) -> tuple[list[str], bool]:
     """Whether a run can rely on a dataset.
 
     Args:
         name: of a dataset, with a place after a colon where it takes one, or of a recipe, or a recipe's file.
+        trust: run the plugin files that the recipe names.
 
     Returns:
         Lines to print, all but the first with ``present``, ``optional``, ``missing``, ``different`` or ``to do`` in
@@ -26,7 +29,7 @@ def check_dataset(name: str) -> tuple[list[str], bool]:
     Raises:
         ValueError: when neither a dataset nor a recipe has this name.
     """
-    name, domains = _dataset(name)
+    name, domains = _dataset(name, trust)
     scheme, _, place = name.partition(":")
     load = plugins.pick("datasets", scheme)
     lines, found = [f"dataset {name}"], Counter[str]()
@@ -51,7 +54,7 @@ def check_dataset(name: str) -> tuple[list[str], bool]:
     return lines, not wrong
 
 
-def _dataset(name: str) -> tuple[str, list[str]]:
+def _dataset(name: str, trust: bool) -> tuple[str, list[str]]:
     """The dataset that is meant, by its name or by that of a recipe, and the recipe's further test sets."""
     if name.partition(":")[0] in plugins.table("datasets"):
         return name, []
@@ -59,9 +62,10 @@ def _dataset(name: str) -> tuple[str, list[str]]:
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
         raise ValueError(must_be("a dataset or a recipe", known, name))
     asked = recipe.read_recipe(name)
-    for file in asked.plugins:
-        plugins.use_file(file if file.is_absolute() else asked.folder / file)
-    return asked.dataset, [d for d in (*asked.domains, *asked.near, *asked.far) if d != "new"]
+    use_named(asked, trust=trust)
+    return asked.dataset, [
+        d for sets in (asked.domains, asked.near, asked.far) for d in named_sets(sets).values() if d != "new"
+    ]
 
 
 def _survey(field: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 (an entry of field.json, readable)
@@ -112,4 +116,5 @@ def _loaded(load: Any, place: str) -> list[tuple[str, str]]:  # noqa: ANN401 (a 
         return [("missing", " ".join(str(error).split()))]
     parts = {"train": splits.train, "val": splits.val, "test": splits.test, **splits.domains}
     counts = [("present", f"{n}: {len(part):,} images") for n, part in parts.items() if part is not None]
-    return [("present", f"{len(splits.classnames):,} classes"), *counts]
+    notes = [("optional" if splits.left_out else "present", note) for note in splits.said()]
+    return [("present", f"{len(splits.classnames):,} classes"), *counts, *notes]

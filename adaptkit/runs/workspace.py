@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,37 +14,41 @@ from torch import Tensor
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.datasets import Joined, Splits, targets_of
 from adaptkit.features.items import Images, Source
-from adaptkit.io.errors import must_be
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.task import Task
-from adaptkit.runs import plugins, streams
+from adaptkit.runs import streams
 from adaptkit.runs.build import arguments
 from adaptkit.runs.evaluation_sets import EvaluationSet, of_classes, restrict
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_dataset, pick_device
-from adaptkit.runs.setting import Setting
+from adaptkit.runs.others import Others
+from adaptkit.runs.setting import Setting, named_sets
 
 
 class Workspace:
     """A setting with its dataset, towers and cache open: it makes the task and the evaluation sets of every cell."""
 
     def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
-        self.setting = setting
-        self.splits = pick_dataset(setting.dataset)
+        self.setting, self.home = setting, home
+        self.splits = pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
+        self.others = Others(self.splits, home)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
+        self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         self.sentences = self.write(self.splits)
         self.choose, self.support_options = arguments("supports", setting.support)
-        self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         count = len(self.splits.classnames)
         first = count if setting.classes == "all" else (count + 1) // 2
         self.learned, self.new = range(first), range(first, count)
         self.groups = groups(count, setting.sequence)
 
     def write(self, splits: Splits) -> tuple[tuple[str, ...], ...]:
-        """The sentences of each class of a dataset."""
+        """The sentences of each class of a dataset, which must differ in what the text tower reads of them."""
         function, options = arguments("prompts", self.setting.prompts)
-        return tuple(tuple(s) for s in function(splits.classnames, splits, **options))
+        sentences = tuple(tuple(s) for s in function(splits.classnames, splits, **options))
+        apart = splits.kind == "classification"
+        self.cache.hold(sentences if apart else [[s for own in sentences for s in own]])
+        return sentences
 
     def images(self, source: Source, classes: range | None = None) -> Images:
         """All images of a source, or those of some classes, labelled from 0 on; of other kinds all have all classes."""
@@ -115,14 +119,15 @@ class Workspace:
     def about(self, classes: range, support: Images, val: Images | None = None, pool: Images | None = None) -> Task:
         """A task on some of the classes."""
         some = slice(classes.start, classes.stop)
-        names, sentences = self.splits.classnames[some], self.sentences[some]
-        return Task(self.backbone, names, sentences, self.cache.sentences, support, val, pool, self.splits.kind)
+        splits, sentences = self.splits, self.sentences[some]
+        parts = (self.backbone, splits.classnames[some], sentences, self.cache.sentences, support, val, pool)
+        return Task(*parts, splits.kind, splits.labelnames[some])
 
     def asks(self) -> dict[str, Any]:
-        """What a protocol says of the kind of task and of a sequence of them; nothing where there is neither."""
+        """What a protocol says of the kind of task, of a sequence of them, and of parts that nobody gave, if any."""
         kind, count = self.splits.kind, self.setting.sequence
         kinds, sequences = {} if kind == "classification" else {"kind": kind}, {} if count == 1 else {"sequence": count}
-        return {**kinds, **sequences}
+        return {**kinds, **sequences, **({"parted": self.splits.parted} if self.splits.parted else {})}
 
     def steps(self) -> list[list[EvaluationSet]]:
         """The evaluation sets after each task of a sequence; all of them in one step where there is one task.
@@ -148,8 +153,9 @@ class Workspace:
 
     def evaluation_sets(self) -> list[EvaluationSet]:
         """Every test set, the task's own first."""
-        asked, own = self.setting, self.splits.domains
-        sets = {"": self.splits.test} | {name: own[name] for name in asked.domains if name in own}
+        asked, must = self.setting, isinstance(self.setting.domains, Mapping)
+        found = {name: self.others.domain(behind, must) for name, behind in named_sets(asked.domains).items()}
+        sets = {"": self.splits.test} | {name: source for name, source in found.items() if source is not None}
         named = streams.named(asked.stream)[0]
         out = []
         if named in streams.JOINED:
@@ -169,9 +175,9 @@ class Workspace:
             train = self.images(self.splits.train)
             task = self.about(self.new, train[:0], pool=train.blind())  # no label says which of them are new
             out.append(self.evaluation_set("new", self.splits.test, self.new, task=task))
-        out += [self.elsewhere(name) for name in asked.domains if name not in own]
+        out += [self.elsewhere(name) for name, source in found.items() if source is None]
         for kind in ("near", "far"):
-            out += [self.outside(name, kind) for name in getattr(asked, kind)]
+            out += [self.outside(name, behind, kind) for name, behind in named_sets(getattr(asked, kind)).items()]
         return out
 
     def evaluation_set(self, name: str, source: Source, classes: range | None = None, **more: Any) -> EvaluationSet:  # noqa: ANN401 (fields of EvaluationSet)
@@ -185,28 +191,18 @@ class Workspace:
 
     def elsewhere(self, name: str) -> EvaluationSet:
         """The test images of another dataset, with its own classes."""
-        splits = self.other(name)
-        if splits.kind != self.splits.kind:
-            raise ValueError(f"domains must ask for {self.splits.kind}; got {name!r}, which asks for {splits.kind}")
+        splits = self.others.elsewhere(name)
         train = self.images(splits.train)
         parts = (splits.classnames, self.write(splits), self.cache.sentences, train[:0])
-        task = Task(self.backbone, *parts, pool=train.blind(), kind=splits.kind)
+        pool = train.blind() if len(train) else None
+        task = Task(self.backbone, *parts, pool=pool, kind=splits.kind, labelnames=splits.labelnames)
         return self.evaluation_set(name, splits.test, task=task)
 
-    def outside(self, name: str, kind: Literal["near", "far"]) -> EvaluationSet:
+    def outside(self, name: str, behind: str, kind: Literal["near", "far"]) -> EvaluationSet:
         """Images of none of the classes."""
-        if name == "new":
+        if behind == "new":
             return self.evaluation_set(name, self.splits.test, self.new, outside=kind)
-        if name in self.splits.domains:
-            return self.evaluation_set(name, self.splits.domains[name], outside=kind)
-        return self.evaluation_set(name, self.other(name).test, outside=kind)
-
-    def other(self, name: str) -> Splits:
-        """Another dataset, by name."""
-        if name.partition(":")[0] not in plugins.table("datasets"):
-            known = [*self.splits.domains, *plugins.table("datasets")]
-            raise ValueError(must_be(f"a domain of {self.splits.name}, or a dataset,", known, name))
-        return pick_dataset(name)
+        return self.evaluation_set(name, self.others.outside(behind), outside=kind)
 
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""
@@ -233,6 +229,6 @@ def check_kind(splits: Splits, setting: Setting) -> None:
     if (named := streams.named(setting.stream)[0]) != "shuffled":
         raise ValueError(f"stream must be 'shuffled' where images have no one class each; got {named!r}")
     for name in ("classes", "near", "far", "bins", "sequence"):
-        if getattr(setting, name) not in ("all", [], None, 1):
+        if getattr(setting, name) not in ("all", [], {}, None, 1):
             got = f"{getattr(setting, name)!r} for {splits.name}, which asks for {splits.kind}"
             raise ValueError(f"{name} must be left out where images have no one class each; got {got}")

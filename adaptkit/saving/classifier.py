@@ -18,7 +18,10 @@ from torch import Tensor
 from adaptkit import __version__
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
-from adaptkit.io.files import atomic_write, digest
+from adaptkit.io.files import atomic_write, digest, make_folder
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import read_file
+from adaptkit.io.text import distinct
 from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
 from adaptkit.methods.settle import laid_out
@@ -27,6 +30,7 @@ from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
 from adaptkit.saving.model_card import model_card
+from adaptkit.saving.origin import folder_of, lay, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
@@ -42,7 +46,7 @@ class Classifier:
     Attributes:
         method: adapted and frozen.
         backbone: the towers it was adapted to; a stand-in that encodes nothing, where it was adapted to features.
-        classnames: C names, in the order of the logits.
+        classnames: C names that all differ, in the order of the logits.
         config: what `save_classifier` wrote about it.
         cache: where the features of pictures are kept; ``None`` without towers.
 
@@ -99,7 +103,7 @@ def save_classifier(
     said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
     config, data = _described(method, task, backbone, said)
     written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         for name, content in written.items():
             atomic_write(folder / name, content)
@@ -126,8 +130,9 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
         "adaptkit": __version__,
         "options": repr(method),
         "backbone": name,
+        "lay": {other: place for other in (name, *second) if (place := folder_of(other))},
         "towers": {name: identity(task.backbone), **{other: identity(pick_backbone(other)) for other in second}},
-        "classnames": task.classnames,
+        "classnames": task.labelnames,
         "prompts": task.prompts,
         **said,
         "sha256": digest(data),
@@ -151,11 +156,15 @@ def vacant(folder: Path) -> Path:
     return folder
 
 
-def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | None = None) -> Classifier:
+def load_classifier(
+    folder: Path | str, *, backbone: str = "", device: str = "auto", home: Path | None = None
+) -> Classifier:
     """Load what `save_classifier` or ``adaptkit export`` wrote. Nothing is fitted, and no code of the folder runs.
 
     Args:
         folder: with ``model.safetensors`` and ``config.json``.
+        backbone: name that the towers load by now, where it is another than when the classifier was saved; they must
+            be the same towers.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         home: where features of pictures are kept; default ``$ADAPTKIT_HOME``.
 
@@ -165,22 +174,25 @@ def load_classifier(folder: Path | str, *, device: str = "auto", home: Path | No
     folder = Path(folder)
     config, tensors = _read(folder)
     name, node, towers, protocol = (config[key] for key in ("backbone", "method", "towers", "protocol"))
-    classnames = tuple(config["classnames"])
+    classnames = distinct(config["classnames"])
     where = pick_device(device)
     if not name:
+        if backbone:
+            raise ValueError(f"backbone must be '' for a classifier that was adapted to features; got {backbone!r}")
         alone = _stand_in(folder, towers[name])
         return Classifier(state.rebuild(node, tensors, alone).to(where), alone, classnames, config, None)
-    backbone = pick_backbone(name).to(where)
+    own = open_backbone(config, backbone).to(where)
     arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
-    cache = open_cache(backbone, Setting(dataset="", backbone=name, **arithmetic), home=home)
+    cache = open_cache(own, Setting(dataset="", backbone=backbone or name, **arithmetic), home=home)
     for tower, want in towers.items():
-        for what, got in identity(backbone if tower == name else cache.tower(tower)).items():
+        for what, got in identity(own if tower == name else cache.tower(tower)).items():
             if got != want.get(what):
-                raise ValueError(f"{what} of backbone {tower!r} must be {want.get(what)!r}, as adapted; got {got!r}")
-    built = state.rebuild(node, tensors, backbone).to(where)
+                known = (tower == name and backbone) or f"{tower}{lay(config, tower)}"
+                raise ValueError(f"{what} of backbone {known!r} must be {want.get(what)!r}, as adapted; got {got!r}")
+    built = state.rebuild(node, tensors, own).to(where)
     if unknown := {need.backbone or name for need in built.all_needs()} - {*towers}:
         raise ValueError(f"towers in {str(folder / CONFIG)!r} must identify every backbone; got none for {unknown}")
-    return Classifier(built, backbone, classnames, config, cache)
+    return Classifier(built, own, classnames, config, cache)
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:
@@ -194,7 +206,7 @@ def identity(backbone: Backbone) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a folder says, checked but for the method itself; and its tensors, laid out as those of a method are."""
     try:
-        config, data = json.loads((folder / CONFIG).read_bytes()), (folder / TENSORS).read_bytes()
+        config, data = read_json(folder / CONFIG), read_file(folder / TENSORS)
         if config["format"] != CONFIG_FORMAT:
             raise ValueError(f"format {config['format']!r}, where this version reads {CONFIG_FORMAT}; export it again")
         if config["sha256"] != digest(data):
@@ -207,7 +219,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if config["backbone"] not in towers:
             raise KeyError(f"towers must identify backbone {config['backbone']!r}")
         return config, {key: laid_out(tensor) for key, tensor in read_tensors(data).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
         raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adaptkit.io import safe
 from adaptkit.methods.method import Method
 from adaptkit.report.cards import first_sentence, module_doc, source
 
@@ -38,14 +39,14 @@ def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
         "pipeline_tag: image-classification",
         "---",
         "",
-        f"# {type(method).__name__}, {config['protocol'].get('dataset', 'features')}",
+        f"# {type(method).__name__}, {safe.in_markdown(str(config['protocol'].get('dataset', 'features')))}",
         "",
         f"{first_sentence(doc)}. {source(doc)}.",
         "",
         f"- answers with {answer}",
-        f"- {len(names)} classes: {', '.join(names[:SHOWN])}{more}",
+        f"- {len(names)} classes: {safe.in_markdown(', '.join(names[:SHOWN]))}{more}",
         f"- accuracy: {_accuracy(config)}",
-        f"- images it learned from: {config['source'] or 'not stated'}",
+        f"- images it learned from: {safe.in_markdown(config['source'] or 'not stated')}",
         "",
     ]
 
@@ -66,6 +67,7 @@ def _use(method: Method) -> list[str]:
         "## Use",
         "",
         "```bash",
+        "pip install adaptkit-vlm",
         "adaptkit predict THIS_FOLDER photos --out labels.csv",
         "```",
         "",
@@ -89,13 +91,17 @@ def _origin(config: Mapping[str, Any]) -> list[str]:
         **config["protocol"],
         "adaptkit": config["adaptkit"],
     }
-    towers = [f"- `{tower}`: {t['fingerprint']}" for tower, t in config["towers"].items() if "fingerprint" in t]
+    towers = [
+        f"- {safe.code(tower)}: {safe.in_markdown(str(t['fingerprint']))}"
+        for tower, t in config["towers"].items()
+        if "fingerprint" in t
+    ]
     return [
         "## How it was adapted",
         "",
-        f"`{config['options']}`",
+        safe.code(str(config["options"])),
         "",
-        *(f"- {key}: {value}" for key, value in how.items() if value not in (None, [], {}, ())),
+        *(f"- {safe.item(f'{key}: {value}')}" for key, value in how.items() if value not in (None, [], {}, ())),
         "",
         *(["Fingerprints:", "", *towers, ""] if towers else []),
     ]

@@ -13,7 +13,7 @@ from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Images
 from adaptkit.features.sources import open_bytes
 from adaptkit.io.files import digest
-from adaptkit.io.pictures import SUFFIXES
+from adaptkit.io.pictures import SUFFIXES, counted, files_below, is_picture
 
 Picture = str | os.PathLike | Image.Image
 
@@ -52,19 +52,22 @@ def existing(path: Path) -> Path:
     return path
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Files as given, and the images in folders at any depth, sorted; each once.
+def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Files as given, and the images in folders at any depth, sorted, each once; and the other files there.
 
     Raises:
         ValueError: for a path that does not exist, and for a folder without images.
     """
-    found: dict[Path, None] = {}
+    found, rest = dict[Path, None](), dict[Path, None]()
     for path in paths:
-        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+        every = files_below(path) if path.is_dir() else []
+        inside = [file for file in every if is_picture(file)]
         if path.is_dir() and not inside:
-            raise ValueError(f"a folder must hold images, {', '.join(SUFFIXES)}; got none in {str(path)!r}")
+            got = counted(every) or "no file"
+            raise ValueError(f"a folder must hold images, {', '.join(SUFFIXES)}; got {got} in {str(path)!r}")
         found |= dict.fromkeys(inside if path.is_dir() else [existing(path)])
-    return [*found]
+        rest |= dict.fromkeys(file for file in every if not is_picture(file))
+    return [*found], [*rest]
 
 
 def as_images(pictures: Sequence[Picture], cache: FeatureCache) -> Images:

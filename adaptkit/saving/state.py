@@ -131,10 +131,11 @@ def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any
     made: Any = object.__new__(cls)
     if isinstance(made, nn.Module):
         nn.Module.__init__(made)
-        made._buffers.update(each("buffers"))
-        frozen = {n: t if t is None else nn.Parameter(t, requires_grad=False) for n, t in each("parameters").items()}
+        made._buffers.update(_only(Tensor, cls, each("buffers")))
+        weights = _only(Tensor, cls, each("parameters"))
+        frozen = {n: t if t is None else nn.Parameter(t, requires_grad=False) for n, t in weights.items()}
         made._parameters.update(frozen)
-        made._modules.update(each("modules"))
+        made._modules.update(_only(nn.Module, cls, each("modules")))
     vars(made).update(_kept(cls, each("keeps")))
     return made
 
@@ -183,6 +184,16 @@ def _find(name: object) -> type | None:
     if not isinstance(found, type) or found.__module__ != module:  # imported there, not defined
         return None
     return found if issubclass(found, nn.Module) or is_dataclass(found) else None
+
+
+def _only(kind: type, cls: type, held: dict[str, Any]) -> dict[str, Any]:
+    """Parts by name, or a ``ValueError`` where one is of another kind."""
+    for name, value in held.items():
+        if not isinstance(value, kind | None):
+            raise ValueError(
+                f"a saved {cls.__name__} must hold a {kind.__name__} in {name!r}; got {type(value).__name__}"
+            )
+    return held
 
 
 def _kept(cls: type, held: dict[str, Any]) -> dict[str, Any]:

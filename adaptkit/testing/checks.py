@@ -21,6 +21,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
+from adaptkit.testing.ranges import options_have_ranges
 from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward, verbs_are_spelt
 
 
@@ -178,6 +179,7 @@ CHECKS: dict[str, Check] = {
     for f in (
         docstring_names_source,
         verbs_are_spelt,
+        options_have_ranges,
         output_shape,
         scope,
         predict_is_pure,

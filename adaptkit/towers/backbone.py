@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adaptkit.towers import threads
 from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.weights import Slot, find_slot, find_slots, swapped, swapped_out
+from adaptkit.towers.weights import Slot, ensure_finite, find_slot, find_slots, swapped, swapped_out
 
 Tokens = Mapping[str, Tensor]
 
@@ -75,8 +75,9 @@ class Backbone:
         self._points, self._slots = as_points(given), None
 
     def freeze(self) -> None:
-        """Freeze the weights and take their digest: the last line of a subclass's constructor."""
+        """Freeze the weights, all finite, and take their digest: the last line of a subclass's constructor."""
         self.model.eval().requires_grad_(False)
+        ensure_finite(self.model)
         self.fingerprint = self.digest()
 
     def __deepcopy__(self, memo: dict) -> Backbone:

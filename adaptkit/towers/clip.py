@@ -1,4 +1,4 @@
-"""CLIP and SigLIP as `transformers` spells them: the only file of the core that knows."""
+"""CLIP, MetaCLIP 2 and SigLIP as `transformers` spells their modules; `tokens` knows its tokenizers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCK_PARTS = {
 
 
 class CLIPBackbone(Backbone):
-    """A `transformers.CLIPModel`. The text tower is causal, so sentences are cut after the longest: exact, and faster.
+    """A `CLIPModel` or `MetaClip2Model` of `transformers`. Sentences are cut after the longest: exact, and faster.
 
     Positions after end-of-text reach nothing: attention is causal and the embedding is read at end-of-text. Position
     embeddings, masks, pooling and projections stay in `transformers`; taps sit at its own modules.
@@ -73,10 +73,19 @@ class CLIPBackbone(Backbone):
         ids = ids[:, : int(self.ends(ids).max()) + 1]
         return self.model.text_projection(self.model.text_model(input_ids=ids).pooler_output)  # type: ignore[operator]
 
+    @property
+    def end(self) -> int | None:
+        """The number of end-of-text; ``None`` where it is a sentence's largest, as in CLIP's first configs."""
+        config = self.model.text_model.config  # type: ignore[union-attr]
+        end = config.eos_token_id  # type: ignore[union-attr]
+        if not isinstance(end, int):
+            raise ValueError(f"eos_token_id of the text tower must be one number; got {end!r}; edit config.json")
+        return None if end == 2 and config.model_type == "clip_text_model" else end  # type: ignore[union-attr]
+
     def ends(self, ids: Tensor) -> Tensor:
         """Position of end-of-text, ``(P,)``, by the rule of the tower's own pooling."""
-        end = int(self.model.text_model.config.eos_token_id)  # type: ignore[union-attr, arg-type]
-        return ids.argmax(-1) if end == 2 else (ids == end).int().argmax(-1)
+        end = self.end
+        return ids.argmax(-1) if end is None else (ids == end).int().argmax(-1)
 
 
 class SiglipBackbone(CLIPBackbone):

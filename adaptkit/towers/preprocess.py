@@ -16,6 +16,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from adaptkit.towers.resize import crop_of_resized
+
 AUGMENTS: dict[str, tuple[float, float]] = {
     "crop-flip": (0.5, 1.0),
     "wide-crop-flip": (0.08, 1.0),
@@ -63,9 +65,10 @@ class Preprocess:
         if self.fit == "squash":
             return self.tensor(image.resize((self.size, self.size), FILTERS[self.resample]))
         short = min(image.size)
-        image = image.resize((image.width * edge // short, image.height * edge // short), FILTERS[self.resample])
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
-        return self.tensor(image.crop((left, top, left + self.size, top + self.size)))
+        width, height = image.width * edge // short, image.height * edge // short
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        box = (left, top, left + self.size, top + self.size)
+        return self.tensor(crop_of_resized(image, (width, height), box, FILTERS[self.resample]))
 
     def view(self, image: Image.Image, augment: str, seed: str) -> Tensor:
         """One random view, ``(3, size, size)``; the same `seed` gives the same view in any batch and process."""
@@ -75,6 +78,19 @@ class Preprocess:
         if rng.random() < 0.5:
             out = ImageOps.mirror(out)
         return augmix(out, self.tensor, rng) if augment == "augmix" else self.tensor(out)
+
+    def shown(self, boxes: Tensor) -> Tensor:
+        """The part of pictures that enters the tower: all, or a square in the middle.
+
+        Args:
+            boxes: left, top, right and bottom of each, ``(..., 4)``, pixels, whole numbers.
+        """
+        start, end = boxes.split(2, -1)
+        sides = end - start
+        if self.fit == "crop":
+            short = (sides.amin(-1, keepdim=True) * self.size // (self.edge or self.size)).clamp_min(1)
+            start, sides = start + (sides - short) // 2, short
+        return torch.cat([start, start + sides], -1)
 
     def tensor(self, image: Image.Image) -> Tensor:
         """An image of the right size, ``(3, size, size)``, normalised."""

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.once import Once
 from adaptkit.towers.points import Tap
+from adaptkit.towers.reading import fill_all
 from adaptkit.towers.weights import in_effect
 
 Position = Literal["end", "middle", "front"]
@@ -68,10 +69,9 @@ class Prompts:
         names = [name.replace("_", " ") for name in classnames]
         sentences = [context.replace("{}", name) + suffix for name in names]
         self.tokens = backbone.tokenize(sentences)
-        ids, longer = self.tokens["input_ids"], backbone.tokenize([f"{s} X" for s in sentences])["input_ids"]
-        if longer.shape == ids.shape and (longer == ids).all(-1).any():  # one word more is cut off
-            full = sentences[int((longer == ids).all(-1).int().argmax())]
-            raise ValueError(f"a sentence must be shorter than {ids.shape[1]} tokens; got {full!r}; choose fewer words")
+        if full := [s for s, is_full in zip(sentences, fill_all(backbone, sentences), strict=True) if is_full]:
+            longest = self.tokens["input_ids"].shape[1]
+            raise ValueError(f"a sentence must be shorter than {longest} tokens; got {full[0]!r}; choose fewer words")
         before, after = (self._count(part) for part in context.split("{}"))
         lengths = torch.tensor([self._count(name) if after else 0 for name in names])  # (C,)
         word = torch.arange(min(n, before + after))

@@ -68,6 +68,18 @@ def find_slot(name: str, slots: Mapping[str, Slot], depth: Mapping[str, int]) ->
     raise ValueError(f"a weight must be one of backbone.weight_names(); got {name!r}; nearest: {near}")
 
 
+def ensure_finite(model: nn.Module) -> None:
+    """Refuse weights that spoil every answer.
+
+    Raises:
+        ValueError: naming the first that holds a NaN or an infinity.
+    """
+    for name, weight in model.state_dict().items():
+        if not (fine := weight.isfinite()).all():
+            bad = int((~fine).sum())
+            raise ValueError(f"weight {name!r} must be finite; got NaN or inf in {bad} of {fine.numel()} numbers")
+
+
 @contextlib.contextmanager
 def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
     """Put tensors into slots, and what was there back at the end, come what may, and in whatever order blocks end."""

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl
+from adaptkit.io.ranges import Share, Views, Weight
 from adaptkit.methods.ops import class_sums
 
 Uncertainty = Literal["moment", "entropy", "energy", "max", "max-min", "var", "top5", "none"]
@@ -28,11 +29,11 @@ class AMUTuning(ZeroShot):
     """
 
     second: str = ""  # the auxiliary tower; without, the task's own serves
-    alpha: float = 0.5  # weight of the auxiliary logits, for a logit scale of 100
-    merge: float = 0.35  # lambda: share of the fused logits' loss, the rest is the auxiliary's own
+    alpha: Weight = 0.5  # weight of the auxiliary logits, for a logit scale of 100
+    merge: Share = 0.35  # lambda: share of the fused logits' loss, the rest is the auxiliary's own
     uncertainty: Uncertainty = "moment"  # of the zero-shot probabilities
-    power: float = 0.4  # of the uncertainty
-    views: int = 10  # random views per support image
+    power: Weight = 0.4  # of the uncertainty
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
     as_released: bool = False
     schedule: Schedule = Schedule(

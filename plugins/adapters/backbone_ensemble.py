@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, hookimpl
+from adaptkit.io.ranges import Epsilon, Steps
 from adaptkit.methods.ops import one_hot
 
 
@@ -19,8 +20,8 @@ class BackboneEnsemble(Method):
     """Sum of several backbones' zero-shot logits, weighted by a few labelled images."""
 
     others: tuple[str, ...] = ()  # further backbones, e.g. "hf:openai/clip-vit-base-patch32"
-    penalty: float = 1e-3  # on the squared distance of weights from equal ones
-    steps: int = 50  # of Newton's method, at most
+    penalty: Epsilon = 1e-3  # on the squared distance of weights from equal ones
+    steps: Steps = 50  # of Newton's method, at most
 
     def needs(self):
         return {f"x{k}": Pooled(backbone=name) for k, name in enumerate(("", *self.others))}

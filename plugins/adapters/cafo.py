@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.search import Linear
@@ -24,13 +25,13 @@ class CaFo(ZeroShot):
     """Zero-shot plus two trained caches of support images, of CLIP and of a second tower."""
 
     second: str = ""  # the second tower, e.g. "hf:facebook/dino-vitb16"; without, the task's own is both
-    alpha: float = 0.6  # weight of the fused caches, for a logit scale of 100
-    beta: float = 1.0  # sharpness of similarities in both
+    alpha: Weight = 0.6  # weight of the fused caches, for a logit scale of 100
+    beta: Weight = 1.0  # sharpness of similarities in both
     normalize: Literal["mean", "softmax", "linear"] = "mean"  # of each row of logits before the fusion
-    views: int = 10  # random views per support image
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
-    search_scale: tuple[float, float] = (7, 3)  # upper ends of beta and alpha
-    search_steps: tuple[int, int] = (200, 20)  # values of beta and alpha
+    search_scale: tuple[Positive, Positive] = (7, 3)  # upper ends of beta and alpha
+    search_steps: tuple[Tries, Tries] = (200, 20)  # values of beta and alpha
     schedule: Schedule = Schedule(
         epochs=20, lr=1e-3, batch_size=256, optimizer="adamw", weight_decay=0.01, eps=1e-4, decay="cosine"
     )

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Views
 from adaptkit.methods.ops import class_sums, raw_text
 
 
@@ -20,7 +21,7 @@ class ZSLP(ZeroShot):
     A linear probe on unit-norm embeddings whose prototypes start at the text and are normalised when asked.
     """
 
-    views: int = 20  # random views per support image, to train on
+    views: Views = 20  # random views per support image, to train on
     augment: str = "wide-crop-flip"
     schedule: Schedule = Schedule(
         epochs=300, lr=0.1, batch_size=256, optimizer="sgd", decay="cosine-epoch", warmup=1, drop_last=True

@@ -11,6 +11,7 @@ from dataclasses import replace
 from torch import nn
 
 from adaptkit import Schedule, hookimpl
+from adaptkit.io.ranges import Share, Size
 from adaptkit.methods.adapter import ImageAdapter
 from adaptkit.methods.schedule import DASSL
 
@@ -18,8 +19,8 @@ from adaptkit.methods.schedule import DASSL
 class CLIPAdapter(ImageAdapter):
     """A small trained network refines the image embedding before the zero-shot head."""
 
-    ratio: float = 0.2  # share of the adapter's output in the blend, alpha
-    reduction: int = 4  # width of the embedding over that of the bottleneck
+    ratio: Share = 0.2  # share of the adapter's output in the blend, alpha
+    reduction: Size = 4  # width of the embedding over that of the bottleneck
     schedule: Schedule = replace(DASSL, epochs=200)
 
     def fit(self, task):

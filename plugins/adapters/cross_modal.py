@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Steps, Views
 from adaptkit.methods.ops import one_view, raw_text
 
 
@@ -22,7 +23,7 @@ from adaptkit.methods.ops import one_view, raw_text
 class LinearWarmup(Schedule):
     """A rate that rises in equal steps, and then falls along a cosine."""
 
-    warmup_steps: int = 50
+    warmup_steps: Steps = 50
 
     def rate(self, step, per_epoch, total):
         if step < self.warmup_steps:
@@ -33,9 +34,9 @@ class LinearWarmup(Schedule):
 class CrossModal(ZeroShot):
     """A linear head, trained on sentences about the classes as well as on images."""
 
-    ensemble: float = 0.0  # share of the first weights in those that answer; the authors' WiSE-FT has 0.5
-    check: int = 100  # steps from one look at the validation images to the next; the head that does best is kept
-    views: int = 2  # of a support image, the first of them plain
+    ensemble: Share = 0.0  # share of the first weights in those that answer; the authors' WiSE-FT has 0.5
+    check: Size = 100  # steps from one look at the validation images to the next; the head that does best is kept
+    views: Views = 2  # of a support image, the first of them plain
     augment: str = "crop-flip"
     schedule: Schedule = LinearWarmup(steps=12800, lr=1e-3, batch_size=16, optimizer="adamw", weight_decay=0.01)
 

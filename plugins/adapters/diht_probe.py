@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Steps, Views, Weight
 from adaptkit.methods.explore import choose
 from adaptkit.methods.ops import one_hot
 
@@ -24,11 +25,11 @@ class DiHTProbe(ZeroShot):
     Class weights of least cross-entropy within `radius` of the text embeddings.
     """
 
-    radius: float = 0.3  # for when there are no validation images; embeddings have norm 1
-    radii: tuple[float, ...] = (0.0, 0.1, 0.2, 0.4, 0.8)  # to choose from; the first best wins
-    views: int = 10  # random views per support image, each a sample of its own
+    radius: Weight = 0.3  # for when there are no validation images; embeddings have norm 1
+    radii: tuple[Weight, ...] = (0.0, 0.1, 0.2, 0.4, 0.8)  # to choose from; the first best wins
+    views: Views = 10  # random views per support image, each a sample of its own
     augment: str = "crop-flip"
-    steps: int = 100
+    steps: Steps = 100
 
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment=self.augment)}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Size, Tries, Weight
 
 
 class LFA(ZeroShot):
@@ -19,13 +20,13 @@ class LFA(ZeroShot):
     ``unit(x W)`` against the class embeddings.
     """
 
-    betas: int = 25  # values from 0, the orthogonal map, to 1, the identity; one is chosen on splits of the support
-    splits: int = 3  # of four fifths to solve on and a fifth to judge by
-    neighbours: int = 3  # nearest classes that an embedding is ranked against
-    margin: float = 4.0  # a class's margin is its cosine distance from the right one, divided by this
-    share: float = 0.75  # of the support in a step
-    noise: float = 0.035  # standard deviation, added in half of the steps
-    dropout: float = 0.05  # of coordinates, in half of the steps
+    betas: Tries = 25  # values from 0, the orthogonal map, to 1, the identity; one is chosen on splits of the support
+    splits: Size = 3  # of four fifths to solve on and a fifth to judge by
+    neighbours: Size = 3  # nearest classes that an embedding is ranked against
+    margin: Positive = 4.0  # a class's margin is its cosine distance from the right one, divided by this
+    share: Share = 0.75  # of the support in a step
+    noise: Weight = 0.035  # standard deviation, added in half of the steps
+    dropout: Share = 0.05  # of coordinates, in half of the steps
     schedule: Schedule = Schedule(
         steps=200, lr=5e-4, batch_size=2**20, optimizer="adamw", weight_decay=5e-4, final_lr=1e-7
     )
@@ -41,9 +42,9 @@ class LFA(ZeroShot):
         for _ in range(self.splits):
             held, rest = torch.randperm(len(x)).to(x.device).tensor_split([len(x) - int(0.8 * len(x))])
             solved = procrustes(x[rest], text[labels[rest]]) if len(rest) else eye
+            plain, turned = x[held] @ text.T, x[held] @ solved @ text.T  # a map between answers between them
             for i, beta in enumerate(betas):
-                said = (x[held] @ torch.lerp(solved, eye, beta) @ text.T).argmax(-1)
-                right[i] += (said == labels[held]).sum().cpu()
+                right[i] += (torch.lerp(turned, plain, beta).argmax(-1) == labels[held]).sum().cpu()
         beta = betas[int(right.argmax())]
         self.map = nn.Parameter(torch.lerp(procrustes(x, text[labels]), eye, beta))  # (D, D)
 
@@ -65,11 +66,13 @@ class LFA(ZeroShot):
 
     def ranking(self, x, labels):
         """Mean excess of the distance to the right class over those to the nearest, by their margins."""
-        x, own = unit(x), self.text[labels]
-        distances = torch.linalg.vector_norm(x[:, None] - self.text, dim=-1)  # (B, C)
-        nearest = distances.topk(min(self.neighbours, len(self.text)), largest=False)
-        margins = (1 - (self.text[nearest.indices] * own[:, None]).sum(-1)) / self.margin  # (B, k); 0 for itself
-        return F.relu(distances.gather(1, labels[:, None]) + margins - nearest.values).mean()
+        x, k = unit(x), min(self.neighbours, len(self.text))
+        with torch.no_grad():  # in parts: of all classes only the order counts
+            nearest = torch.cat([(rows @ self.text.T).topk(k).indices for rows in x.split(1024)])  # (B, k)
+        rows = self.text[torch.cat([labels[:, None], nearest], 1)]  # the right class first, (B, 1 + k, D)
+        distances = torch.linalg.vector_norm(x[:, None] - rows, dim=-1)
+        margins = (1 - (rows * rows[:, :1]).sum(-1)) / self.margin  # 0 for the right class itself
+        return F.relu(distances[:, :1] + margins[:, 1:] - distances[:, 1:]).mean()
 
 
 def procrustes(x, y):

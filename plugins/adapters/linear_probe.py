@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from adaptkit import Method, Pooled, hookimpl
+from adaptkit.io.ranges import Positive, Steps, Weight
 from adaptkit.methods.explore import choose, note
 
 
@@ -27,10 +28,10 @@ class LinearProbe(Method):
     By L-BFGS, with an L2 penalty that is chosen on validation images. Solved, not trained.
     """
 
-    inverse_penalty: float = 0.316  # scikit-learn's C, for when there are no validation images
-    max_iter: int = 1000  # of L-BFGS
-    tol: float = 1e-6  # largest gradient of the mean loss at which it stops
-    rounds: int = 8  # of halving the range of log10 C, after a grid from 1e6 down to 1e-6
+    inverse_penalty: Positive = 0.316  # scikit-learn's C, for when there are no validation images
+    max_iter: Steps = 1000  # of L-BFGS
+    tol: Weight = 1e-6  # largest gradient of the mean loss at which it stops
+    rounds: Steps = 8  # of halving the range of log10 C, after a grid from 1e6 down to 1e-6
 
     def needs(self):
         return {"x": Pooled(unit=False)}

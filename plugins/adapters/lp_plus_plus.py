@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Share, Size, Steps, Views, Weight
 from adaptkit.methods.ops import class_sums
 
 
@@ -21,11 +22,11 @@ class LPPlusPlus(ZeroShot):
     ``W x + b + alpha * (text x)``: gradient descent on all images; the iterate best on validation images is kept.
     """
 
-    iterations: int = 300
-    momentum: float = 0.9  # of W and b
-    every: int = 10  # iterations between two steps of alpha
-    start_share: float = 250.0  # first alpha, in units of the mean cosine of an image and its class
-    views: int = 1  # random views per support image
+    iterations: Steps = 300
+    momentum: Share = 0.9  # of W and b
+    every: Size = 10  # iterations between two steps of alpha
+    start_share: Weight = 250.0  # first alpha, in units of the mean cosine of an image and its class
+    views: Views = 1  # random views per support image
     augment: str = "crop-flip"
     as_released: bool = False  # with the slips above
 

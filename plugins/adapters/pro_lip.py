@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Views, Weight
 
 
 class ProLIP(ZeroShot):
@@ -19,8 +20,8 @@ class ProLIP(ZeroShot):
     ``unit(h W)`` against the class embeddings, from the embedding h before the projection.
     """
 
-    penalty: float = 1.0  # lambda times the shots per class; lambda weighs the squared distance from the pretrained W
-    views: int = 10  # random views per support image, one an epoch in turn
+    penalty: Weight = 1.0  # lambda times the shots per class; lambda weighs the squared distance from the pretrained W
+    views: Views = 10  # random views per support image, one an epoch in turn
     augment: str = "crop-flip"
     schedule: Schedule = Schedule(
         epochs=300, lr=1e-5, batch_size=2**20, optimizer="adam", eps=1e-4, decay="cosine-epoch"

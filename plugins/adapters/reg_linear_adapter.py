@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Schedule, hookimpl
+from adaptkit.io.ranges import Views, Weight
 from adaptkit.methods.adapter import ImageAdapter
 
 
@@ -21,8 +22,8 @@ class RegLinearAdapter(ImageAdapter):
     ``unit(M x)`` against the class embeddings, from the raw embedding x; M starts as the identity.
     """
 
-    penalty: float = 1.0  # lambda times the shots per class; lambda weighs the squared distance of M from the identity
-    views: int = 10  # random views per support image, one an epoch in turn
+    penalty: Weight = 1.0  # lambda times the shots per class; lambda weighs the squared distance of M from the identity
+    views: Views = 10  # random views per support image, one an epoch in turn
     augment: str = "crop-flip"
     schedule: Schedule = Schedule(
         epochs=300, lr=1e-5, batch_size=2**20, optimizer="adam", eps=1e-4, decay="cosine-epoch"

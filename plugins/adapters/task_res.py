@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Views, Weight
 
 
 class TaskRes(ZeroShot):
@@ -18,8 +19,8 @@ class TaskRes(ZeroShot):
     ``text + alpha * residual`` instead of ``text``; how far that turns a class depends on its raw norm.
     """
 
-    alpha: float = 0.5  # weight of the residual
-    views: int = 10  # random views per support image, to train on
+    alpha: Weight = 0.5  # weight of the residual
+    views: Views = 10  # random views per support image, to train on
     augment: str = "wide-crop-flip"
     schedule: Schedule = Schedule(
         epochs=100,

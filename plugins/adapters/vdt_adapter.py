@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Views
 from adaptkit.methods.schedule import DASSL
 from adaptkit.runs.plugins import pick
 from adaptkit.towers.once import Once
@@ -23,11 +24,11 @@ class VDTAdapter(ZeroShot):
     """Trained attention among a class's sentences, whose mean becomes its embedding."""
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
-    ratio: float = 0.5  # share of the attention's output in the blend
-    reduction: int = 4  # width of the embedding over that of the head
-    dropout: float = 0.5  # of the output
-    attention_dropout: float = 0.1
-    views: int = 10  # random views per support image, to train on
+    ratio: Share = 0.2  # share of the attention's output in the blend
+    reduction: Size = 4  # width of the embedding over that of the head
+    dropout: Share = 0.5  # of the output
+    attention_dropout: Share = 0.1
+    views: Views = 10  # random views per support image, to train on
     augment: str = "wide-crop-flip"
     schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
 

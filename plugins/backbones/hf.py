@@ -10,22 +10,34 @@ embedding is its class token after the last norm, without pooler.
 """
 
 import contextlib
-import json
 from pathlib import Path
 
 from torch import nn
 
-from adaptkit import Backbone, Preprocess, hookimpl
+from adaptkit import Backbone, hookimpl
 from adaptkit.io.errors import must_be
-from adaptkit.io.files import digest
 from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.paths import expanded
+from adaptkit.towers.activation import ensure_activation
+from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
+from adaptkit.towers.formats import foreign_file
+from adaptkit.towers.processor import read_preprocess
+from adaptkit.towers.tokens import Words
 
-READERS = {"clip": CLIPBackbone, "siglip": SiglipBackbone}
-EYES = ("dinov2", "vit")
-NEEDED = ("config.json", "*processor_config.json", "*.safetensors")
-OLD_WEIGHTS = "pytorch_model.bin"  # read with weights_only, so that no code in it runs
+READERS = {"clip": CLIPBackbone, "metaclip_2": CLIPBackbone, "siglip": SiglipBackbone}
+EYES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
+ANY_SIZE = EYES[:3]  # their positions are interpolated, or rotary
+ALONE = "this is one tower alone; take the checkpoint with both"
+OTHERS = {
+    "siglip2": "this is NaFlex, whose images keep their shape; take SigLIP 2 at a fixed resolution, of model_type "
+    "siglip, e.g. google/siglip2-base-patch16-224",
+    "dinov3_convnext": "take DINOv3 with a ViT, e.g. facebook/dinov3-vits16-pretrain-lvd1689m",
+    **{f"{kind}_{tower}_model": ALONE for kind in ("siglip2", *READERS) for tower in ("text", "vision")},
+}
 VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model")
+BINS = "pytorch_model*.bin"  # of older repositories; read with weights_only, so that no code in it runs
+EYE_LINEARS = {**LINEARS, "o_proj": "out", "up_proj": "fc1", "down_proj": "fc2"}
 
 
 class SecondEye(Backbone):
@@ -36,7 +48,7 @@ class SecondEye(Backbone):
     def __init__(self, model, preprocess):
         self.model, self.preprocess, self.dim = model, preprocess, model.config.hidden_size
         layers = next(m for m in model.modules() if isinstance(m, nn.ModuleList))
-        self.points = {"image.tokens": model.embeddings, **block_points("image", layers, LINEARS)}
+        self.points = {"image.tokens": model.embeddings, **block_points("image", layers, EYE_LINEARS)}
         self.width, self.depth = {"image": self.dim}, {"image": len(layers)}
         self.freeze()
 
@@ -46,26 +58,52 @@ class SecondEye(Backbone):
 
 def load(name):
     folder = find(name)
-    if absent := missing(folder):
-        raise ValueError(f"a checkpoint must hold {', '.join(NEEDED)}; got {str(folder)!r} without {absent[0]}")
-    kind = read(folder / "config.json").get("model_type")
+    ensure_whole(folder)
+    config = read_mapping(folder / "config.json")
+    kind = config.get("model_type")
     if kind not in (*READERS, *EYES):
-        raise ValueError(must_be(f"model_type in {str(folder / 'config.json')!r}", [*READERS, *EYES], kind))
+        raise ValueError(wrong_kind(folder, kind))
+    if "quantization_config" in config:
+        raise ValueError(f"a checkpoint must hold plain weights; got {str(folder)!r}, quantised; take the original")
     if kind in READERS and not any(any(folder.glob(file)) for file in VOCABULARIES):  # or an empty one is made up
         raise ValueError(f"a {kind} checkpoint must hold one of {', '.join(VOCABULARIES)}; got {str(folder)!r}")
-    preprocess = preprocessing(min(folder.glob(NEEDED[1])))
+    file = min(folder.glob(NEEDED[1]))
+    preprocess = read_preprocess(read_mapping(file), file)
     model, words = towers(folder, kind)
-    if kind in EYES:
-        return SecondEye(model, preprocess)
-    backbone = READERS[kind](model, tokenizer(words, model.config), preprocess)
-    backbone.vocabulary = digest(words.backend_tokenizer.to_str().encode())
+    ensure_square(model.config, preprocess, file)
+    with in_folder(folder):
+        if kind in EYES:
+            return SecondEye(model, preprocess)
+        ensure_activation(folder, name, model.config)
+        file = folder / "tokenizer_config.json"
+        words = Words(words, model.config, read_mapping(file) if file.is_file() else {})
+        backbone = READERS[kind](model, words, preprocess)
+        words.ensure_end(backbone)
+    backbone.vocabulary = words.vocabulary
     return backbone
 
 
-def missing(folder):
-    """What a checkpoint's folder lacks."""
-    absent = [file for file in NEEDED if not any(folder.glob(file))]
-    return [] if absent == [NEEDED[2]] and (folder / OLD_WEIGHTS).is_file() else absent
+def wrong_kind(folder, kind):
+    """What to say about a model_type: a hint for those that are known, the nearest for what may be misspelt."""
+    from transformers import CONFIG_MAPPING
+
+    what, allowed = f"model_type in {str(folder / 'config.json')!r}", [*READERS, *EYES]
+    if not isinstance(kind, str):
+        return f"{what} must be one of {', '.join(allowed)}; got {kind!r}"
+    if kind in OTHERS:
+        return f"{what} must be one of {', '.join(allowed)}; got {kind!r}; {OTHERS[kind]}"
+    if kind in CONFIG_MAPPING:  # another model, not another spelling
+        return f"{what} must be one of {', '.join(allowed)}; got {kind!r}; its towers are not read"
+    return must_be(what, allowed, kind)
+
+
+@contextlib.contextmanager
+def in_folder(folder):
+    """Name the checkpoint in what is said about it."""
+    try:
+        yield
+    except ValueError as cause:
+        raise ValueError(f"{cause}; in checkpoint {str(folder)!r}") from None
 
 
 def towers(folder, kind):
@@ -74,47 +112,51 @@ def towers(folder, kind):
     from transformers.utils import logging
 
     words, verbosity, bars = None, logging.get_verbosity(), logging.is_progress_bar_enabled()
-    options = {"weights_only": True, "dtype": "float32", "output_loading_info": True, "local_files_only": True}
+    own = {"local_files_only": True, "trust_remote_code": False}
+    options = {**own, "weights_only": True, "dtype": "float32", "output_loading_info": True}
+    options |= {"ignore_mismatched_sizes": True}  # they are refused below, by name
     options |= {"add_pooling_layer": False} if kind == "vit" else {}  # DINO comes without
     try:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         model, info = AutoModel.from_pretrained(folder, **options)
         if kind in READERS:
-            words = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            words = AutoTokenizer.from_pretrained(folder, **own)
     except Exception as cause:  # of many kinds, and long
-        hint = "; try pip install 'adaptkit[siglip]'" * isinstance(cause, ImportError)
+        hint = "; try pip install 'adaptkit-vlm[siglip]'" * isinstance(cause, ImportError)
         raise ValueError(f"a checkpoint must load; got {str(folder)!r}: {' '.join(str(cause).split())}{hint}") from None
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    if absent := info["missing_keys"]:  # they would be random
-        raise ValueError(f"a checkpoint must hold every weight; got {str(folder)!r} without {min(absent)}")
+    ensure_fits(folder, info, (name for name, _ in model.named_children()))
     return model, words
 
 
-def tokenizer(words, config):
-    """Sentences to tokens, cut at the tower's length; SigLIP reads its padding, so there is always all of it."""
-    length, padding = (
-        config.text_config.max_position_embeddings,
-        "longest" if config.model_type == "clip" else "max_length",
-    )
-    options = {"padding": padding, "truncation": True, "max_length": length, "return_tensors": "pt"}
-    return lambda sentences: words(list(sentences), **options)
+def ensure_square(config, preprocess, file):
+    """Refuse preprocessing for a tower of another size, before an image meets it."""
+    vision = getattr(config, "vision_config", config)
+    side, patch = (max(n) if isinstance(n, list | tuple) else n for n in (vision.image_size, vision.patch_size))
+    if config.model_type in ANY_SIZE:
+        good, want = preprocess.size >= patch, f"at least {patch}, a patch"
+    else:
+        good, want = preprocess.size == side, f"{side}, the image_size in config.json"
+    if not good:
+        raise ValueError(f"the square of {str(file)!r} must have side {want}; got {preprocess.size}")
 
 
 def find(name):
     """The folder of a checkpoint, downloaded if need be."""
     from huggingface_hub import constants, errors, snapshot_download
 
-    path, (repo, _, revision) = Path(name).expanduser(), name.partition("@")
+    path, (repo, _, revision) = expanded(name), name.partition("@")
     if name and path.is_dir():
         return path
     got = f"got {name!r}{nearest(path, Path.is_dir)}"
     if path.exists() or not is_id(repo):
-        raise ValueError(f"what follows 'hf:' must be a folder or an id of the hub; {got}")
-    wanted = {"revision": revision or None, "allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]}
+        what = foreign_file(path) if path.is_file() else ""
+        raise ValueError(f"what follows 'hf:' must be a folder or an id of the hub; {got}{what}")
+    wanted = {"revision": revision or None, "allow_patterns": ["*.json", "*.txt", "*.model", "model*.safetensors"]}
     with contextlib.suppress(errors.LocalEntryNotFoundError):
         folder = Path(snapshot_download(repo, **wanted, local_files_only=True))
         if not missing(folder):
@@ -128,44 +170,11 @@ def find(name):
         )
     try:
         folder = Path(snapshot_download(repo, **wanted))
-        if not any(folder.glob("*.safetensors")):  # older repositories
-            folder = Path(snapshot_download(repo, **{**wanted, "allow_patterns": [OLD_WEIGHTS]}))
+        if not any((folder / file).is_file() for file in WEIGHTS[:2]):
+            folder = Path(snapshot_download(repo, **{**wanted, "allow_patterns": [BINS]}))
         return folder
     except Exception as cause:  # of many kinds, and long
         raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; {got}: {' '.join(str(cause).split())}") from None
-
-
-def read(file):
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as cause:
-        raise ValueError(f"{str(file)!r} must be JSON: {cause}") from None
-
-
-def preprocessing(file):
-    """The checkpoint's own. A size that is one number is the shortest side's before a crop, or else a square's."""
-    spec = read(file)
-    spec = {key: value for key, value in spec.get("image_processor", spec).items() if value is not None}
-    size, crops = spec.get("size", 0), spec.get("do_center_crop", False)
-    size = size if isinstance(size, dict) else {"shortest_edge": size} if crops else {"height": size, "width": size}
-    box = spec.get("crop_size", 0) if crops else size
-    side = box.get("height") if isinstance(box, dict) else box
-    square = side and box in (side, {"height": side, "width": side})
-    fits = size.get("shortest_edge") and len(size) == 1 if crops else square
-    rules = {
-        **{key: (spec.get(key, True), "true") for key in ("do_resize", "do_rescale", "do_normalize")},
-        "size": (fits, "a shortest_edge with do_center_crop, an equal height and width without"),
-        "crop_size": (square, "an equal height and width"),
-        "rescale_factor": (abs(spec.get("rescale_factor", 1 / 255) - 1 / 255) < 1e-9, "1/255"),
-        "resample": (spec.get("resample") in (2, 3), "2 (bilinear) or 3 (bicubic)"),
-        **{key: (len(spec.get(key, ())) == 3, "three numbers") for key in ("image_mean", "image_std")},
-    }
-    for key, (good, allowed) in rules.items():
-        if not good:
-            raise ValueError(f"{key!r} in {str(file)!r} must be {allowed}; got {spec.get(key)!r}")
-    norm = {"mean": tuple(spec["image_mean"]), "std": tuple(spec["image_std"])}
-    fit, resample = "crop" if crops else "squash", "bilinear" if spec["resample"] == 2 else "bicubic"
-    return Preprocess(size=side, edge=size.get("shortest_edge", 0), fit=fit, resample=resample, **norm)
 
 
 @hookimpl

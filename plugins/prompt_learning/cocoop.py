@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Prompts, Schedule, hookimpl, unit
+from adaptkit.io.ranges import Size
 from adaptkit.methods.prompt_learner import PromptLearner
 from adaptkit.methods.schedule import DASSL
 
@@ -18,9 +19,9 @@ from adaptkit.methods.schedule import DASSL
 class CoCoOp(PromptLearner):
     """Trained context words for the prompts, shifted for each image by a small network."""
 
-    n: int = 4  # context words, at most those of `init`
+    n: Size = 4  # context words, at most those of `init`
     init: str = "a photo of a"  # words to start from; "" for a random start
-    bottleneck: int = 16  # the network's hidden width is the embedding's over this
+    bottleneck: Size = 16  # the network's hidden width is the embedding's over this
     schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
 
     def fit(self, task):

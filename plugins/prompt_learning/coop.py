@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adaptkit import Prompts, hookimpl, unit
+from adaptkit.io.ranges import Size
 from adaptkit.methods.prompt_learner import PromptLearner
 from adaptkit.towers.prompting import Position
 
@@ -17,7 +18,7 @@ from adaptkit.towers.prompting import Position
 class CoOp(PromptLearner):
     """Trained context words around the class name, the same for all images."""
 
-    n: int = 16  # context words; ignored with `init`
+    n: Size = 16  # context words; ignored with `init`
     position: Position = "end"  # of the class name
     per_class: bool = False  # a context for each class
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pixels, Prompts, Schedule, hookimpl, unit
+from adaptkit.io.ranges import Size, Weight
 from adaptkit.methods.schedule import DASSL
 from adaptkit.towers.prompting import image_prompts
 
@@ -21,10 +22,10 @@ from adaptkit.towers.prompting import image_prompts
 class MaPLe(Method):
     """Trained tokens in the first blocks of both towers, the image's made of the text's."""
 
-    n: int = 2  # learned tokens in each tower
+    n: Size = 2  # learned tokens in each tower
     init: str = "a photo of a"  # words whose first n the text prompt starts from; random if there are fewer
-    depth: int = 9  # blocks that get tokens of their own, J; 3 in the paper's cross-dataset setting
-    std: float = 0.02  # of random starts
+    depth: Size = 9  # blocks that get tokens of their own, J; 3 in the paper's cross-dataset setting
+    std: Weight = 0.02  # of random starts
     schedule: Schedule = replace(DASSL, epochs=5, lr=3.5e-3, batch_size=4)
 
     def needs(self):

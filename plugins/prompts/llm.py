@@ -16,12 +16,13 @@ letters, so that "antlers" become "which is antlers" and a class without descrip
 ``as_released: true`` does so too. White space around a text is cut.
 """
 
-import json
 import re
 from pathlib import Path
 
 from adaptkit import hookimpl
 from adaptkit.io.errors import must_be
+from adaptkit.io.jsons import read_json
+from adaptkit.io.paths import expanded
 
 FORMS = {"sentences": "{}", "descriptors": "{name}, {}", "subclasses": "a photo of a {}."}
 
@@ -58,19 +59,19 @@ def which(descriptor, as_released):
 
 def read(file, form):
     """Texts of one form by class, as the file has them."""
-    path = Path(__file__).with_name(f"{file}.json") if re.fullmatch(r"\w+", file) else Path(file).expanduser()
+    path = Path(__file__).with_name(f"{file}.json") if re.fullmatch(r"\w+", file) else expanded(file)
     if not path.is_file():
         raise ValueError(
             f"file must be a JSON file of texts by class, or 'openmoji'; got {file!r}, which does not exist"
         )
     try:
-        texts = json.loads(path.read_text(encoding="utf-8"))
+        texts = read_json(path)
     except ValueError as cause:
         raise ValueError(f"{str(path)!r} must be JSON: {cause}") from None
     if isinstance(texts, dict) and any("classes" in part for part in texts.values() if isinstance(part, dict)):
         if form not in texts:
             raise ValueError(must_be(f"form in {str(path)!r}", texts, form))
-        texts = texts[form].get("classes")
+        texts = texts[form].get("classes") if isinstance(texts[form], dict) else None
     lists = texts.values() if isinstance(texts, dict) else [None]
     if not all(isinstance(own, list) and all(isinstance(entry, str) for entry in own) for own in lists):
         raise ValueError(f"{str(path)!r} must map each class to a list of texts; got {str(texts)[:60]!r}")

@@ -1,4 +1,7 @@
-"""Hand-written sentences: one template, the dataset's own, or an ensemble.
+"""Hand-written sentences: your own, the dataset's, one template, or an ensemble.
+
+``prompts: {templates: "a satellite photo of {}."}`` writes one sentence about each class, or as many as a list there
+has; ``{}`` stands for the class's name. Without any, the dataset's own are used.
 
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020, and the
 notebook published with it (the seven templates that do best on ImageNet).
@@ -6,6 +9,7 @@ Deviations: none known.
 """
 
 from adaptkit import hookimpl
+from adaptkit.io.text import template
 
 ENSEMBLE = (
     "itap of a {}.",
@@ -23,11 +27,29 @@ def fill(templates):
 
     def write(classnames, splits):
         chosen = templates or splits.templates
-        return [[template.format(name.replace("_", " ")) for template in chosen] for name in classnames]
+        return [[sentence.replace("{}", name.replace("_", " ")) for sentence in chosen] for name in classnames]
 
     return write
 
 
+def own(classnames, splits, *, templates: str | list[str] = ()):
+    """One template, or a list of them."""
+    return fill(several(templates))(classnames, splits)
+
+
+def several(templates=()):
+    """A template or some, each with ``{}`` in it; none where none were given."""
+    if templates == ():
+        return ()
+    listed = [templates] if isinstance(templates, str) else templates
+    if not listed:
+        raise ValueError("templates must be a sentence with {} in the place of the class, or a list of them; got none")
+    return tuple(template(one, "templates") for one in listed)
+
+
+own.check = several  # before anything is opened
+
+
 @hookimpl
 def prompts():
-    return {"templates": fill(()), "photo": fill(("a photo of a {}.",)), "ensemble": fill(ENSEMBLE)}
+    return {"templates": own, "photo": fill(("a photo of a {}.",)), "ensemble": fill(ENSEMBLE)}

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.text import template
 
 
 class CLIPN(ZeroShot):
@@ -30,7 +31,8 @@ class CLIPN(ZeroShot):
                 raise ValueError(f"no must be a tower with embeddings as wide as {self.text.shape[1]}; got {self.no!r}")
         else:
             names = [name.replace("_", " ") for name in task.classnames]
-            sentences = [template.format(name) for name in names for template in self.templates]
+            given = [template(sentence, "clipn.templates") for sentence in self.templates]
+            sentences = [sentence.replace("{}", name) for name in names for sentence in given]
             denied = unit(unit(task.encode(sentences)).unflatten(0, (len(names), -1)).mean(1))
         self.register_buffer("denied", denied.to(self.text))  # (C, D)
 

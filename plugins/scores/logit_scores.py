@@ -6,6 +6,7 @@ Deviations: none known. The sign is ours: higher is in-distribution.
 """
 
 from adaptkit import OverBase, hookimpl
+from adaptkit.io.ranges import Positive
 from adaptkit.methods.ops import entropy
 
 
@@ -24,7 +25,7 @@ class MaxLogit(OverBase):
 class Energy(MaxLogit):
     """Scores an image by the negative free energy of its cosines to the classes."""
 
-    temperature: float = 1.0  # of cosines
+    temperature: Positive = 1.0  # of cosines
 
     def score(self, cosine):
         return self.temperature * (cosine / self.temperature).logsumexp(-1)
@@ -33,7 +34,7 @@ class Energy(MaxLogit):
 class Entropy(MaxLogit):
     """Scores an image by the negative entropy of its class probabilities, nats."""
 
-    temperature: float = 1.0  # of cosines
+    temperature: Positive = 1.0  # of cosines
 
     def score(self, cosine):
         return -entropy(cosine / self.temperature)
@@ -42,7 +43,7 @@ class Entropy(MaxLogit):
 class Variance(MaxLogit):
     """Scores an image by the variance of its class probabilities."""
 
-    temperature: float = 1.0  # of cosines
+    temperature: Positive = 1.0  # of cosines
 
     def score(self, cosine):
         return (cosine / self.temperature).softmax(-1).var(-1, correction=0)

@@ -11,6 +11,7 @@ import torch
 from sklearn.covariance import ledoit_wolf
 
 from adaptkit import Method, Pooled, hookimpl, unit
+from adaptkit.io.ranges import Views
 
 
 class Mahalanobis(Method):
@@ -18,7 +19,7 @@ class Mahalanobis(Method):
 
     output = "score"
 
-    views: int = 10  # random views per support image, each a sample of its own
+    views: Views = 10  # random views per support image, each a sample of its own
     augment: str = "crop-flip"
     as_released: bool = False
 

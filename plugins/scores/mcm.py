@@ -5,6 +5,7 @@ Deviations: none known over zero-shot; the paper has no other `base`. The sign i
 """
 
 from adaptkit import OverBase, hookimpl
+from adaptkit.io.ranges import Positive
 
 
 class MCM(OverBase):
@@ -12,7 +13,7 @@ class MCM(OverBase):
 
     output = "score"
 
-    temperature: float = 1.0  # of cosines; a checkpoint's own is 1 / logit_scale, 0.01 for CLIP
+    temperature: Positive = 1.0  # of cosines; a checkpoint's own is 1 / logit_scale, 0.01 for CLIP
 
     def forward(self, batch):
         cosine = self.base(batch) / self.backbone.logit_scale  # up to a bias, which the softmax ignores

@@ -13,15 +13,15 @@ Vision-Language Models in Two Stages, arXiv:2503.11609 (the formats).
 Deviations: none known.
 """
 
-import json
 import os
 from collections import defaultdict
-from pathlib import Path
 
 import torch
 
 from adaptkit import hookimpl
 from adaptkit.features.split_files import path_digest
+from adaptkit.io.jsons import parse_json
+from adaptkit.io.paths import expanded, read_file
 
 KEYS = (("impath", "label"), ("_impath", "_label"))  # of cross-modal adaptation, of 2SFS
 
@@ -29,7 +29,7 @@ KEYS = (("impath", "label"), ("_impath", "_label"))  # of cross-modal adaptation
 def indices(task, train, val, *, shots, seed, path: str):
     if not isinstance(path, str) or not path:
         raise ValueError(f"path must name a file of indices; got {path!r}")
-    file = Path(path.replace("{shots}", str(shots)).replace("{seed}", str(seed))).expanduser()
+    file = expanded(path.replace("{shots}", str(shots)).replace("{seed}", str(seed)))
     items, val_items = read(file, shots, seed)
     return match(train, items, file), match(train if val is None else val, val_items, file) if val_items else None
 
@@ -54,14 +54,14 @@ def read(file, shots, seed):
 
 def text(file):
     try:
-        return file.read_text(encoding="utf-8")
+        return read_file(file).decode()
     except OSError as error:
         raise ValueError(f"indices must be a file that can be read; got {str(file)!r}: {error.strerror}") from None
 
 
 def load(part, file):
     try:
-        return json.loads(part)
+        return parse_json(part)
     except ValueError as error:
         raise ValueError(f"{file} must be JSON, or lines of JSON in a .jsonl file: {error}") from None
 

@@ -12,14 +12,16 @@ than its share gives all it has.
 """
 
 import random
+from typing import Annotated
 
 import torch
 
 from adaptkit import hookimpl
 from adaptkit.features.samplers import FEW, by_class, draw
+from adaptkit.io.ranges import Range
 
 
-def long_tailed(task, train, val, *, shots, seed, ratio: float = 100.0):
+def long_tailed(task, train, val, *, shots, seed, ratio: Annotated[float, Range(1, 1_000_000)] = 100.0):
     """`ratio` is that of the largest class to the smallest, 1 or more."""
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio < float("inf"):
         raise ValueError(f"ratio must be a number from 1; got {ratio!r}")

@@ -6,26 +6,30 @@ many, if there are enough. ``grip``: as ``fpl``, but a few of each class at firs
 to label all images anew, and so on in `rounds` equal steps to `shots`.
 
 There are no labelled validation images to draw: ask for ``select: none``, and methods keep their default
-hyperparameters; so does `by`.
+hyperparameters; so does `by`. As released, ``fpl`` and ``grip`` hold a fifth of the pseudo-labelled images out from ten
+a class on, which ``select: few-val`` chooses hyperparameters on.
 
 Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649 (``pseudo-label``);
 Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
 (``fpl`` and ``grip``, of unlabelled images alone).
 Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
-surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some;
-``as_released`` does so for ``fpl`` and for the first round of ``grip``, which starts from it. GRIP's
+surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. From
+ten a class on a fifth of these images, drawn at random, is held out, to choose the epoch on; ``grip`` does both in all
+rounds. ``as_released`` does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
 last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
 trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
 """
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from adaptkit import Pooled, adapt, hookimpl, method, predict
+from adaptkit.io.ranges import Share, Size
 
 
-def pseudo_label(task, train, val, *, shots, seed, threshold: float = 0.0):
+def pseudo_label(task, train, val, *, shots, seed, threshold: Share = 0.0):
     """`threshold` is the probability that an image must exceed; `seed` draws nothing."""
     train = train.blind()
     rows, labels, _ = surest(zero_shot(task, train), shots, threshold)
@@ -33,23 +37,36 @@ def pseudo_label(task, train, val, *, shots, seed, threshold: float = 0.0):
 
 
 def fpl(task, train, val, *, shots, seed, as_released: bool = False):
-    """`seed` draws nothing; `as_released` asks in the release's order."""
+    """`seed` draws what `as_released` holds out, which also asks in the release's order; else nothing."""
     train = train.blind()
-    return (leaderboards if as_released else share)(train, zero_shot(task, train), shots), None
+    return chosen(train, zero_shot(task, train), shots, seed, as_released)
 
 
-def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: int = 10, as_released: bool = False):
+def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: Size = 10, as_released: bool = False):
     """`by` is a method as recipes write it; `seed` is that of its training; `as_released` as in `fpl`."""
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more; got {rounds}")
     train = train.blind()
-    support, _ = fpl(task, train, val, shots=-(-shots // rounds), seed=seed, as_released=as_released)
+    support, held = fpl(task, train, val, shots=-(-shots // rounds), seed=seed, as_released=as_released)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for i in range(2, rounds + 1):
-            labeller = adapt(method(by), replace(task, support=support))
-            support = share(train, predict(labeller, train).softmax(-1), -(-i * shots // rounds))
-    return support, None
+            labeller = adapt(method(by), replace(task, support=support, val=held))
+            confidence = predict(labeller, train).softmax(-1)
+            support, held = chosen(train, confidence, -(-i * shots // rounds), seed, as_released)
+    return support, held
+
+
+def chosen(train, confidence, shots, seed, as_released):
+    """Images with the labels they get by their probabilities ``(N, C)``; what is held out of them, or None."""
+    if not as_released:
+        return share(train, confidence, shots), None
+    images = leaderboards(train, confidence, shots)
+    if shots < 10:
+        return images, None
+    rows = np.random.RandomState(seed).permutation(len(images))  # what numpy's choice draws without replacement
+    most = int(0.8 * len(images))
+    return images[torch.tensor(rows[:most])], images[torch.tensor(sorted(rows[most:]))]
 
 
 def zero_shot(task, images):

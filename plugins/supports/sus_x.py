@@ -13,13 +13,13 @@ for ``select: none`` or, as the paper does, ``full-val``.
 """
 
 import random
-from pathlib import Path
 
 import torch
 
 from adaptkit import Images, Pooled, hookimpl, unit
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.datasets import Joined
+from adaptkit.io.paths import expanded, resolved
 from adaptkit.runs.plugins import pick
 
 SENTENCES = 10  # of a class at most, drawn by the seed
@@ -53,7 +53,7 @@ def below(folder, train):
     if not isinstance(train.rows, CachedRows):
         raise ValueError(f"pool must be '' where images are arrays; got {folder!r}")
     scheme, _, place = train.rows.source.name.removesuffix(" train").partition(":")
-    if scheme == "folder" and Path(place).expanduser().resolve() == Path(folder).expanduser().resolve():
+    if scheme == "folder" and resolved(expanded(place)) == resolved(expanded(folder)):
         raise ValueError(f"pool must be another folder than the dataset's, which holds its test images; got {folder!r}")
     splits = pick("datasets", "folder")(folder)
     source = Joined([part for part in (splits.train, splits.val, splits.test) if part is not None])

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Count, Share, Views, Weight
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.ops import class_sums, entropy, in_parts
 
@@ -28,18 +29,18 @@ class BoostAdapter(ZeroShot):
 
     scope = "stream"
 
-    alpha: float = 1.0  # weight of the positive cache
-    beta: float = 8.0  # sharpness of its affinity
-    capacity: int = 3  # its slots per class; 0 leaves it out
-    delta: int = 1  # slots per class that the copy has beyond those
-    negative_alpha: float = 0.117
-    negative_beta: float = 1.0
-    negative_capacity: int = 2  # 0 leaves the negative cache out
-    window: tuple[float, float] = (0.2, 0.5)  # entropies that enter the negative cache, nats over log2 C
-    mask: tuple[float, float] = (0.03, 1.0)  # zero-shot probabilities of the classes that a negative speaks against
-    keep: float = 0.1  # share of the views, the most confident, that boost
+    alpha: Weight = 1.0  # weight of the positive cache
+    beta: Weight = 8.0  # sharpness of its affinity
+    capacity: Count = 3  # its slots per class; 0 leaves it out
+    delta: Count = 1  # slots per class that the copy has beyond those
+    negative_alpha: Weight = 0.117
+    negative_beta: Weight = 1.0
+    negative_capacity: Count = 2  # 0 leaves the negative cache out
+    window: tuple[Share, Share] = (0.2, 0.5)  # entropies that enter the negative cache, nats over log2 C
+    mask: tuple[Share, Share] = (0.03, 1.0)  # zero-shot probabilities of the classes that a negative speaks against
+    keep: Share = 0.1  # share of the views, the most confident, that boost
     average: bool = False  # whether those also stand for the image, as on ImageNet's variants, not the plain image
-    views: int = 64  # the plain image among them
+    views: Views = 64  # the plain image among them
     augment: str = "wide-crop-flip"
     as_released: bool = False  # the negative cache forgets by age
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Share, Size, Views, Weight
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.ops import class_sums, entropy, in_parts
 
@@ -24,15 +25,14 @@ class DMN(ZeroShot):
     """Zero-shot plus two memories read by similarity, of test images so far and support."""
 
     scope = "stream"
-
     shots: bool = True  # whether the support, if there is any, enters both memories; False is the paper's DMN-ZS
-    dynamic: float = 1.0  # weight of the probabilities from the images seen so far, beside 1 for the text's
-    static: float = 1.0  # weight of those from the support
-    beta: float = 5.5  # sharpness of the affinity
-    capacity: int = 50  # images held per class, those of lowest entropy, L
-    keep: float = 0.1  # share of the views, the most confident, that name the class
-    views: int = 128  # the plain image among them
-    support_views: int = 1  # of each support image, likewise, in the static memory; the dynamic one takes the plain
+    dynamic: Weight = 1.0  # weight of the probabilities from the images seen so far, beside 1 for the text's
+    static: Weight = 1.0  # weight of those from the support
+    beta: Weight = 5.5  # sharpness of the affinity
+    capacity: Size = 50  # images held per class, those of lowest entropy, L
+    keep: Share = 0.1  # share of the views, the most confident, that name the class
+    views: Views = 128  # the plain image among them
+    support_views: Views = 1  # of each support image, likewise, in the static memory; the dynamic one takes the plain
     augment: str = "wide-crop-flip"
 
     def needs(self):

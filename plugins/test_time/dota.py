@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Epsilon, Positive, Share, Views, Weight
 from adaptkit.methods.ops import entropy
 
 
@@ -21,12 +22,12 @@ class DOTA(ZeroShot):
 
     scope = "stream"
 
-    sigma: float = 0.002  # variance of every dimension to start with
-    eps: float = 1e-4  # weight of the identity in the shared covariance
-    rho: float = 0.02  # how fast the Gaussians gain weight, per image and class
-    eta: float = 0.2  # their weight at most
-    views: int = 1  # the plain image; the paper also takes 64
-    keep: float = 0.1  # share of the views, the most confident, that stand for the image
+    sigma: Positive = 0.002  # variance of every dimension to start with
+    eps: Epsilon = 1e-4  # weight of the identity in the shared covariance
+    rho: Weight = 0.02  # how fast the Gaussians gain weight, per image and class
+    eta: Weight = 0.2  # their weight at most
+    views: Views = 1  # the plain image; the paper also takes 64
+    keep: Share = 0.1  # share of the views, the most confident, that stand for the image
     augment: str = "wide-crop-flip"
 
     def needs(self):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import knn
 
 NONE = -1.0  # similarity of a neighbour that is none
@@ -26,12 +27,12 @@ class ECALP(ZeroShot):
     scope = "stream"
 
     shots: bool = True  # whether the support, if there is any, is part of the graph
-    k_text: int = 3  # neighbours of an image among the classes
-    k_image: int = 8  # among the images before it and itself
-    k_shot: int = 8  # among the shots
-    gamma: float = 10.0  # exponent of similarities
-    alpha: float = 1.0  # how far labels travel; the rest stays with the scores from before
-    iterations: int = 3
+    k_text: Size = 3  # neighbours of an image among the classes
+    k_image: Size = 8  # among the images before it and itself
+    k_shot: Size = 8  # among the shots
+    gamma: Weight = 10.0  # exponent of similarities
+    alpha: Share = 1.0  # how far labels travel; the rest stays with the scores from before
+    iterations: Steps = 3
     as_released: bool = False  # with the slips above
 
     def support_needs(self):

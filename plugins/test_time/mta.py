@@ -11,6 +11,7 @@ not-a-number and here a kernel of one point. The views of an image are drawn onc
 import torch
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Positive, Share, Steps, Views, Weight
 from adaptkit.methods.ops import in_parts
 
 
@@ -20,13 +21,13 @@ class MTA(ZeroShot):
     Zero-shot logits of the mode; nothing is learned.
     """
 
-    lambda_y: float = 0.2  # entropy of the inlierness scores
-    lambda_q: float = 4.0  # pull between views that are answered alike
-    nearest: float = 0.3  # share of the other views, the nearest, that make a view's bandwidth
-    rounds: int = 5  # of inlierness, then mode
-    steps: int = 5  # of each, at most
-    threshold: float = 1e-6  # change below which an image takes no further step
-    views: int = 64  # the plain image among them
+    lambda_y: Positive = 0.2  # entropy of the inlierness scores
+    lambda_q: Weight = 4.0  # pull between views that are answered alike
+    nearest: Share = 0.3  # share of the other views, the nearest, that make a view's bandwidth
+    rounds: Steps = 5  # of inlierness, then mode
+    steps: Steps = 5  # of each, at most
+    threshold: Weight = 1e-6  # change below which an image takes no further step
+    views: Views = 64  # the plain image among them
     augment: str = "wide-crop-flip"
 
     def needs(self):

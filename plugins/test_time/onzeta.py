@@ -6,10 +6,14 @@ be given; beyond it the weight stays. The proxies' temperature must be above the
 the backbone's. The logits are the logarithm of the mixed probabilities.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit import ZeroShot, hookimpl
+from adaptkit.io.ranges import Many, Positive, Share, Weight
 
 
 class OnZeta(ZeroShot):
@@ -17,12 +21,12 @@ class OnZeta(ZeroShot):
 
     scope = "stream"
 
-    n: int = 50000  # images to come in all; the default is the number in ImageNet's validation set
-    c_rho: float = 20.0  # step of the dual variables of the classes' balance
-    c_w: float = 0.5  # step of the proxies
-    alpha: float = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
-    beta: float = 0.8  # weight of the proxies' answer at the stream's end
-    tau: float = 0.04  # temperature of the proxies' cosines, for a logit scale of 100
+    n: Many = 50000  # images to come in all; the default is the number in ImageNet's validation set
+    c_rho: Weight = 20.0  # step of the dual variables of the classes' balance
+    c_w: Weight = 0.5  # step of the proxies
+    alpha: Share = 1.0  # share of the images, times C, that every class gets at least; 0 for unbalanced streams
+    beta: Share = 0.8  # weight of the proxies' answer at the stream's end
+    tau: Positive = 0.04  # temperature of the proxies' cosines, for a logit scale of 100
 
     def fit(self, task):
         super().fit(task)
@@ -32,16 +36,21 @@ class OnZeta(ZeroShot):
 
     def forward(self, batch):
         x = batch.x[0]
+        logits = x @ self.text.T / (1 / self.backbone.logit_scale)  # divided, as released: rounding is fed back
         self.seen += 1
-        log_q = (self.zero_shot(batch.x)[0] + self.rho).log_softmax(-1)
+        log_q = (logits + self.rho).log_softmax(-1)
         q = log_q.exp()
-        self.rho = (self.rho - self.c_rho / self.seen.sqrt() * (q - self.alpha / len(q))).clamp_min(0)
+        if self.rho.max() < 60:  # the same in the release's order, which else overflows
+            q = logits.softmax(-1) * self.rho.exp()
+            q = q / q.sum()
+        root = math.sqrt(self.seen)
+        self.rho = (self.rho - self.c_rho / root * (q - self.alpha / len(q))).clamp_min(0)
         tau = self.tau * 100 / self.backbone.logit_scale
-        log_p = (self.proxies @ x / tau).log_softmax(-1)
-        grad = torch.outer(log_p.exp() - q, x) / tau  # (C, D)
-        self.proxies = unit(self.proxies - self.c_w / self.seen.sqrt() * grad)
+        said = x @ self.proxies.T / tau
+        grad = torch.outer(said.softmax(-1) - q, x)  # (C, D), times tau
+        self.proxies = F.normalize(self.proxies - self.c_w / root / tau * grad, dim=-1)
         beta = self.beta * (self.seen / self.n).clamp_max(1).sqrt()
-        return torch.logaddexp(beta.log() + log_p, (1 - beta).log() + log_q)[None]
+        return torch.logaddexp(beta.log() + said.log_softmax(-1), (1 - beta).log() + log_q)[None]
 
 
 @hookimpl

@@ -13,6 +13,7 @@ import math
 import torch
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Count, Share, Views, Weight
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.ops import class_sums, entropy, in_parts
 
@@ -25,16 +26,16 @@ class TDA(ZeroShot):
 
     scope = "stream"
 
-    alpha: float = 2.0  # weight of the positive cache
-    beta: float = 5.0  # sharpness of its affinity
-    capacity: int = 3  # its slots per class; 0 leaves it out
-    negative_alpha: float = 0.117
-    negative_beta: float = 1.0
-    negative_capacity: int = 2  # 0 leaves the negative cache out
-    window: tuple[float, float] = (0.2, 0.5)  # entropies that enter the negative cache, nats over log2 C
-    mask: tuple[float, float] = (0.03, 1.0)  # zero-shot probabilities of the classes that a negative speaks against
-    views: int = 1  # the plain image; the paper takes 64 for ImageNet-A, -R, -Sketch and -V2
-    keep: float = 0.1  # share of the views, the most confident, that stand for the image
+    alpha: Weight = 2.0  # weight of the positive cache
+    beta: Weight = 5.0  # sharpness of its affinity
+    capacity: Count = 3  # its slots per class; 0 leaves it out
+    negative_alpha: Weight = 0.117
+    negative_beta: Weight = 1.0
+    negative_capacity: Count = 2  # 0 leaves the negative cache out
+    window: tuple[Share, Share] = (0.2, 0.5)  # entropies that enter the negative cache, nats over log2 C
+    mask: tuple[Share, Share] = (0.03, 1.0)  # zero-shot probabilities of the classes that a negative speaks against
+    views: Views = 1  # the plain image; the paper takes 64 for ImageNet-A, -R, -Sketch and -V2
+    keep: Share = 0.1  # share of the views, the most confident, that stand for the image
     augment: str = "augmix"
 
     def needs(self):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Steps, Views, Weight
 from adaptkit.methods.ops import entropy
 
 
@@ -20,14 +21,14 @@ class TPT(Method):
     Minimises the entropy of the mean prediction over the most confident views, by the context words alone.
     """
 
-    n: int = 4  # context words
+    n: Size = 4  # context words
     init: str = "a photo of a"  # words to start from
-    views: int = 64  # the image itself and random views
+    views: Views = 64  # the image itself and random views
     augment: Literal["wide-crop-flip", "crop-flip", "augmix"] = "wide-crop-flip"
-    keep: float = 0.1  # share of the views, those of lowest entropy
-    steps: int = 1  # of AdamW, from its empty state
-    lr: float = 5e-3
-    weight_decay: float = 0.01  # AdamW's own default, which the authors leave as it is
+    keep: Share = 0.1  # share of the views, those of lowest entropy
+    steps: Steps = 1  # of AdamW, from its empty state
+    lr: Weight = 5e-3
+    weight_decay: Weight = 0.01  # AdamW's own default, which the authors leave as it is
 
     def needs(self):
         return {"views": Pooled(views=self.views, plain_first=True, augment=self.augment)}

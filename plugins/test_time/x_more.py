@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Size
 from adaptkit.methods.graph import knn
 from adaptkit.methods.ops import entropy
 
@@ -27,7 +28,7 @@ class XMoRe(ZeroShot):
     """
 
     captions: str = ""  # file of captions, one a line; "": the task's prompts; "given": arrays of that name
-    k: int = 16  # captions found for an image, K
+    k: Size = 16  # captions found for an image, K
     as_released: bool = False
 
     def __post_init__(self):

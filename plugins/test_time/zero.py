@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Share, Views
 from adaptkit.methods.ops import entropy, in_parts
 
 
@@ -19,8 +20,8 @@ class Zero(ZeroShot):
     Counts of votes, with one more for the winner of a tie.
     """
 
-    gamma: float = 0.3  # share of the views that vote, the most confident
-    views: int = 64  # the plain image among them
+    gamma: Share = 0.3  # share of the views that vote, the most confident
+    views: Views = 64  # the plain image among them
     augment: str = "wide-crop-flip"
     judge: str = ""  # another backbone, which votes; the task's own then only filters and breaks ties
     as_released: bool = False

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
+from adaptkit.io.ranges import Positive, Size, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
 from adaptkit.methods.ops import class_sums, steps_from
 from adaptkit.methods.search import Linear
@@ -25,14 +26,14 @@ from adaptkit.methods.search import Linear
 class APE(ZeroShot):
     """Zero-shot plus votes of support images, on the channels that tell classes apart."""
 
-    alpha: float = 2.0  # weight of the cache, for a logit scale of 100
-    beta: float = 1.0  # sharpness of its similarity
-    gamma: float = 0.1  # how much more weigh entries that the text explains badly
-    channels: int = 500  # kept of the embedding's; all, if it has fewer
-    weights: tuple[float, float] = (0.7, 0.3)  # in the criterion: of likeness between classes, of the text's variance
-    search_scale: tuple[float, ...] = (7, 7, 0.5)  # upper ends of beta, alpha and gamma, never reached
-    search_steps: tuple[int, ...] = (40, 10, 5)  # values of each
-    views: int = 10  # random views per support image
+    alpha: Weight = 2.0  # weight of the cache, for a logit scale of 100
+    beta: Weight = 1.0  # sharpness of its similarity
+    gamma: Weight = 0.1  # how much more weigh entries that the text explains badly
+    channels: Size = 500  # kept of the embedding's; all, if it has fewer
+    weights: tuple[Weight, Weight] = (0.7, 0.3)  # in the criterion: of likeness between classes, of the text's variance
+    search_scale: tuple[Positive, ...] = (7, 7, 0.5)  # upper ends of beta, alpha and gamma, never reached
+    search_steps: tuple[Tries, ...] = (40, 10, 5)  # values of each
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
     as_released: bool = False
 
@@ -93,10 +94,10 @@ class APE(ZeroShot):
 class APET(APE):
     """`APE` on all channels, with trained residuals of class embeddings and support."""
 
-    gamma: float = 0.0  # the weights of the entries start as those of `APE`: here, at 1
-    weights: tuple[float, float] = (0.2, 0.8)  # in the criterion, of the channels that the residual changes
-    search_scale: tuple[float, ...] = (7, 7)  # upper ends of beta and alpha, never reached
-    search_steps: tuple[int, ...] = (200, 20)  # values of each
+    gamma: Weight = 0.0  # the weights of the entries start as those of `APE`: here, at 1
+    weights: tuple[Weight, Weight] = (0.2, 0.8)  # in the criterion, of the channels that the residual changes
+    search_scale: tuple[Positive, ...] = (7, 7)  # upper ends of beta and alpha, never reached
+    search_steps: tuple[Tries, ...] = (200, 20)  # values of each
     schedule: Schedule = Schedule(
         epochs=20, lr=1e-4, batch_size=256, optimizer="adamw", weight_decay=0.1, eps=1e-3, decay="cosine"
     )

@@ -9,6 +9,7 @@ Interactions: neither guided embedding is scaled to unit norm, and the guided im
 """
 
 from adaptkit import Need, Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Tries, Weight
 
 
 class Local(Need):
@@ -27,11 +28,11 @@ class Local(Need):
 class CALIP(ZeroShot):
     """Zero-shot plus attention, without parameters, between image patches and classes."""
 
-    beta2: float = 1.0  # weight of the visually guided text
-    beta3: float = 0.05  # weight of the textually guided image
-    sharpness: float = 2.0  # of both softmaxes over cosines
-    search_scale: tuple[float, float] = (2.0, 0.1)  # upper ends of beta2 and beta3
-    search_steps: tuple[int, int] = (20, 20)  # values of each; the release has 200
+    beta2: Weight = 1.0  # weight of the visually guided text
+    beta3: Weight = 0.05  # weight of the textually guided image
+    sharpness: Weight = 2.0  # of both softmaxes over cosines
+    search_scale: tuple[Positive, Positive] = (2.0, 0.1)  # upper ends of beta2 and beta3
+    search_steps: tuple[Tries, Tries] = (20, 20)  # values of each; the release has 200
 
     def needs(self):
         return {"x": Pooled(), "patches": Local()}

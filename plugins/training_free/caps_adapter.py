@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
 from adaptkit.methods.ops import class_sums, ends, steps_from
 from adaptkit.methods.search import Linear
@@ -28,17 +29,16 @@ class CapsAdapter(ZeroShot):
     """Zero-shot plus votes of support images and of their captions, by similarity."""
 
     scope = "set"
-
-    alpha: float = 0.1  # weight of similar features, for a logit scale of 100
-    beta: float = 1.0  # sharpness of that similarity
-    delta: float = 0.0  # share of the caption in a key
-    gamma: float = 0.1  # weight of similar class distributions, for a logit scale of 100
-    temperature: float = 0.5  # of the softmax over cosines that makes a class distribution
-    search_low: tuple[float, float, float] = (0.1, 1, 0.1)  # lower ends of alpha, beta and gamma
-    search_high: tuple[float, float, float] = (50, 50, 30)  # their upper ends, never reached
-    search_steps: tuple[int, int, int, int] = (5, 10, 6, 5)  # values of alpha, beta, delta (0 to 1) and gamma
+    alpha: Weight = 0.1  # weight of similar features, for a logit scale of 100
+    beta: Weight = 1.0  # sharpness of that similarity
+    delta: Share = 0.0  # share of the caption in a key
+    gamma: Weight = 0.1  # weight of similar class distributions, for a logit scale of 100
+    temperature: Positive = 0.5  # of the softmax over cosines that makes a class distribution
+    search_low: tuple[Weight, Weight, Weight] = (0.1, 1, 0.1)  # lower ends of alpha, beta and gamma
+    search_high: tuple[Positive, Positive, Positive] = (50, 50, 30)  # their upper ends, never reached
+    search_steps: tuple[Tries, Tries, Tries, Tries] = (5, 10, 6, 5)  # values of alpha, beta, delta (0 to 1) and gamma
     captions: Literal["class", "given"] = "class"
-    views: int = 10  # random views per support image
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
     as_released: bool = False  # with the slips above
 

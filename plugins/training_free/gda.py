@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
+from adaptkit.io.ranges import Count, Size, Views, Weight
 from adaptkit.methods.search import Linear
 
 
@@ -26,8 +27,8 @@ class GDA(ZeroShot):
     The covariance is shrunk. No training.
     """
 
-    alpha: float = 0.1  # weight of the Gaussian logits, for a logit scale of 100
-    views: int = 10  # random views per support image, each a sample of its own
+    alpha: Weight = 0.1  # weight of the Gaussian logits, for a logit scale of 100
+    views: Views = 10  # random views per support image, each a sample of its own
     augment: str = "crop-flip"
     priors: Literal["equal", "support"] = "equal"  # of classes; the support's are for queries as imbalanced as it is
 
@@ -70,8 +71,8 @@ class GDA(ZeroShot):
 class GDABaseToNew(GDA):
     """`GDA` that also covers classes without images, by Gaussians made from their text."""
 
-    neighbours: int = 64  # support rows nearest to a new class's text, k
-    copies: int = 16  # of the text itself in a new class's mean
+    neighbours: Size = 64  # support rows nearest to a new class's text, k
+    copies: Count = 16  # of the text itself in a new class's mean
 
     def solve(self, x, labels, means, counts):
         self.rows, base, new = nn.Buffer(x), counts > 0, counts == 0  # (S * V, D), (C,), (C,)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adaptkit import ZeroShot, hookimpl
+from adaptkit.io.ranges import Epsilon, Steps, Weight
 
 
 class GDAEM(ZeroShot):
@@ -21,9 +22,9 @@ class GDAEM(ZeroShot):
 
     scope = "set"
 
-    alpha: float = 1.0  # weight of the mixture's log-posterior, nats
-    iterations: int = 10  # of EM, after the first M-step
-    ridge: float = 1e-3  # added to the diagonal of the covariance
+    alpha: Weight = 1.0  # weight of the mixture's log-posterior, nats
+    iterations: Steps = 10  # of EM, after the first M-step
+    ridge: Epsilon = 1e-3  # added to the diagonal of the covariance
 
     def forward(self, batch):
         x = batch.x

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Count, Positive, Tries, Views, Weight
 from adaptkit.methods.ops import one_hot
 
 LARGEST = 2**14  # rows of a kernel matrix in double precision, of which three are held: 6 GiB
@@ -23,13 +24,13 @@ LARGEST = 2**14  # rows of a kernel matrix in double precision, of which three a
 class ProKeR(ZeroShot):
     """Kernel ridge regression of what zero-shot gets wrong on the support images. No training."""
 
-    beta: float = 1.5  # sharpness of the kernel exp(-beta (1 - cosine))
-    lam: float = 0.05  # trust in the support against zero-shot, lambda
-    betas: tuple[float, float, int] = (0.5, 3.0, 20)  # first, last and number of those tried on validation images
-    lams: tuple[float, float, int] = (0.001, 1.0, 10)
-    views: int = 10  # random views per support image
+    beta: Weight = 1.5  # sharpness of the kernel exp(-beta (1 - cosine))
+    lam: Positive = 0.05  # trust in the support against zero-shot, lambda
+    betas: tuple[Weight, Weight, Tries] = (0.5, 3.0, 20)  # first, last and number of those tried on validation images
+    lams: tuple[Positive, Positive, Tries] = (0.001, 1.0, 10)
+    views: Views = 10  # random views per support image
     average: bool = False  # the views of an image into one row, instead of a row each
-    features: int = 0  # random Fourier features in place of the exact kernel; 0 is exact
+    features: Count = 0  # random Fourier features in place of the exact kernel; 0 is exact
     augment: str = "crop-flip"
 
     def support_needs(self):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Share, Tries, Views, Weight
 from adaptkit.methods.explore import choose
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.search import Linear
@@ -19,10 +20,10 @@ from adaptkit.methods.search import Linear
 class TIMO(ZeroShot):
     """Zero-shot with sentences weighted by images, plus Gaussians fitted to both. No training."""
 
-    alpha: float = 1000.0  # weight of the cosines against the Gaussians' log-posterior
-    beta: float = 0.5  # sentences that join the images of a class: from one (0) over each once (0.5) to each twice (1)
-    gamma: float = 50.0  # how sharply images choose among sentences
-    views: int = 10  # random views per support image, each a sample of its own
+    alpha: Weight = 1000.0  # weight of the cosines against the Gaussians' log-posterior
+    beta: Share = 0.5  # sentences that join the images of a class: from one (0) over each once (0.5) to each twice (1)
+    gamma: Weight = 50.0  # how sharply images choose among sentences
+    views: Views = 10  # random views per support image, each a sample of its own
     augment: str = "crop-flip"
 
     def support_needs(self):
@@ -96,7 +97,7 @@ class TIMO(ZeroShot):
 class TIMOS(TIMO):
     """`TIMO` with its weights and number of sentences chosen on validation images."""
 
-    search_steps: int = 10  # numbers of sentences tried, from one to each twice
+    search_steps: Tries = 10  # numbers of sentences tried, from one to each twice
 
     def grid(self):
         return {"beta": tuple(torch.linspace(0, 1, self.search_steps, dtype=torch.double).tolist()), **super().grid()}

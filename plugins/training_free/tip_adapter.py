@@ -11,6 +11,7 @@ large classes gain. The authors give each dataset its own `search_scale` and fir
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.search import Linear
@@ -22,12 +23,12 @@ class TipAdapter(ZeroShot):
     A cache of support images: keys are embeddings averaged over views, values are labels. No training.
     """
 
-    alpha: float = 1.17  # weight of the cache, for a logit scale of 100
-    beta: float = 1.0  # sharpness of its similarity
-    views: int = 10  # random views per support image
+    alpha: Weight = 1.17  # weight of the cache, for a logit scale of 100
+    beta: Weight = 1.0  # sharpness of its similarity
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
-    search_scale: tuple[float, float] = (7, 3)  # upper ends of beta and alpha
-    search_steps: tuple[int, int] = (200, 20)  # values of beta and alpha
+    search_scale: tuple[Positive, Positive] = (7, 3)  # upper ends of beta and alpha
+    search_steps: tuple[Tries, Tries] = (200, 20)  # values of beta and alpha
 
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment=self.augment, unit=False)}

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
 from adaptkit.methods.ops import class_sums, ends, steps_from
 from adaptkit.methods.search import Linear
@@ -30,14 +31,14 @@ class TipX(ZeroShot):
 
     scope = "set"
 
-    alpha: float = 0.1  # weight of similar features, for a logit scale of 100
-    beta: float = 1.0  # sharpness of that similarity
-    gamma: float = 0.1  # weight of similar class distributions, for a logit scale of 100
-    temperature: float = 0.5  # of the softmax over cosines that makes a class distribution
-    search_low: tuple[float, float, float] = (0.1, 1, 0.1)  # lower ends of alpha, beta and gamma
-    search_high: tuple[float, float, float] = (50, 50, 30)  # upper ends, never reached
-    search_steps: tuple[int, int, int] = (10, 20, 10)  # values of each
-    views: int = 10  # random views per support image
+    alpha: Weight = 0.1  # weight of similar features, for a logit scale of 100
+    beta: Weight = 1.0  # sharpness of that similarity
+    gamma: Weight = 0.1  # weight of similar class distributions, for a logit scale of 100
+    temperature: Positive = 0.5  # of the softmax over cosines that makes a class distribution
+    search_low: tuple[Weight, Weight, Weight] = (0.1, 1, 0.1)  # lower ends of alpha, beta and gamma
+    search_high: tuple[Positive, Positive, Positive] = (50, 50, 30)  # upper ends, never reached
+    search_steps: tuple[Tries, Tries, Tries] = (10, 20, 10)  # values of each
+    views: Views = 10  # random views per support image
     augment: str = "crop-flip"
     as_released: bool = False  # with the slips above
 

@@ -4,16 +4,21 @@ Source: Zhu et al., Enhancing Zero-Shot Vision Models by Label-Free Prompt Distr
 arXiv:2410.19294.
 Deviations: the covariance is that of the released code, diagonal and drawn towards the identity, where the paper
 subtracts the prompts' second moment from the images'. The release adds logits of InMaP; here they are the `base`'s. As
-in the paper, and not as released, the bias is that of the fused logits, and what is subtracted is the latest estimate
-and not the sum of all. A class that no image is assigned to has the mean probabilities of all images. As released,
+in the paper, and not as released, the temperature is the one at which both are as sure, the bias is that of the fused
+logits, what is subtracted is the latest estimate and not the sum of all, and a class that no image is assigned to has
+the mean probabilities of all images; ``as_released=True`` takes the first of the temperatures 1.1^k within a tenth of
+the confidence, estimates each bias on logits that are already corrected, and gives such a class none. As released,
 images whose two best logits are within 1/C do not count, and the eigenvector is a power iteration from equal shares,
-stopped once a step moves it by less than 0.001: short of it, where classes are seldom confused. At most ten rounds.
+stopped once a step moves it by less than 0.001: short of it, where classes are seldom confused. At most ten rounds;
+as released, eleven.
 """
 
 import torch
 from torch import nn
 
 from adaptkit import OverBase, Pooled, hookimpl, predict, unit
+from adaptkit.io.ranges import Share, Steps
+from adaptkit.methods.calibration import confidence, heat_at, stepped_heat
 from adaptkit.methods.ops import class_sums
 
 
@@ -25,8 +30,9 @@ class Frolic(OverBase):
 
     scope = "set"
 
-    shrink: float = 0.9  # weight of the identity in the covariance, lambda
-    rounds: int = 10  # of bias correction, at most
+    shrink: Share = 0.9  # weight of the identity in the covariance, lambda
+    rounds: Steps = 10  # of bias correction, at most
+    as_released: bool = False
 
     def needs(self):
         return {"x": Pooled()}
@@ -36,9 +42,13 @@ class Frolic(OverBase):
         self.prototypes = nn.Buffer(unit(torch.stack([rows.mean(0) for rows in task.text_per_prompt])))  # z, (C, D)
 
     def forward(self, batch):
-        logits = predict(self.base, batch)
-        gaussian = self.gaussian(batch.x)
-        fused = logits + gaussian / temperature(gaussian, logits)
+        logits, gaussian = predict(self.base, batch), self.gaussian(batch.x)
+        if self.as_released:
+            fused = logits + gaussian / stepped_heat(gaussian, confidence(logits))
+            for _ in range(self.rounds + 1):
+                fused = fused - self.prior(fused, fused).log()
+            return fused
+        fused = logits + gaussian / heat_at(gaussian, confidence(logits), low=1e-6, high=1e6, steps=60)
         return fused - self.bias(fused).log()
 
     def gaussian(self, x):
@@ -49,40 +59,37 @@ class Frolic(OverBase):
 
     def bias(self, logits):
         """How often the classifier would say each class if all were as frequent as it says, ``(C,)`` adding up to 1."""
-        p, classes = logits.softmax(-1), logits.shape[1]
-        prior = torch.full_like(p[0], 1 / classes)
+        prior = logits.new_full(logits.shape[1:], 1 / logits.shape[1])
         for _ in range(self.rounds):
-            corrected = logits - prior.log()
-            top = corrected.topk(2).values
-            sure = top[:, 0] - top[:, 1] > 1 / classes
-            labels = corrected.argmax(1)
-            counts = labels[sure].bincount(minlength=classes)[:, None]
-            means = torch.where(counts > 0, class_sums(p[sure], labels[sure], classes) / counts.clamp_min(1), p.mean(0))
-            before, prior = prior, stationary(means)
+            before, prior = prior, self.prior(logits, logits - prior.log())
             if (prior - before).abs().sum() < 1e-3:
                 break
         return prior
 
+    def prior(self, logits, corrected):
+        """The bias of logits ``(N, C)``, each class's images being those that corrected logits give it, ``(C,)``."""
+        p, classes = logits.softmax(-1), logits.shape[1]
+        top = corrected.topk(min(2, classes)).values
+        sure, labels = top[:, 0] - top[:, -1] > 1 / classes, corrected.argmax(1)
+        counts = labels[sure].bincount(minlength=classes)[:, None]
+        without = p.new_zeros(classes) if self.as_released else p.mean(0)
+        means = torch.where(counts > 0, class_sums(p[sure], labels[sure], classes) / counts.clamp_min(1), without)
+        return stationary(means, last=not self.as_released)
 
-def temperature(logits, like, steps=60):
-    """What to divide logits by, so that their mean best probability is that of others; by bisection."""
-    aim = like.softmax(-1).amax(-1).mean()
-    low, high = torch.tensor([1e-6, 1e6]).to(logits).log()
-    for _ in range(steps):
-        middle = (low + high) / 2
-        surer = (logits / middle.exp()).softmax(-1).amax(-1).mean() > aim
-        low, high = torch.where(surer, middle, low), torch.where(surer, high, middle)
-    return ((low + high) / 2).exp()
 
+def stationary(means, steps=100, last=True):
+    """The prior ``(C,)`` that a row-stochastic ``(C, C)`` leaves as it is, by power iteration from the uniform one.
 
-def stationary(means, steps=100):
-    """The prior ``(C,)`` that a row-stochastic ``(C, C)`` leaves as it is, by power iteration from the uniform one."""
+    Its `last` step is the one that moved it by less than 0.001; the release leaves that out.
+    """
     prior = torch.full_like(means[0], 1 / len(means))
     for _ in range(steps):
         before, prior = prior, prior @ means
+        prior = prior / prior.sum().clamp_min(1e-12)  # 0 where no class has images
         if (prior - before).abs().sum() < 1e-3:
+            prior = prior if last else before
             break
-    return (prior / prior.sum()).clamp_min(1e-12)
+    return prior.clamp_min(1e-12)
 
 
 @hookimpl

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, OverBase, ZeroShot, hookimpl, method, predict
+from adaptkit.io.ranges import Share, Size
 
 
 class AttributeMean(ZeroShot):
@@ -32,9 +33,9 @@ class GTACLIP(OverBase):
     scope = "set"
 
     base: Method = field(default_factory=lambda: method("trans-clip", base=AttributeMean()))
-    gap: float = 0.1  # an image is confused whose two best classes are closer than this
-    fraction: float = 0.05  # of the pairs of classes that confuse images, the share to ask about
-    k: int = 8  # examples of a class, those that it is most probable for
+    gap: Share = 0.1  # an image is confused whose two best classes are closer than this
+    fraction: Share = 0.05  # of the pairs of classes that confuse images, the share to ask about
+    k: Size = 8  # examples of a class, those that it is most probable for
 
     def fit(self, task):
         super().fit(task)

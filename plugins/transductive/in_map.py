@@ -8,6 +8,7 @@ balance classes fully (``gamma`` 0), which is wrong where the queries are not ba
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Steps, Weight
 
 
 class InMaP(ZeroShot):
@@ -18,13 +19,13 @@ class InMaP(ZeroShot):
 
     scope = "set"
 
-    tau_t: float = 0.01  # temperature of zero-shot labels, of cosines, for a logit scale of 100
-    tau_i: float = 0.04  # temperature of the proxies
-    alpha: float = 0.6  # a label surer than this becomes certain
-    gamma: float = 0.0  # class shares are zero-shot's to this power: 0 balances, 1 leaves them
-    balance: int = 20  # rounds of Sinkhorn; 0 leaves the labels as they are
-    iterations: int = 2000
-    lr: float = 10.0  # halved whenever the gradient has grown
+    tau_t: Positive = 0.01  # temperature of zero-shot labels, of cosines, for a logit scale of 100
+    tau_i: Positive = 0.04  # temperature of the proxies
+    alpha: Share = 0.6  # a label surer than this becomes certain
+    gamma: Share = 0.0  # class shares are zero-shot's to this power: 0 balances, 1 leaves them
+    balance: Steps = 20  # rounds of Sinkhorn; 0 leaves the labels as they are
+    iterations: Steps = 2000
+    lr: Weight = 10.0  # halved whenever the gradient has grown
 
     def forward(self, batch):
         x = batch.x

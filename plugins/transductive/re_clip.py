@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import knn
 from adaptkit.methods.ops import class_sums
 
@@ -21,11 +22,11 @@ class ReCLIP(ZeroShot):
 
     scope = "set"
 
-    k: int = 20  # neighbours of a node, among classes and images alike
-    alpha: float = 0.99  # how far labels travel
-    dims: int = 768  # singular vectors of the class embeddings, at most, the first of which is left out
-    steps: int = 20  # of conjugate gradients
-    tolerance: float = 1e-6  # residual, beside the right-hand side, at which a class takes no further step
+    k: Size = 20  # neighbours of a node, among classes and images alike
+    alpha: Share = 0.99  # how far labels travel
+    dims: Size = 768  # singular vectors of the class embeddings, at most, the first of which is left out
+    steps: Steps = 20  # of conjugate gradients
+    tolerance: Weight = 1e-6  # residual, beside the right-hand side, at which a class takes no further step
 
     def fit(self, task):
         super().fit(task)

@@ -14,6 +14,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
+from adaptkit.io.ranges import Count, Steps
 from adaptkit.methods.ops import class_sums, one_hot
 
 BARRED = -1e4  # logit of a word that no cluster got
@@ -24,8 +25,8 @@ class S3A(ZeroShot):
 
     scope = "set"
 
-    clusters: int = 0  # how many classes the images are known or thought to have; 0: as many as the vocabulary
-    rounds: int = 3  # of voting and realignment
+    clusters: Count = 0  # how many classes the images are known or thought to have; 0: as many as the vocabulary
+    rounds: Steps = 3  # of voting and realignment
 
     def fit(self, task):
         super().fit(task)

@@ -10,6 +10,7 @@ of both terms of the likelihood is TransCLIP's, 50.
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Count, Positive, Steps, Weight
 from adaptkit.methods.graph import knn
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
@@ -23,14 +24,14 @@ class StatA(ZeroShot):
 
     scope = "set"
 
-    alpha: float = 1.0  # queries that the anchor weighs as much as
+    alpha: Weight = 1.0  # queries that the anchor weighs as much as
     soft: bool = False  # whether a class's queries are counted by probability, not by best class
-    lam: float = 1.0  # trust in the zero-shot answers
-    pull: float = 1.0  # weight of the neighbours
-    tau: float = 50.0  # temperature of the Gaussian log-likelihood
-    neighbours: int = 3  # of each query, among the queries
-    iterations: int = 10
-    sweeps: int = 5  # updates of z in each iteration
+    lam: Weight = 1.0  # trust in the zero-shot answers
+    pull: Weight = 1.0  # weight of the neighbours
+    tau: Positive = 50.0  # temperature of the Gaussian log-likelihood
+    neighbours: Count = 3  # of each query, among the queries
+    iterations: Steps = 10
+    sweeps: Steps = 5  # updates of z in each iteration
 
     def forward(self, batch):
         return self.solve(batch.x, self.zero_shot(batch.x).log_softmax(-1))[0]

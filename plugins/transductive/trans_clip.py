@@ -11,6 +11,7 @@ import math
 import torch
 
 from adaptkit import OverBase, Pooled, hookimpl, predict, unit
+from adaptkit.io.ranges import Count, Positive, Size, Steps, Weight
 from adaptkit.methods.graph import Graph, knn
 from adaptkit.methods.ops import one_hot
 
@@ -25,12 +26,12 @@ class TransCLIP(OverBase):
 
     scope = "set"
 
-    lam: float = 1.0  # trust in the base's answers, lambda
-    tau: float = 50.0  # temperature of the Gaussian log-likelihood
-    neighbours: int = 3  # of each query, among the queries
-    confident: int = 8  # queries that a class's first mean is made from
-    iterations: int = 10
-    sweeps: int = 5  # updates of z in each iteration
+    lam: Weight = 1.0  # trust in the base's answers, lambda
+    tau: Positive = 50.0  # temperature of the Gaussian log-likelihood
+    neighbours: Count = 3  # of each query, among the queries
+    confident: Size = 8  # queries that a class's first mean is made from
+    iterations: Steps = 10
+    sweeps: Steps = 5  # updates of z in each iteration
     as_released: bool = False  # with the slips above
 
     gamma = 0.0  # weight of shots, of which there are none here
@@ -113,8 +114,8 @@ class TransCLIP(OverBase):
 class TransCLIPFewShot(TransCLIP):
     """A Gaussian mixture over all queries and the support, whose labels are held fixed."""
 
-    lam: float = 0.5
-    gamma: float = 0.01  # weight of the shots, tau times this in all where the queries weigh 1
+    lam: Weight = 0.5
+    gamma: Weight = 0.01  # weight of the shots, tau times this in all where the queries weigh 1
 
     def support_needs(self):
         return {"x": Pooled()}

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import ZeroShot, hookimpl
+from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.graph import Graph, knn
 
 
@@ -20,9 +21,9 @@ class ZLaP(ZeroShot):
 
     scope = "set"
 
-    k: int = 5  # neighbours of an image, among images and among classes
-    gamma: float = 5.0  # exponent of image-to-class similarities
-    alpha: float = 0.3  # how far labels travel, between 0 and 1
+    k: Size = 5  # neighbours of an image, among images and among classes
+    gamma: Weight = 5.0  # exponent of image-to-class similarities
+    alpha: Share = 0.3  # how far labels travel, between 0 and 1
     scaled: bool = False  # bring similarities to [0, 1] first: for class embeddings that are not text, e.g. proxies
     as_released: bool = False
 

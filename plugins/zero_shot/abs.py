@@ -2,8 +2,9 @@
 
 Source: Cai et al., From Local Details to Global Context: Advancing Vision-Language Models with Attention-Based
 Selection, arXiv:2505.13233, and its released code, which all numbers are from.
-Deviations: boxes are cut out of the preprocessed image, which the guide sees, too, not out of the original. Centres and
-sides are one draw, the same for every image; the release averages ten. It takes at most fifty sentences a class.
+Deviations: boxes are cut out of the preprocessed image, which the guide sees, too, not out of the original; each then
+goes through the checkpoint's own resizing (of the shorter side, and the centre, or of both). Centres and sides are one
+draw, the same for every image; the release averages ten. It takes at most fifty sentences a class.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Need, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive, Share, Size
 from adaptkit.methods.ops import class_sums
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.runs.plugins import pick
@@ -38,32 +40,33 @@ class Crops(Need):
         backbone.require("image.block.-2")
         guide = tower(self.guide).to(pixels.device) if self.guide else backbone
         norms = pixels.new_tensor([(p.preprocess.mean, p.preprocess.std) for p in (backbone, guide)])[..., None, None]
-        (mean, std), (guide_mean, guide_std) = norms  # (3, 1, 1) each
-        raw = F.interpolate(pixels * std + mean, guide.preprocess.size, mode="bicubic", antialias=True)
-        boxes = self.boxes(attention(guide, (raw - guide_mean) / guide_std))  # (B, 2, n, 4)
+        raw = F.interpolate(pixels * norms[0, 1] + norms[0, 0], guide.preprocess.size, mode="bicubic", antialias=True)
+        weights = attention(guide, (raw - norms[1, 0]) / norms[1, 1])
 
         def crop(_, tokens):
             side = math.isqrt(tokens.shape[1])
             first, grid = tokens.split([tokens.shape[1] - side**2, side**2], 1)
-            grids = cut(grid.transpose(1, 2).unflatten(2, (side, side)), boxes[:, 1])  # (B * n, W, side, side)
+            grids = cut(grid.transpose(1, 2).unflatten(2, (side, side)), self.boxes(weights, side, tokens=True))
             return torch.cat([first.repeat_interleave(self.n, 0), grids.flatten(2).transpose(1, 2)], 1)
 
         with backbone.taps({"image.block.-2": crop}):
             of_tokens = backbone.encode_image(pixels).unflatten(0, (-1, self.n))
-        of_pixels = [backbone.encode_image(cut(pixels[i, None], own[None])) for i, own in enumerate(boxes[:, 0])]
+        shown = backbone.preprocess.shown(self.boxes(weights, pixels.shape[-1]))
+        of_pixels = [backbone.encode_image(cut(pixels[i, None], own[None], True)) for i, own in enumerate(shown)]
         return torch.cat([torch.stack(of_pixels), of_tokens], 1)
 
-    def boxes(self, attention):
-        """Left, top, right and bottom, as shares of the image's sides: ``(B, P)`` to ``(B, 2, n, 4)``."""
-        draws = torch.rand(3, 2, self.n, generator=torch.Generator().manual_seed(0)).to(attention)
-        draws[2, 1] = draws[1, 1]  # boxes of tokens are squares
+    def boxes(self, attention, size, tokens=False):
+        """Left, top, right and bottom in a square of `size`, whole numbers: ``(B, P)`` to ``(B, n, 4)``."""
+        draws = torch.rand(3, 2, self.n, generator=torch.Generator().manual_seed(0)).to(attention)[:, int(tokens)]
         best, side = attention.topk(min(self.top, attention.shape[1])), math.isqrt(attention.shape[1])
         below = (best.values / 0.03).softmax(-1).cumsum(-1)[:, :-1].contiguous()
-        rank = torch.searchsorted(below, draws[0].flatten().expand(len(below), -1).contiguous())
-        patch = best.indices.gather(1, rank).unflatten(1, (2, -1))  # (B, 2, n)
-        centre = (torch.stack([patch % side, patch // side], -1) + 0.5) / side  # (B, 2, n, 2)
-        half = torch.lerp(*draws.new_tensor(self.sides), draws[1:].movedim(0, -1)) / 2  # (2, n, 2)
-        return torch.cat([centre - half, centre + half], -1).clamp(0, 1)
+        patch = best.indices.gather(1, torch.searchsorted(below, draws[0].repeat(len(below), 1)))[..., None]
+        patch = torch.cat([patch % side, patch // side], -1)  # (B, n, 2)
+        centre = patch * size // side if tokens else (2 * patch + 1) * size // (2 * side)
+        low, high = (int(size * share) for share in self.sides)
+        sides = low + (draws[[1, 2 - tokens]].T * (high - low + 1)).long()  # (n, 2); boxes of tokens are squares
+        half = sides.clamp_min(2) // 2
+        return torch.cat([centre - half, centre + half + tokens], -1).clamp(0, size)
 
 
 class ABS(ZeroShot):
@@ -71,10 +74,10 @@ class ABS(ZeroShot):
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
     guide: str = ""  # whose attention says where: the paper's is "hf:facebook/dino-vitb16"; "": the task's own backbone
-    crops: int = 60  # boxes of pixels, and as many of tokens
-    top: int = 20  # patches with most attention, which the boxes are drawn around
-    sides: tuple[float, float] = (0.6, 0.9)  # of boxes, shares of the image's
-    temperature: float = 0.03  # of cosines
+    crops: Size = 50  # boxes of pixels, and as many of tokens
+    top: Size = 20  # patches with most attention, which the boxes are drawn around
+    sides: tuple[Share, Share] = (0.6, 0.9)  # of boxes, shares of the image's
+    temperature: Positive = 0.03  # of cosines
 
     def needs(self):
         return {"crops": Crops(guide=self.guide, n=self.crops, top=self.top, sides=self.sides)}
@@ -87,10 +90,8 @@ class ABS(ZeroShot):
         self.classes = nn.Buffer(torch.repeat_interleave(torch.tensor([*map(len, task.prompts)])).to(self.rows.device))
 
     def forward(self, batch):
-        scores = []
-        for crops in batch.crops:  # one by one: each image has 2 n S cosines
-            logits = unit(crops) @ self.rows.T / self.temperature  # (2 n, S)
-            scores.append(class_sums((logits.softmax(-1) * logits).sum(0), self.classes, len(self.text)))
+        each = (unit(crops) @ self.rows.T / self.temperature for crops in batch.crops)  # (2 n, S), one image at a time
+        scores = [class_sums((cos.softmax(-1) * cos).sum(0), self.classes, len(self.text)) for cos in each]
         return torch.stack(scores)
 
 
@@ -107,12 +108,10 @@ def attention(guide, pixels):
     return weights
 
 
-def cut(maps, boxes):
+def cut(maps, boxes, antialias=False):
     """Boxes ``(B, n, 4)`` of square maps ``(B, W, H, H)``, each resized to the whole: ``(B * n, W, H, H)``."""
-    side = maps.shape[-1]
-    ends = torch.cat([(boxes[..., :2] * side).floor(), (boxes[..., 2:] * side).ceil()], -1).int().tolist()
-    parts = [m[None, :, y:y2, x:x2] for m, own in zip(maps, ends, strict=True) for x, y, x2, y2 in own]
-    return torch.cat([F.interpolate(part, size=side, mode="bicubic") for part in parts])
+    parts = [m[None, :, y:y2, x:x2] for m, own in zip(maps, boxes.tolist(), strict=True) for x, y, x2, y2 in own]
+    return torch.cat([F.interpolate(part, maps.shape[-2:], mode="bicubic", antialias=antialias) for part in parts])
 
 
 @hookimpl

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.text import template
 from adaptkit.runs.plugins import pick
 
 
@@ -35,7 +36,8 @@ class CHiLS(ZeroShot):
             names = [
                 own * (self.add_class and own[0] not in given) + given for own, given in zip(names, lists, strict=True)
             ]
-        sentences = [template.replace("{}", name) for own in names for name in own for template in self.templates]
+        given = [template(sentence, "chils.templates") for sentence in self.templates]
+        sentences = [sentence.replace("{}", name) for own in names for name in own for sentence in given]
         rows = unit(task.encode(sentences)).to(self.text).unflatten(0, (-1, len(self.templates)))
         self.rows = nn.Buffer(unit(rows.mean(1)))  # (S, D)
         classes = torch.repeat_interleave(torch.tensor([len(own) for own in names]))

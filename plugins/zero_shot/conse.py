@@ -9,12 +9,13 @@ are, if none has any), and all classes are candidates.
 import torch
 
 from adaptkit import OverBase, hookimpl, unit
+from adaptkit.io.ranges import Size
 
 
 class ConSE(OverBase):
     """Averages the names that known classes give an image, and picks the nearest class."""
 
-    top: int = 10  # T: known classes that enter the mean
+    top: Size = 10  # T: known classes that enter the mean
 
     def fit(self, task):
         super().fit(task)

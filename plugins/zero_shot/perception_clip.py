@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Positive
 
 FACTORS = (("", "outdoors in nature | in the wild", "in a city", "indoors"), ("", "bright", "dark | dim", "blurry"))
 
@@ -24,7 +25,7 @@ class PerceptionCLIP(ZeroShot):
 
     factors: tuple[tuple[str, ...], ...] = FACTORS  # values of each; "|" parts synonyms, "" says nothing
     without_class: str = ""  # a sentence to infer z from, e.g. "a photo of an object"; else z is inferred with classes
-    temperature: float = 1.0  # of p(z|x): above 1 it is less sure
+    temperature: Positive = 1.0  # of p(z|x): above 1 it is less sure
 
     def grid(self):
         return {"temperature": (1.0, 2.0, 3.0, 5.0, 10.0)}

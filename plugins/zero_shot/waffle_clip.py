@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Size
 from adaptkit.runs.plugins import pick
 
 WORDS = Path(__file__).with_name("words.json")
@@ -30,11 +31,11 @@ class WaffleCLIP(ZeroShot):
     exempt: ClassVar = {"beats_chance": "the toy's text tower knows one sentence for a class; random words drown it"}
 
     file: str = ""  # descriptors by class, as the prompts `llm` read them
-    count: int = 15  # random phrases of words, and as many of characters
+    count: Size = 15  # random phrases of words, and as many of characters
     mode: Literal["waffle", "waffle-and-descriptors", "random-descriptors"] = "waffle"
     before: str = "A photo of a "  # what stands before the class's name; a broad concept may
     after: str = "."
-    budget: int = 15  # in ``random-descriptors``, times as many for a class as classes have on average
+    budget: Size = 15  # in ``random-descriptors``, times as many for a class as classes have on average
     as_released: bool = False
 
     def fit(self, task):

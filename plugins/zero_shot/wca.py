@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit.io.ranges import Views, Weight
 from adaptkit.runs.plugins import pick
 
 
@@ -22,10 +23,10 @@ class WCA(ZeroShot):
     """
 
     file: str = ""  # sentences by class, as the prompts `llm` read them; without, the task's are used
-    views: int = 60  # crops
+    views: Views = 60  # crops
     augment: str = "wide-crop-flip"
-    image_sharpness: float = 54.6  # of w, a softmax over crops of their cosine to the whole image: exp(4)
-    text_sharpness: float = 7.39  # of v, a softmax over sentences of their cosine to the class: exp(2)
+    image_sharpness: Weight = 54.6  # of w, a softmax over crops of their cosine to the whole image: exp(4)
+    text_sharpness: Weight = 7.39  # of v, a softmax over sentences of their cosine to the class: exp(2)
     as_released: bool = False
 
     def needs(self):

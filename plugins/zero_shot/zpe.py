@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
+from adaptkit.io.ranges import Count, Share, Weight
 
 
 class ZPE(ZeroShot):
@@ -25,9 +26,9 @@ class ZPE(ZeroShot):
     debias: Literal["both", "test", "pool", "pool-mean", "none"] = "both"  # what is taken from the logits
     weight: Literal["softmax", "scores", "equal"] = "softmax"
     select: Literal["all", "outliers"] = "all"  # the prompts that vote
-    threshold: float = 0.5  # of an outlier's distance above the median score, in median absolute deviations
-    share: float = 1.0  # of the queries, in their order, that the test set's bias is taken from
-    extra: int = 0  # prompts at the end that do not vote
+    threshold: Weight = 0.5  # of an outlier's distance above the median score, in median absolute deviations
+    share: Share = 1.0  # of the queries, in their order, that the test set's bias is taken from
+    extra: Count = 0  # prompts at the end that do not vote
     as_released: bool = False
 
     def fit(self, task):

@@ -1,6 +1,7 @@
 """ABS: where its boxes lie, what is cut out of them, and how they are matched with sentences."""
 
 import copy
+import itertools
 import json
 import math
 
@@ -67,54 +68,68 @@ def test_attention_is_the_class_tokens():
     assert torch.allclose(plugin.attention(toy_backbone(), pixels()), want, atol=1e-5)
 
 
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
 def test_boxes_are_drawn_around_the_patches_with_most_attention():
-    weights = torch.rand(5, 6, 6, generator=torch.Generator().manual_seed(1)) / 10
-    weights = F.pad(weights[:, 1:-1, 1:-1], (1, 1, 1, 1)).flatten(1)  # none at the edge, where boxes are cut off
-    boxes = need(crops=4000).boxes(weights)
-    for b in range(5):
-        best = sorted(range(36), key=lambda i: -weights[b, i])[:3]
+    weights = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1)) / 10
+    weights = F.pad(weights, (4, 4, 4, 4)).flatten(1)  # all in the middle, where no box is cut off
+    for b, kind in itertools.product(range(5), ("pixels", "tokens")):
+        tokens, size = kind == "tokens", 12 if kind == "tokens" else 60
+        best = sorted(range(144), key=lambda i: -weights[b, i])[:3]
         p = torch.softmax(weights[b, best] / 0.03, 0)
-        for kind in (0, 1):
-            left, top, right, bottom = boxes[b, kind].T
-            inside = (boxes[b, kind] > 0).all(1) & (boxes[b, kind] < 1).all(1)
-            wide, high = (right - left)[inside], (bottom - top)[inside]
-            assert wide.min() >= 0.3 - 1e-5
-            assert high.max() <= 0.8 + 1e-5
-            assert torch.allclose(wide, high, atol=1e-5) == (kind == 1), "boxes of tokens are squares, others are not"
-            column, row = ((left + right) / 2 * 6)[inside], ((top + bottom) / 2 * 6)[inside]
-            patches = (column.floor() + 6 * row.floor()).long()
-            assert set(patches.tolist()) <= set(best), f"centres must be those of {best}"
-        small = need(crops=4000, sides=(1e-6, 1e-6)).boxes(weights)[b].flatten(0, 1)
-        middle = (small[:, :2] + small[:, 2:]) / 2 * 6
-        chosen = (middle[:, 0].floor() + 6 * middle[:, 1].floor()).long()
+        left, top, right, bottom = need(crops=4000, sides=(0.2, 0.4)).boxes(weights, size, tokens)[b].T
+        wide, high = (right - left).unique().tolist(), (bottom - top).unique().tolist()
+        want = {"pixels": list(range(12, 25, 2)), "tokens": [3, 5]}[kind]  # int(0.2 H) to int(0.4 H), halved
+        assert wide == high == want, f"sides of {kind} must be {want}; got {wide} and {high}"
+        assert torch.equal(right - left, bottom - top) == tokens, "boxes of tokens are squares, others are not"
+        middle = (torch.stack([left, top], 1) + torch.stack([right, bottom], 1) - 1) // 2 * 12 // size
+        chosen = middle[:, 0] + 12 * middle[:, 1]
         share = torch.stack([(chosen == i).float().mean() for i in best])
         assert torch.allclose(share, p, atol=0.03), f"patches must be drawn like {p}; got {share}"
 
 
-def test_crops_are_what_the_tower_says_of_each_box():
-    backbone, x, crops = toy_backbone(), pixels(), need()
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+@pytest.mark.parametrize(("grid", "widths"), [(14, {9, 11, 13}), (7, {5, 7}), (16, {9, 11, 13, 15})])
+def test_boxes_of_tokens_have_the_widths_of_the_release(grid, widths):
+    one = torch.zeros(1, 14, 14)
+    one[0, 7, 7] = 9  # all of the attention; the guide has 14 patches a side, as DINO's ViT-B/16
+    left, _, right, _ = need(crops=2000, top=1, sides=(0.6, 0.9)).boxes(one.flatten(1), grid, tokens=True)[0].T
+    centre = 7 * grid // 14
+    assert set((right - left).tolist()) == {min(grid, centre + w // 2 + 1) - max(0, centre - w // 2) for w in widths}, (
+        "a side of int(0.6 H) to int(0.9 H) tokens, halved, on either side of the patch, as far as the grid goes"
+    )
+
+
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_crops_are_what_the_tower_says_of_each_box(fit):
+    backbone, x, crops = copy.copy(toy_backbone()), pixels(), need()
+    backbone.preprocess = plugin.replace(backbone.preprocess, fit=fit)
     vision = backbone.model.vision_model
-    boxes = crops.boxes(attention(backbone.model, x))
+    weights = attention(backbone.model, x)
     with torch.no_grad():
         got = crops.compute(backbone, x)
         for b in range(len(x)):
             tokens = vision.encoder.layers[0](vision.pre_layrnorm(vision.embeddings(x[b, None])), None)
             grid = tokens[0, 1:].T.unflatten(1, (4, 4))
             for i in range(7):
-                want = backbone.encode_image(part(x[b], boxes[b, 0, i])[None])[0]
+                left, top, right, bottom = crops.boxes(weights, 32)[b, i].tolist()
+                if fit == "crop":  # the shorter side is brought to the tower's, and of the longer the middle is taken
+                    side = min(right - left, bottom - top)
+                    left, top = left + (right - left - side) // 2, top + (bottom - top - side) // 2
+                    right, bottom = left + side, top + side
+                box = F.interpolate(x[b, None, :, top:bottom, left:right], (32, 32), mode="bicubic", antialias=True)
+                want = backbone.encode_image(box)[0]
                 assert torch.allclose(got[b, i], want, atol=1e-4), f"box {i} of image {b}"
-                own = part(grid, boxes[b, 1, i]).flatten(1).T
+                left, top, right, bottom = crops.boxes(weights, 4, tokens=True)[b, i].tolist()
+                own = F.interpolate(grid[None, :, top:bottom, left:right], (4, 4), mode="bicubic")[0].flatten(1).T
                 out = vision.encoder.layers[1](torch.cat([tokens[:, :1], own[None]], 1), None)[:, 0]
                 want = backbone.model.visual_projection(vision.post_layernorm(out))[0]
                 assert torch.allclose(got[b, 7 + i], want, atol=1e-4), f"box {i} of the tokens of image {b}"
 
 
-def part(grid, box):
-    """What lies in a box, resized to the whole."""
-    side = grid.shape[-1]
-    left, top = (int(v * side) for v in box[:2])
-    right, bottom = (math.ceil(v * side) for v in box[2:])
-    return F.interpolate(grid[None, :, top:bottom, left:right], size=(side, side), mode="bicubic")[0]
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+def test_the_release_takes_fifty_boxes_of_each_kind():
+    assert method("abs").crops == 50, "the release's --num_crops"
 
 
 def test_a_guide_sees_the_image_as_it_wants_it_and_is_part_of_the_key(monkeypatch):

@@ -88,3 +88,13 @@ def test_a_turned_space_is_turned_back():
     got = adapt(method("lfa"), Task.from_arrays((x, y), text))
     right = [int((a == y).sum()) for a in ((x @ text.T).argmax(-1), predict(got, x).argmax(-1).numpy())]
     assert right[0] < 40 < right[1], f"nearly all of 48 must be right after the turn, not before; got {right}"
+
+
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+def test_a_step_keeps_the_nearest_classes_of_each_image_and_not_all():
+    text, x, y = texts_and_images(classes=200, n=400, dim=16, spread=0.8)
+    model, kept = fitted(text, x, y, 0, betas=1, share=1.0), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        model.ranking(torch.as_tensor(x).float() @ model.map.requires_grad_(), torch.as_tensor(y))
+    most = 400 * (1 + model.neighbours) * 16
+    assert max(kept) <= most, f"no tensor may be of all images by classes by dimensions; the largest has {max(kept)}"

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from adaptkit_plugins.supports.pseudo_label import leaderboards, zero_shot
 
 from adaptkit import Task, adapt, method, predict
 from adaptkit.features.items import Images
@@ -98,3 +99,24 @@ def test_grip_draws_from_the_seed_alone():
     assert torch.equal(*rows), "one seed, one support"
     with pytest.raises(ValueError, match="rounds must be 1 or more; got 0"):
         plugins.pick("supports", "grip")(task, Images.from_arrays(x), None, shots=4, seed=1, rounds=0)
+
+
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+@pytest.mark.parametrize("rule", ["fpl", "grip"])
+def test_as_released_a_fifth_is_held_out_from_ten_a_class_on(rule):
+    task, x = task_and_images(n=90)
+    choose = partial(plugins.pick("supports", rule), task, Images.from_arrays(x), None, as_released=True)
+    options = {"by": "zero-shot", "rounds": 2} if rule == "grip" else {}
+    for shots in (9, 12):
+        boards = leaderboards(Images.from_arrays(x), zero_shot(task, Images.from_arrays(x)), shots)
+        support, held = choose(shots=shots, seed=3, **options)
+        if shots < 10:
+            assert torch.equal(support.index, boards.index), "with fewer than ten a class all are learned from"
+            assert held is None, "with fewer than ten a class none is held out"
+            continue
+        np.random.seed(3)
+        rows = np.random.choice(range(len(boards)), size=int(0.8 * len(boards)), replace=False)
+        rest = sorted({*range(len(boards))} - {*rows.tolist()})
+        for got, want in ((support, boards[torch.tensor(rows)]), (held, boards[torch.tensor(rest)])):
+            assert torch.equal(got.index, want.index), "the fifth must be drawn as the release draws it"
+            assert torch.equal(got.labels, want.labels), "pseudo-labels must stay with their images"

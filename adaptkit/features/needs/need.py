@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptkit.io.errors import must_be
+from adaptkit.io.ranges import Views, hold
 from adaptkit.towers.preprocess import AUGMENTS
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ class Need:
     def __post_init__(self) -> None:
         if self.augment not in AUGMENTS:
             raise ValueError(must_be("augment", AUGMENTS, self.augment))
-        if self.views < 0 or (self.views == 0 and (self.plain_first or self.fresh)):
-            raise ValueError(f"views must be at least {int(self.plain_first or self.fresh)}; got {self.views}")
+        if self.views < (least := int(self.plain_first or self.fresh)):
+            raise ValueError(f"views must be at least {least}; got {self.views}")
+        hold(self.views or 1, Views, "views")
 
     def table(self, random: bool) -> Need:
         """The need whose rows are on disk: one view, unread. All readings and all counts of views share it."""

@@ -130,10 +130,12 @@ def gla(golden):
     val = {"x": golden["in_val"], "logits": golden["in_finetuned_val_logits"]}
     support = {"x": golden["in_support"], "logits": torch.zeros(len(golden["in_support"]), len(golden["in_text"]))}
     task = given_task(golden, support=(support, golden["in_labels"]), val=(val, golden["in_val_labels"]))
-    model = adapt(method("gla", base=Given()), task)
+    model = adapt(method("gla", base=Given(), as_released=True), task)
+    golden.close("out_zero_shot_T", model.zero_shot_temperature, rtol=1e-3)
     golden.close("out_finetuned_T", model.temperature, rtol=1e-3)
-    prior = golden["out_pretraining_prior"]
-    golden.close("out_pretraining_prior", model.bias.exp() * (prior.log().mean().exp()), atol=1e-5)
+    golden.close("out_pretraining_prior", model.bias.exp(), atol=1e-5)
+    zero_shot = model.zero_shot(golden["in_test"]) / model.zero_shot_temperature
+    golden.close("out_zero_shot_logits_over_T", zero_shot, atol=1e-3)
     queries = {"x": golden["in_test"], "logits": golden["in_finetuned_test_logits"]}
     row_centred(golden, "out_gla_logits", predict(model, queries), atol=1e-3)
 

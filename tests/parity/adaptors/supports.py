@@ -1,7 +1,7 @@
 """Ways to choose the support: UPL's pseudo-labels."""
 
 import torch
-from adaptkit_plugins.supports.pseudo_label import surest
+from adaptkit_plugins.supports.pseudo_label import leaderboards, surest, zero_shot
 
 from adaptkit import Task
 from adaptkit.features.items import Images
@@ -47,8 +47,6 @@ def fpl(golden):
     nothing = (x[:0], torch.zeros(0, dtype=torch.long))
     task = Task.from_arrays(nothing, torch.eye(x.shape[1])[: logits.shape[1]], logit_scale=scale)
     golden.close("in_probabilities", task.backbone.logits(x, task.text).softmax(-1), atol=1e-5)
-    chosen, _ = plugins.pick("supports", "fpl")(
-        task, Images.from_arrays(x), None, shots=int(golden["in_k"]), seed=1, as_released=True
-    )
+    chosen = leaderboards(Images.from_arrays(x), zero_shot(task, Images.from_arrays(x)), int(golden["in_k"]))
     golden.equal("out_rows", chosen.index)
     golden.equal("out_labels", chosen.labels)

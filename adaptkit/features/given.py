@@ -1,0 +1,101 @@
+"""Arrays as people have them, checked once where they enter: what is wrong is named by array, shape, row and value."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = Tensor | np.ndarray | Sequence[Any]
+NO_NUMBERS = {"O": "objects", "U": "text", "S": "text", "T": "text", "c": "complex numbers", "M": "dates"}
+"""Arrays of numpy that hold no real numbers, by the letter of their kind."""
+
+
+def features(array: Array, what: str = "features") -> Tensor:
+    """An array of real numbers as a float32 tensor, on its device and without a gradient; whole numbers become floats.
+
+    Raises:
+        ValueError: for what is no array of finite real numbers, naming `what`, the shape, the row and the value.
+    """
+    given = as_tensor(array, what)
+    rows = given.float()
+    for start in range(0, len(rows) if rows.dim() else 0, PART):
+        part = rows[start : start + PART]
+        if not part.isfinite().all():
+            wrong = (~part.isfinite()).flatten(1).any(1) if part.dim() > 1 else ~part.isfinite()
+            row = start + int(wrong.nonzero()[0])
+            values = given[row].reshape(-1)
+            value = float(values[(~rows[row].reshape(-1).isfinite()).nonzero()[0]])
+            raise ValueError(f"{what} must be finite; got {value} in row {row} of {len(rows)}")
+    return rows
+
+
+PART = 2**16  # rows that are looked at together
+
+
+def whole_numbers(array: Array, what: str = "labels") -> Tensor:
+    """An array of whole numbers as an int64 tensor; floats may be whole numbers, too.
+
+    Raises:
+        ValueError: for any other, naming `what`, the row and the value.
+    """
+    given = as_tensor(array, f"{what}, each the place of its class among all,")
+    if given.is_floating_point() and not (good := given == given.round()).logical_and_(given.abs() < 2**31).all():
+        at = (~good).nonzero()[0]
+        where = f" in row {int(at[0])}" if len(at) else ""
+        raise ValueError(f"{what} must be whole numbers, one for each class; got {float(given[tuple(at)])}{where}")
+    return given.long()
+
+
+def as_tensor(array: Array, what: str) -> Tensor:
+    """An array of real numbers as a tensor that shares its memory where it can; nothing may be written to it.
+
+    Raises:
+        ValueError: for text, objects, complex numbers, ragged lists, and tensors that are not dense.
+    """
+    if isinstance(array, Tensor):
+        if array.layout != torch.strided or array.is_quantized or array.is_meta:
+            raise ValueError(f"{what} must be a dense tensor; got one that is not, of shape {tuple(array.shape)}")
+        if array.is_complex():
+            raise ValueError(f"{what} must be real numbers; got {array.dtype} of shape {tuple(array.shape)}")
+        return array.detach()
+    rows = to_numpy(array, what)
+    if rows.dtype.kind not in "fiub":
+        example = "" if rows.dtype.kind == "c" or not rows.size else f", e.g. {rows.reshape(-1)[0]!s:.40}"
+        kind = NO_NUMBERS.get(rows.dtype.kind, str(rows.dtype))
+        raise ValueError(f"{what} must be real numbers; got {kind} of shape {rows.shape}{example}")
+    wide = {"f": np.float64, "u": np.int64}.get(rows.dtype.kind)
+    if rows.dtype.itemsize > 8 or (rows.dtype.kind == "u" and rows.dtype.itemsize > 1):
+        rows = rows.astype(wide)  # what torch does not know
+    rows = rows.astype(rows.dtype.newbyteorder("="), copy=False)
+    if any(stride < 0 for stride in rows.strides):
+        rows = np.ascontiguousarray(rows)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")  # a file mapped for reading: it is only read
+        return torch.from_numpy(rows)
+
+
+def to_numpy(array: Any, what: str) -> np.ndarray:  # noqa: ANN401 (whatever numpy can read)
+    """Lists and whatever else numpy reads as an array.
+
+    Raises:
+        ValueError: for rows of different lengths, and for entries that are masked.
+    """
+    if isinstance(array, list | tuple) and any(isinstance(row, Tensor) for row in array):
+        array = [row.detach().cpu().numpy() if isinstance(row, Tensor) else row for row in array]
+    try:
+        rows = np.asarray(array)
+    except ValueError:
+        lengths = [len(row) if hasattr(row, "__len__") else 1 for row in array]
+        row = next((i for i, n in enumerate(lengths) if n != lengths[0]), 0)
+        told = f"{lengths[0]} in row 0 and {lengths[row]} in row {row}" if row else "some that differ further in"
+        raise ValueError(f"{what} must be rows of one length; got lengths {told}") from None
+    except Exception as error:  # whatever a stranger's object raises when it is read
+        raise ValueError(f"{what} must be an array of numbers; got {type(array).__name__}, {error}") from error
+    if np.ma.is_masked(array):
+        raise ValueError(f"{what} must have no masked entries; got {int(np.ma.count_masked(array))} in {rows.shape}")
+    return rows
