@@ -22,6 +22,7 @@ from .methods.adapt import tune as tune
 from .methods.method import Method as Method
 from .methods.over_base import OverBase as OverBase
 from .methods.schedule import Schedule as Schedule
+from .methods.searched import EdgeOfGridWarning as EdgeOfGridWarning
 from .methods.task import Task as Task
 from .methods.zero_shot import ZeroShot as ZeroShot
 from .report.runs import read_results as read_results

@@ -13,6 +13,7 @@ from adaptkit.io.shots import ALL_SHOTS
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
+from adaptkit.methods.widening import Widening
 from adaptkit.report.table import Table
 from adaptkit.runs.build import AnyMethod, method
 from adaptkit.runs.evaluate import evaluate
@@ -68,6 +69,7 @@ def compare(
     *,
     seed: int = 0,
     trainer: Mapping[str, object] | None = None,
+    search: Widening = "paper",
 ) -> Table:
     """Adapt each method to the task, choose its hyperparameters on ``task.val``, and measure it on the test images.
 
@@ -77,6 +79,7 @@ def compare(
         methods: each a name, a name with options, or a method, which is left as it is.
         seed: of training, and of the order in which streams meet the images.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+        search: ``"widen"`` lets searches go on beyond the edges of their grids; see `adapt`.
 
     Returns:
         A table with a row for each method; ``table.frame()`` is a pandas table, with accuracy between 0 and 1.
@@ -88,5 +91,6 @@ def compare(
     ['zero-shot', 'gda(alpha=2.0)']
     """
     rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
-    found: Any = [evaluate(method(s), task, test, seed=seed, trainer=trainer, where=where) for s, where in rows]
+    how: Any = {"seed": seed, "trainer": trainer, "search": search}
+    found: Any = [evaluate(method(spec), task, test, where=where, **how) for spec, where in rows]
     return Table([result for each in found for result in (each if isinstance(each, list) else [each])])

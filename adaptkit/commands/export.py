@@ -17,7 +17,7 @@ def command(options: Namespace) -> int:
     """Adapt one method of a recipe and save it."""
     import torch
 
-    from adaptkit.methods.adapt import adapt
+    from adaptkit.methods.adapt import adapt_quietly
     from adaptkit.runs.build import method
     from adaptkit.runs.workspace import Workspace
     from adaptkit.saving.classifier import save_classifier, vacant
@@ -32,7 +32,7 @@ def command(options: Namespace) -> int:
         print(note)
     torch.manual_seed(seed)
     with threads.sized(len(test) * task.backbone.dim * len(task.classnames)):  # as in a run: the same numbers
-        adapted = adapt(method(spec), task, trainer=requested.trainer)
+        adapted = adapt_quietly(method(spec), task, trainer=requested.trainer, search=requested.searching)
         if adapted.scope == "stream":
             test = test[torch.from_numpy(workspace.order(test)(seed))]
         protocol = {
@@ -40,6 +40,7 @@ def command(options: Namespace) -> int:
             "shots": plain_shots(shots),
             "seed": seed,
             "trainer": dict(requested.trainer),
+            "search": requested.searching,
         }
         save_classifier(
             folder,

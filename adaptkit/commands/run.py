@@ -10,6 +10,7 @@ from adaptkit.io.safe import line
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
+from adaptkit.report.edges import edge_lines
 from adaptkit.report.scores import heading
 from adaptkit.report.table import Table, fewer, true_heading
 from adaptkit.runs.failures import Failure

@@ -127,9 +127,11 @@ def _first(value: Any, kinds: tuple[Any, ...], where: str) -> Any:  # noqa: ANN4
 
 
 def _dataclass(value: Any, kind: Any, where: str, field: Field | None) -> Any:  # noqa: ANN401 (any type)
-    """A mapping as a change to the field's default: ``schedule: {epochs: 5}``."""
+    """A mapping as a change to the field's default, all of whose fields it may name: ``schedule: {epochs: 5}``."""
     if isinstance(value, kind):
         return value
+    if field and isinstance(before := default(field), kind):
+        kind = type(before)  # which may have more fields than the annotation says
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be a mapping of {', '.join(f.name for f in fields(kind))}; got {value!r}")
     hints = typing.get_type_hints(kind, include_extras=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,38 +12,29 @@ from torch import Tensor
 from adaptkit.features.items import Array, Images
 from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
+from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method
 from adaptkit.methods.queries import asked_images, only_finite, solvable
 from adaptkit.methods.search import count
+from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
 from adaptkit.methods.unadapted import adapted_first
+from adaptkit.methods.widening import Widening, known_search
 
 
-@dataclass(frozen=True)
-class Search:
-    """What a search on validation images saw.
-
-    Attributes:
-        values: the cell that was chosen.
-        correct: right answers in each cell, shaped like the grid; for other kinds than classification the objective.
-        total: validation images.
-    """
-
-    values: Mapping[str, float]
-    correct: Tensor
-    total: int
-
-
-def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
+def adapt(
+    method: Method, task: Task, *, trainer: Mapping[str, object] | None = None, search: Widening = "paper"
+) -> Method:
     """Fit a method, train whatever `fit` left trainable, and choose the hyperparameters of its grid on ``task.val``.
 
-    Methods that it is built over (``base``) are adapted first and then frozen.
+    Its ``base`` is adapted first and then frozen. An `EdgeOfGridWarning` says where a search ended at an edge.
 
     Args:
         method: as constructed; it is changed and returned.
         task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
+        search: ``"widen"`` goes on beyond an edge until the best cell lies inside, at most five times for each option.
 
     Raises:
         ValueError: when the task lacks what the method reads, e.g. support images to train on.
@@ -55,21 +45,31 @@ def adapt(method: Method, task: Task, *, trainer: Mapping[str, object] | None = 
     >>> ak.predict(gda, test).shape
     torch.Size([60, 5])
     """
-    _adapt(method, task, trainer)
+    adapt_quietly(method, task, trainer=trainer, search=search)
+    warn_of_edges(method)
+    return method
+
+
+def adapt_quietly(
+    method: Method, task: Task, *, trainer: Mapping[str, object] | None = None, search: Widening = "paper"
+) -> Method:
+    """`adapt`, for who tells of edges otherwise."""
+    _adapt(method, task, trainer, known_search(search))
     for group in task.alike if by_text_alone(method) else ():
         named = ", ".join(map(repr, group))
         notice(f"{type(method).__name__} cannot tell apart {named}: they have one text, and it learns from no image")
     return method
 
 
-def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None) -> Method:
+def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, search: Widening) -> Method:
     method.set_kind(task.kind)
     method.set_width(task, anew=True)
+    method._search, method._searched = search, {}
     for child in method.children_methods():
-        _adapt(child, task, trainer).requires_grad_(False)
+        _adapt(child, task, trainer, search).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
-        tune(method, task.val)
+        tune(method, task.val, search=search)
     return method
 
 
@@ -179,19 +179,19 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 
 
 @torch.no_grad()
-def tune(method: Method, val: Images) -> Search:
+def tune(method: Method, val: Images, *, search: Widening = "paper") -> Search:
     """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
 
-    Best is by the objective of the method's `evaluation`; for classification right answers are counted.
-
-    `adapt` does so with ``task.val``. A method whose `grid` is empty stays as it is.
+    Best is by the objective of the method's `evaluation`; for classification right answers are counted. `adapt` does so
+    with ``task.val``. A method whose `grid` is empty stays as it is.
 
     Args:
         method: adapted; it is changed.
         val: labelled images.
+        search: as in `adapt`.
 
     Returns:
-        The values that were chosen, and how many answers were right in each cell of the grid.
+        What was chosen, the right answers in each cell, and where in its grid each value lies.
 
     Raises:
         ValueError: when there are no labelled images.
@@ -203,19 +203,20 @@ def tune(method: Method, val: Images) -> Search:
     >>> search.correct.shape, sorted(search.values)
     (torch.Size([5, 4]), ['alpha', 'beta'])
     """
-    grid = method.grid()
     val = val.bind(method.needs()).load()
-    if val.targets is None or not len(val):
+    if (targets := val.targets) is None or not len(val):
         raise ValueError(f"validation images must be labelled and at least one; got {val}")
-    if method.evaluation.kind == "classification":
-        correct = count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, val.targets)
-    else:
-        worth = [method.evaluation.objective(answers, val.targets) for answers in cell_by_cell(method, val.blind())]
-        correct = torch.tensor(worth, dtype=torch.double).view([len(values) for values in grid.values()])
-    cell = next(itertools.islice(itertools.product(*grid.values()), int(correct.argmax()), None))
-    best = dict(zip(grid, cell, strict=True))
-    refit(method, best)  # so that the answers are those of the values on record
-    return Search(best, correct, len(val))
+
+    def score(grid: Mapping[str, Sequence[float]]) -> Tensor:
+        with trying(method, grid):
+            if method.evaluation.kind == "classification":
+                return count(method.sweep(val.blind()) or cell_by_cell(method, val.blind()), grid, targets)
+            worth = [method.evaluation.objective(answers, targets) for answers in cell_by_cell(method, val.blind())]
+            return torch.tensor(worth, dtype=torch.double).view([len(values) for values in grid.values()])
+
+    found = explore(method, method.grid(), score, len(val), search=search)
+    refit(method, found.values)  # so that the answers are those of the values on record
+    return found
 
 
 def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:

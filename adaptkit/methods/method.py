@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 import torch
@@ -20,6 +21,7 @@ from adaptkit.methods.schedule import Schedule as Schedule
 from adaptkit.methods.search import Linear
 from adaptkit.methods.task import Task
 from adaptkit.methods.unadapted import adapted_first
+from adaptkit.methods.widening import Widening
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -62,6 +64,8 @@ class Method(nn.Module):
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
     _kind = ""
+    _search: Widening = "paper"
+    _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
     _width = _classes = 0
 
     if TYPE_CHECKING:

@@ -80,7 +80,8 @@ def method_card(name: str, cls: type[Method]) -> str:
     ]
     grid = made.grid()
     if grid:
-        lines.append("chosen on validation images: " + ", ".join(f"{k} ({len(v)} values)" for k, v in grid.items()))
+        told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())
+        lines.append("chosen on validation images: " + ", ".join(told))
     used = [r for r in recipe.names() if name in _methods_of(r)]
     lines.append(f"in recipes: {', '.join(used) or 'none'}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import resolved
 from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec, convert
+from adaptkit.report.edges import edge_lines
 from adaptkit.report.table import Table, fewer
 from adaptkit.runs.failures import read_failures
 from adaptkit.runs.folders import RECIPE_FILE
@@ -102,7 +103,7 @@ def read_run(folder: Path) -> Run:
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
-    notes += [f"{folder.name}, {line}" for line in fewer([*cells.values()])]
+    notes += [f"{folder.name}, {line}" for line in (*fewer([*cells.values()]), *edge_lines([*cells.values()]))]
     found = {key[:4] for key in cells}
     if failures := [f for f in read_failures(folder) if (f.method, f.shots, f.seed, f.protocol_hash) not in found]:
         named = ", ".join(dict.fromkeys(f.method for f in failures))

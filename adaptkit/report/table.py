@@ -12,6 +12,7 @@ from adaptkit.io.shots import plain_shots
 from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
+from adaptkit.report.edges import edge_lines, marked
 from adaptkit.report.scores import heading, score, unit_of
 from adaptkit.report.sequence import as_lines
 from adaptkit.runs.failures import Failure
@@ -114,7 +115,11 @@ class Table(Sequence[Result]):
         for k, metric, _ in shown:
             lost = sum((f.method, f.shots) == (name, k) for f in self.failures)
             found = by_shots.get(k, [])
-            yield "failed" if lost and not found else interval(found, metric) + f" ({lost} failed)" * (lost > 0)
+            yield (
+                "failed"
+                if lost and not found
+                else interval(found, metric) + marked(found) + f" ({lost} failed)" * (lost > 0)
+            )
         trained = sorted({r.parameters for r in all_})
         yield "" if not trained else f"{trained[0]:,}" + f" to {trained[-1]:,}" * (len(trained) > 1)
         for key in ("extract", "fit", "predict"):
@@ -174,6 +179,7 @@ class Table(Sequence[Result]):
         return "".join(
             (f"<p>{escape(name)}</p>" if name else "")
             + html_table(table.cells())
+            + "".join(f"<p>{escape(line)}</p>" for line in edge_lines(table.results))
             + "".join(f"<pre>{escape(text)}</pre>" for text in table.sequences())
             for name, table in self.by_dataset().items()
         )

@@ -18,12 +18,14 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import by_text_alone, extend, predict, retarget, trainable
+from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget, trainable
 from adaptkit.methods.evaluation.classification import by_support
 from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
+from adaptkit.methods.searched import searched
 from adaptkit.methods.task import Task
+from adaptkit.methods.widening import Widening
 from adaptkit.runs import streams
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.runs.costs import Clock, extraction_cost, peak_memory
@@ -38,6 +40,7 @@ class How(TypedDict, total=False):
     Attributes:
         seed: of training and of the stream's order.
         trainer: options for Lightning's Trainer.
+        search: whether searches go on beyond the edges of their grids; see `adapt`.
         bins: numbers of labelled images that part few-shot from medium-shot from many-shot classes; see `Setting`.
         keep: given each test set's name and answers.
         where: further fields of the `Result`.
@@ -45,6 +48,7 @@ class How(TypedDict, total=False):
 
     seed: int
     trainer: Mapping[str, object] | None
+    search: Widening
     bins: tuple[int, int] | None
     keep: Callable[[str, Tensor], object] | None
     where: Mapping[str, Any]
@@ -121,7 +125,10 @@ def _steps(
     named = repr(adapted)
     for step, (task, tests) in enumerate(zip(tasks, asked, strict=True), 1):
         clock = Clock(tests[0].images)
-        (adapt if step == 1 else extend)(adapted, task, trainer=how.get("trainer"))
+        if step == 1:
+            adapt_quietly(adapted, task, trainer=how.get("trainer"), search=how.get("search", "paper"))
+        else:
+            extend(adapted, task, trainer=how.get("trainer"))
         seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
         answers, tests = {}, requested(tests, adapted.output)
         if len(tasks) > 1 and not answers_elsewhere(adapted):
@@ -139,6 +146,7 @@ def _steps(
             memory=peak_memory(),
             support=support_digest(task.support),
             options=repr(adapted),
+            searched=searched(adapted),
             versions=versions(),
             alike=task.alike if by_text_alone(adapted) else [],
             step=step if len(tasks) > 1 else 0,

@@ -108,6 +108,7 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         here.steps,
         seed=cell.seed,
         trainer=copy.deepcopy(recipe.trainer),
+        search=recipe.searching,
         bins=recipe.bins,
         keep=work.answers.__setitem__,
         where={**about, "oracle": recipe.select == "oracle"},

@@ -61,6 +61,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "dtype": recipe.dtype,
         "precision": recipe.precision,
         "trainer": dict(recipe.trainer),
+        **({} if recipe.searching == "paper" else {"search": recipe.searching}),
         **workspace.asks(),
     }
 

@@ -18,6 +18,7 @@ from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.methods.trainer_options import trainer_options
+from adaptkit.methods.widening import Widening
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting, sentences_of
 
@@ -32,6 +33,8 @@ class Recipe(Setting):
         methods: that are compared, each a name with options; they may be given as recipes write them.
         shots: labelled images per class; ``all`` of them, where recipes write so.
         seeds: of supports and of training.
+        search: ``"widen"`` lets searches on validation images go on beyond the edge of their papers' grids; test images
+            (``select: oracle``) never do.
         trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
@@ -49,6 +52,7 @@ class Recipe(Setting):
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
+    search: Widening = "paper"
     inherited: tuple[str, ...] = ()
     trust: bool = False
 
@@ -57,6 +61,11 @@ class Recipe(Setting):
         super().__post_init__()
         object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
         object.__setattr__(self, "trainer", trainer_options(self.trainer))
+
+    @property
+    def searching(self) -> Widening:
+        """How grids are truly searched: as their papers have them where test images decide."""
+        return "paper" if self.select == "oracle" else self.search
 
     def setting(self) -> Setting:
         """The part that every cell shares."""

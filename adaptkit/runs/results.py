@@ -16,6 +16,7 @@ from adaptkit.io.files import atomic_write, canonical, digest
 from adaptkit.io.jsons import read_json
 from adaptkit.io.shots import plain_shots, read_shots
 from adaptkit.io.values import convert
+from adaptkit.methods.searched import Searched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Result:
         seconds: ``extract`` (what computing its features cost, whoever asked first), ``fit`` and ``predict``.
         memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
+        searched: by hyperparameter, what its search saw, and at which edge of its grid it ended; see `Searched`.
         versions: of the packages that made the numbers; ``git`` is the commit of the recipe's repository.
         oracle: hyperparameters were chosen on the test images.
     """
@@ -67,6 +69,7 @@ class Result:
     seconds: Mapping[str, float] = field(default_factory=dict)
     memory: float = 0.0
     options: str = ""
+    searched: Mapping[str, Searched] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     oracle: bool = False
 

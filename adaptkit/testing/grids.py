@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
-from adaptkit.methods.adapt import adapt, predict, refit
+from adaptkit.methods.adapt import adapt_quietly, predict, refit
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.harness import Make, adapted, ensure, same
@@ -55,7 +55,7 @@ def fitted(make: Make, task: Task, values: Mapping[str, float]) -> Method:
     method = make()
     method.set(values)
     for child in method.children_methods():
-        adapt(child, task)
+        adapt_quietly(child, task)
     method.train()
     for child in method.children_methods():
         child.eval()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
-from adaptkit.methods.adapt import adapt
+from adaptkit.methods.adapt import adapt_quietly
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 
@@ -48,7 +48,7 @@ def adapted(make: Make, task: Task, *, anew: bool = False) -> Method:
         if (kept.kind, kept.options) == (kind, options) and kept.task is task:
             torch.set_rng_state(kept.state)
             return copy.deepcopy(kept.method)
-    method = adapt(method, task)
+    method = adapt_quietly(method, task)
     if not anew:
         keep(Adaptation(kind, options, task, method, torch.get_rng_state()))
     return method

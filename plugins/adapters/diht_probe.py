@@ -15,6 +15,7 @@ from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
 from adaptkit.io.ranges import Steps, Views, Weight
+from adaptkit.methods.explore import choose
 from adaptkit.methods.ops import one_hot
 
 
@@ -44,7 +45,7 @@ class DiHTProbe(ZeroShot):
             return int((task.val.x @ solve(radius).T).argmax(-1).eq(task.val.labels).sum())
 
         if task.val is not None and len(task.val):
-            self.radius = max(self.radii, key=right)
+            self.radius = choose(self, "radius", self.radii, right)
         self.text = nn.Buffer(solve(self.radius))
 
     def solve(self, x, hot, radius):

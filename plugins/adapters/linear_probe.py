@@ -19,6 +19,7 @@ from torch import nn
 
 from adaptkit import Method, Pooled, hookimpl
 from adaptkit.io.ranges import Positive, Steps, Weight
+from adaptkit.methods.explore import choose, note
 
 
 class LinearProbe(Method):
@@ -51,7 +52,7 @@ class LinearProbe(Method):
             weight, bias = solve(log_c)
             return int((task.val.x @ weight.T + bias).argmax(-1).eq(task.val.labels).sum())
 
-        log_c = math.log10(self.inverse_penalty) if task.val is None else search(right, self.rounds)
+        log_c = math.log10(self.inverse_penalty) if task.val is None else search(self, right)
         self.weight, self.bias = map(nn.Buffer, solve(log_c))  # (C, D), (C,)
         self.inverse_penalty = 10.0**log_c
 
@@ -59,16 +60,22 @@ class LinearProbe(Method):
         return batch.x @ self.weight.T + self.bias
 
 
-def search(score, rounds):
-    """The log10 C that a coarse grid and then `rounds` of keeping the half that does better lead to.
+def search(probe, right):
+    """The log10 C that a coarse grid and then rounds of keeping the half that does better lead to.
 
     Of equal scores the grid takes the larger value and the halving the smaller.
     """
-    best = max((6.0, 4.0, 2.0, 0.0, -2.0, -4.0, -6.0), key=score)
+    seen = {}
+
+    def score(c):
+        return seen.setdefault(c, right(round(math.log10(c), 12)))
+
+    best = round(math.log10(choose(probe, "inverse_penalty", [10.0**i for i in range(6, -7, -2)], score)), 12)
     low, high = best - 1, best + 1
-    for _ in range(rounds):
-        best = high if score(low) < score(high) else low
+    for _ in range(probe.rounds):
+        best = high if score(10.0**low) < score(10.0**high) else low
         low, high = (low, (low + high) / 2) if best == low else ((low + high) / 2, high)
+    note(probe, "inverse_penalty", [*seen], [*seen.values()], 10.0**best)
     return best
 
 

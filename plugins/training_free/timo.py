@@ -12,6 +12,7 @@ from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Tries, Views, Weight
+from adaptkit.methods.explore import choose
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.search import Linear
 
@@ -105,8 +106,9 @@ class TIMOS(TIMO):
         """Gamma: that of the re-weighted text that does best by itself."""
         if val is not None:
             gammas = [5.0 * i for i in range(1, 21)]
-            right = [int((val.x @ self.guide(g).T).argmax(-1).eq(val.labels).sum()) for g in gammas]
-            self.gamma = gammas[right.index(max(right))]
+            self.gamma = choose(
+                self, "gamma", gammas, lambda g: int((val.x @ self.guide(g).T).argmax(-1).eq(val.labels).sum())
+            )
 
 
 @hookimpl
