@@ -206,7 +206,7 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     ),
     (
         culprit("Spread", lambda m, batch: honest(m, batch) * m.weight, spread, **READS_SUPPORT),
-        ("works_with_one_shot", "Spread is not finite with one shot"),
+        ("works_with_one_shot", "Spread returned 40 values not finite"),
     ),
     (
         culprit("Sweeps", sweep=wrong_sweep, **TILTED),

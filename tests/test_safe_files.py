@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import socket
 import struct
 import zlib
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adaptkit import cli
 from adaptkit.io.paths import regular
 from adaptkit.io.pictures import FORMATS, SUFFIXES, decode
 
@@ -38,6 +40,68 @@ def test_a_file_is_a_regular_one(no_file):
     with pytest.raises(ValueError, match=r"a recipe must be a regular file; got '.*x\.yaml', a \w+; give") as caught:
         regular(no_file, "a recipe")
     assert "\n" not in str(caught.value), "the refusal is one line"
+
+
+GOOD = "dataset: {0}\nbackbone: toy:0\nshots: [1]\nseeds: [1]\nmethods: [zero-shot]\n"
+DOORS = {  # a file's name, what a recipe beside it says, and the command
+    "recipe": ("x.yaml", "", "plan x.yaml"),
+    "recipe that is exported": ("x.yaml", "", "export x.yaml --method gda --out out"),
+    "recipe that is checked": ("x.yaml", "", "data check x.yaml"),
+    "extends": ("base.yaml", "extends: base.yaml", "plan over.yaml"),
+    "--plugin": ("mine.py", GOOD.format("toy"), "plan over.yaml --plugin mine.py"),
+    "plugins": ("mine.py", GOOD.format("toy") + "plugins: [mine.py]", "plan over.yaml --trust"),
+    "check": ("mine.py", "", "check mine.py"),
+    "csv": ("mine.csv", GOOD.format("csv:mine.csv"), "plan over.yaml"),
+    "split": ("mine.json", GOOD.format("split:mine.json"), "plan over.yaml"),
+    "data supports": ("mine.json", "", "data supports mine.json --shots 1 --seed 1"),
+    "prompts": ("mine.json", GOOD.format("toy") + "prompts: {llm: {file: mine.json}}", "run over.yaml --quiet"),
+    "support": ("mine.json", GOOD.format("toy") + "support: {indices: {file: mine.json}}", "run over.yaml --quiet"),
+    "record": ("runs/gda.json", "", "compare runs"),
+    "recipe of a run": ("runs/recipe.json", "", "compare runs"),
+    "classifier": ("model/config.json", "", "predict model photo.png"),
+    "tensors": ("model/model.safetensors", "", "predict model photo.png"),
+    "picture": ("odd.png", "", "predict model odd.png"),
+}
+
+
+@pytest.mark.fault(*NO_FILE)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "zero"])
+@pytest.mark.parametrize("door", DOORS)
+def test_no_command_waits_for_what_is_no_file(door, kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, text, command = DOORS[door]
+    for folder in ("runs", "model"):
+        Path(folder).mkdir()
+        Path(folder, "config.json").write_text("{}")
+    Path("over.yaml").write_text(text)
+    Image.new("RGB", (8, 8)).save("photo.png")
+    Path(name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(name)
+    elif kind == "folder":
+        Path(name).mkdir()
+    else:
+        Path(name).symlink_to("/dev/zero")
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"{command} must not wait"))
+    signal.alarm(20)
+    try:
+        code = cli.main(["--home", str(tmp_path / "home"), *command.split()])
+    finally:
+        signal.alarm(0)
+    error = capsys.readouterr()[1]
+    assert code == 2 and error.startswith("adaptkit: error: "), f"it must be refused; got {code}, {error!r}"
+    assert error.count("\n") == 1, f"in one line; got {error!r}"
+
+
+@pytest.mark.parametrize("name", ["..yaml", "...yaml", "....yml", ". .yaml", "link.yaml"])
+def test_a_recipe_without_a_name_is_refused(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("...yaml" if name == "link.yaml" else name).write_text(GOOD.format("toy"))
+    if name == "link.yaml":
+        Path(name).symlink_to("...yaml")
+    assert cli.main(["--home", str(tmp_path / "home"), "run", name, "--quiet"]) == 2, "it must be refused"
+    assert "a recipe's file must have a name" in capsys.readouterr()[1], "as its results would lie somewhere else"
+    assert not (tmp_path / "home").exists(), "and nothing may be written"
 
 
 def test_a_file_that_is_too_large_is_refused_and_a_missing_one_is_left_to_its_reader(tmp_path):

@@ -67,7 +67,7 @@ def test_without_pandas_or_matplotlib_one_line_says_what_to_install(monkeypatch)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"^frame\(\) needs pandas; pip install pandas$"):
         table.frame()
-    with pytest.raises(ImportError, match=r"^a plot needs matplotlib; pip install 'adaptkit\[demo\]'$"):
+    with pytest.raises(ImportError, match=r"^a plot needs matplotlib; pip install 'adaptkit-vlm\[demo\]'$"):
         table.plot()
 
 

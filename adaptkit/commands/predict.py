@@ -21,9 +21,7 @@ def command(options: Namespace) -> int:
         ensure_writable(options.out.parent)
     paths, rest = find_pictures(options.images)
     if rest:
-        tell(
-            f"read {len(paths):,} of {len(paths) + len(rest):,} files; left out {counted(rest)}, e.g. {str(rest[0])!r}"
-        )
+        tell(f"read {len(paths):,} files; left out {counted(rest)}, the first {str(rest[0])!r}")
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
     names = classifier.classnames
     if not 1 <= options.top <= len(names):

@@ -88,7 +88,7 @@ def arrange(
         found: the pictures.
         names: of classes that are numbers from 0 on; by default classes are sorted.
         title: a class as prompts name it.
-        answered: they are only answered: nothing is learned from them, and what is in no part is all in test.
+        answered: nothing is learned from them, and what is in no part is all in test.
         val: part off images to choose by where there are none.
         alike: refuse parts whose classes differ.
         source: where they come from.
@@ -99,7 +99,7 @@ def arrange(
     found, left_out = without_bad(found)
     found, parted = sorted_out(found, answered, val, alike)
     order = range(len(names)) if names else sorted(found.all())
-    train, val_images, test = (part_of(found, part, order) for part in PARTS)
+    train, val_images, test = (part_of(found, part, order) for part in ("train", "val", "test"))
     return Splits(
         found.name,
         tuple(names) or tuple(map(title, order)),

@@ -162,8 +162,7 @@ def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
     """One support image per class, no validation images."""
     labels = task.support.labels.tolist()  # type: ignore[union-attr]
     rows = torch.tensor([labels.index(c) for c in range(len(task.classnames))])
-    out = predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])
-    ensure(bool(out.isfinite().all()), f"{type(make()).__name__} is not finite with one shot")
+    predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])  # which refuses nan
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:
