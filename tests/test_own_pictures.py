@@ -529,3 +529,16 @@ def test_a_bad_picture_of_a_hub_dataset_is_left_out(monkeypatch):
     hub.fetch(None, "")["train"]["image"][3] = {"bytes": b"no picture", "path": None}
     splits = hub.hub("data")
     assert sum(counts(splits)) == 7 and "row 3 of hf-dataset:data train" in splits.left_out[0], splits.left_out
+
+
+@pytest.mark.fault("a dataset with nothing to tell apart", "refused before anything is computed")
+@pytest.mark.parametrize(("classes", "which"), [(1, "all"), (1, "base"), (2, "base"), (3, "base")])
+def test_a_dataset_of_too_few_classes_is_refused(tmp_path, capsys, classes, which):
+    root = photos(tmp_path / "photos", ("cat", "dog", "owl")[:classes])
+    new = "[new]" if which == "base" else "[]"
+    changes = [f"dataset=folder:{root}", f"classes={which}", f"near={new}"]
+    words = [word for change in changes for word in ("--set", change)]
+    run(tmp_path, *words, "--set", "methods=[zero-shot, tip-adapter]", "--home", str(tmp_path / "home"), code=2)
+    said = capsys.readouterr().err
+    assert f"must have at least {4 if which == 'base' else 2} classes" in said and f"got {classes}" in said, said
+    assert not [*(tmp_path / "home").rglob("*.safetensors")], "nothing must have been computed"

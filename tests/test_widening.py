@@ -107,7 +107,7 @@ def test_widening_ends_after_five_times_and_says_that_it_is_at_an_edge_still():
 
 
 @fault
-def test_ties_do_not_widen_and_do_not_change_the_choice():
+def test_a_grid_that_tells_nothing_goes_on_upwards_and_changes_the_choice_for_better_ones_only():
     class Flat(ZeroShot):
         tilt: float = 1.0
 
@@ -119,8 +119,16 @@ def test_ties_do_not_widen_and_do_not_change_the_choice():
 
     _, task = peaked(1.0, (1.0, 2.0))
     made = adapt(Flat(), task, search="widen")
-    assert made.tilt == 1.0 and searched(made)["tilt"].widened == 0, f"nothing does better; got {searched(made)}"
+    assert made.tilt == 1.0 and searched(made)["tilt"].widened == 5, f"nothing does better; got {searched(made)}"
     assert searched(made)["tilt"].edge == "", "and what is as good everywhere is at no edge"
+    assert searched(adapt(Flat(), task))["tilt"].widened == 0, "and the paper's grid stays as it is"
+
+    class FarOff(Flat):
+        def forward(self, batch):
+            x = batch.x[:, :1]
+            return torch.cat([x if self.tilt > 90 else -x, torch.zeros_like(x)], 1)
+
+    assert adapt(FarOff(), task, search="widen").tilt > 90, "what lies beyond a flat grid must be found"
 
 
 @fault

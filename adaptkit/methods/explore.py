@@ -34,8 +34,9 @@ def explore(
         grid: values of each.
         score: of the cells of a grid, shaped like it; larger is better.
         total: validation images.
-        search: ``"widen"`` continues the grid where only values at one of its ends do best, until the best lies inside;
-            at most five times for each hyperparameter. What does no better does not change the choice.
+        search: ``"widen"`` continues the grid where only values at one of its ends do best, until the best lies inside,
+            and upwards where all cells do equally well; at most five times for each hyperparameter. What does no better
+            does not change the choice.
     """
     known_search(search)
     seen = Seen(method, grid, score)
@@ -62,7 +63,7 @@ class Seen:
     def widen(self, name: str) -> None:
         """Continue the values of one hyperparameter, if the best lies at their edge and there are more."""
         axis, old = [*self.tried].index(name), self.tried[name]
-        side = edge(self.method, name, old, self.along(name), self.values[name])
+        side = edge(self.method, name, old, self.along(name), self.values[name]) or self.blind(name)
         fresh = beyond(self.first[name], old, side, allowed(self.method, name)) if side else ()
         if not fresh:
             return
@@ -79,6 +80,12 @@ class Seen:
         self.tried[name] = tuple(values[i] for i in order)
         self.scores = scores.index_select(axis, torch.tensor(order))
         self.widened[name] += 1
+
+    def blind(self, name: str) -> Side:
+        """The upper end, where no cell of all that were tried does better than another: such a grid tells nothing."""
+        low, high = min(self.tried[name]), max(self.tried[name])
+        flat = low < high and (low, high) != (0, 1) and bool(self.scores.min() == self.scores.max())
+        return "high" if flat and room(high, "high", allowed(self.method, name)) else ""
 
     def told(self, total: int) -> Search:
         """What was seen, which the method keeps in mind."""

@@ -63,6 +63,11 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_p.exp() * log_p).sum(-1)
 
 
+def row_variance(x: Tensor) -> Tensor:
+    """The variance between rows in each dimension, ``(N, D)`` to ``(D,)``; of one row it is 0."""
+    return x.var(0, correction=min(1, len(x) - 1))
+
+
 def standardized(x: Tensor) -> Tensor:
     """Rows of mean 0 and deviation 1 along the last axis; of zeros where all of a row's numbers are equal."""
     deviation = x.std(-1, correction=min(1, x.shape[-1] - 1), keepdim=True)

@@ -61,6 +61,8 @@ class Others:
             splits = self.read(name, answered=True)
         if splits.kind != self.own.kind:
             raise ValueError(f"domains must ask for {self.own.kind}; got {name!r}, which asks for {splits.kind}")
+        if splits.kind == "classification" and len(splits.classnames) < 2:
+            raise ValueError(f"a domain with classes of its own must have at least 2; got {name!r} with one")
         return splits
 
     def outside(self, name: str) -> Source:

@@ -18,6 +18,7 @@ from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.task import Task
 from adaptkit.runs import streams
 from adaptkit.runs.build import arguments
+from adaptkit.runs.dataset_checks import check_kind
 from adaptkit.runs.evaluation_sets import EvaluationSet, of_classes, restrict
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_dataset, pick_device
 from adaptkit.runs.others import Others
@@ -215,20 +216,3 @@ def groups(classes: int, count: int) -> list[range]:
         raise ValueError(f"sequence must be from 1 to half the number of classes, {classes}; got {count}")
     ends = [0, *accumulate(classes // count + (i < classes % count) for i in range(count))]
     return [range(*ends[i : i + 2]) for i in range(count)]
-
-
-def check_kind(splits: Splits, setting: Setting) -> None:
-    """A setting asks of a dataset what its kind has.
-
-    Raises:
-        ValueError: when the kind is unknown, or the setting parts images by class where they have no one class.
-    """
-    evaluation(splits.kind)
-    if splits.kind == "classification":
-        return
-    if (named := streams.named(setting.stream)[0]) != "shuffled":
-        raise ValueError(f"stream must be 'shuffled' where images have no one class each; got {named!r}")
-    for name in ("classes", "near", "far", "bins", "sequence"):
-        if getattr(setting, name) not in ("all", [], {}, None, 1):
-            got = f"{getattr(setting, name)!r} for {splits.name}, which asks for {splits.kind}"
-            raise ValueError(f"{name} must be left out where images have no one class each; got {got}")

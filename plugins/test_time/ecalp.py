@@ -17,6 +17,7 @@ from torch import nn
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import knn
+from adaptkit.methods.ops import row_variance
 
 NONE = -1.0  # similarity of a neighbour that is none
 
@@ -43,7 +44,7 @@ class ECALP(ZeroShot):
         count, classes = len(task.support) if self.shots else 0, torch.arange(len(self.text)).to(self.text.device)
         self.shot = nn.Buffer(task.support.x if count else self.text[:0])  # (S, D)
         self.label = nn.Buffer(torch.cat([classes, task.support.labels[:count]]))  # of the nodes given, (C + S,)
-        self.weight = nn.Buffer(self.text.var(0))  # of dimensions between images, (D,)
+        self.weight = nn.Buffer(row_variance(self.text))  # of dimensions between images, (D,)
         spread = self.shot.var(0) if count > 1 else torch.ones_like(self.weight)
         self.shot_weight = nn.Buffer(1 / spread.clamp_min(1e-12))  # between images and shots
         self.keys = nn.Buffer(self.text[:0])  # test images, re-weighted, (N, D)

@@ -19,7 +19,7 @@ from torch import nn
 from adaptkit import Pooled, Schedule, ZeroShot, accuracy, hookimpl, unit
 from adaptkit.io.ranges import Positive, Size, Tries, Views, Weight
 from adaptkit.methods.kernels import kernel_sums, row_blocks
-from adaptkit.methods.ops import class_sums, steps_from
+from adaptkit.methods.ops import class_sums, row_variance, steps_from
 from adaptkit.methods.search import Linear
 
 
@@ -53,7 +53,7 @@ class APE(ZeroShot):
         if not self.of_text:
             members, owners = torch.cat([members, keys]), torch.cat([owners, labels])
         alike = (pair_by_pair if self.as_released else likeness)(members, owners)
-        score = self.weights[1] * self.text.var(0) - self.weights[0] * alike
+        score = self.weights[1] * row_variance(self.text) - self.weights[0] * alike
         self.chosen = nn.Buffer(score.topk(min(self.channels, len(score))).indices)  # (Q,)
         self.labels, self.keys = nn.Buffer(labels), nn.Buffer(self.reduce(keys))  # (S,), (S, Q)
         guess = (self.keys @ self.reduce(self.text).T).softmax(-1).gather(1, labels[:, None])[:, 0]  # of bare cosines

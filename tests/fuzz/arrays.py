@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from adaptkit import Task, adapt, predict
+from adaptkit.methods.searched import EdgeOfGridWarning
 from adaptkit.runs import plugins
 from adaptkit.testing.report import brief
 
@@ -105,6 +106,7 @@ def main(count, names=()):
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
+    warnings.simplefilter("ignore", EdgeOfGridWarning)
     names, found, broken, reasons = names or [*plugins.table("methods")], Counter(), {}, Counter()
     start = time.perf_counter()
     for i in range(count):
