@@ -144,7 +144,7 @@ def test_list_names_plugins_that_could_not_be_loaded(more, say, forget):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gda", "Hard-to-Beat Baseline|alpha: float = 0.1  # weight|views = Pooled|alpha \\(7 values\\)|few_shot"),
+        ("gda", "Hard-to-Beat Baseline|alpha: float = 0.1  # weight|views = Pooled|alpha \\(7 values from|few_shot"),
         ("ensemble", "one of the prompts|Hand-written sentences"),
         ("few-shot", "one of the supports|Learning to Prompt"),
         ("hf", "one of the backbones"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adaptkit.io.notices import Notice
-from adaptkit.towers.reading import cut, read_whole, room, tokens_read
+from adaptkit.towers.reading import cut, read_whole, tokens_read, words_left
 from tests.small import checkpoint
 from tests.test_hf import siglip  # noqa: F401 (a fixture)
 
@@ -30,7 +30,7 @@ TOWERS = {"CLIP's": Words(77), "SigLIP's": Words(64, 0, True), "a short one": Wo
 @FAULT
 @pytest.mark.parametrize("tower", TOWERS.values(), ids=TOWERS)
 def test_a_sentence_that_just_fits_is_not_cut_and_one_word_more_is(tower):
-    fits = room(tower, "")
+    fits = words_left(tower, "")
     sentences = [" ".join(["w"] * n) for n in (1, fits - 1, fits, fits + 1, fits + 7)]
     assert tokens_read(tower) == tower.length, "the length of the tower is not found"
     assert cut(tower, sentences) == sentences[3:], "sentences are cut that were said to fit, or the reverse"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from adaptkit import Method, Schedule, Task, ZeroShot, adapt, method, predict, tune
-from adaptkit.methods.adapt import trainable
+from adaptkit.methods.method import trainable
 from adaptkit.runs.evaluate import evaluate
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from adaptkit.features.items import Array, Images
 from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.explore import explore, trying
-from adaptkit.methods.method import Method
+from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.queries import asked_images, only_finite, solvable
 from adaptkit.methods.search import count
 from adaptkit.methods.searched import Search, warn_of_edges
@@ -247,8 +247,3 @@ def accuracy(method: Method, images: Images) -> float:
     if (kind := method.evaluation.kind) != "classification":
         raise ValueError(f"methods must answer classification to measure accuracy; got {method}, of {kind}")
     return float(evaluation("classification").right(predict(method, images), images.labels).double().mean())
-
-
-def trainable(method: Method) -> int:
-    """How many numbers training would change."""
-    return sum(p.numel() for p in method.parameters() if p.requires_grad)

@@ -236,3 +236,8 @@ class Method(nn.Module):
 
 RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "answers", "exempt"}
 """Names that options cannot have."""
+
+
+def trainable(method: nn.Module) -> int:
+    """How many numbers training would change."""
+    return sum(p.numel() for p in method.parameters() if p.requires_grad)

@@ -18,11 +18,11 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget, trainable
+from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget
 from adaptkit.methods.evaluation.classification import by_support
 from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.evaluation.kinds import evaluation
-from adaptkit.methods.method import Method
+from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.searched import searched
 from adaptkit.methods.task import Task
 from adaptkit.methods.widening import Widening

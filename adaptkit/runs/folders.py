@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io.files import canonical, digest
-from adaptkit.io.jsons import read_json
+from adaptkit.io.jsons import parse_json, read_json
+from adaptkit.io.paths import expanded, resolved
 from adaptkit.runs.recipe import Recipe
 
 RECIPE_FILE = "recipe.json"
@@ -16,7 +17,7 @@ READABLE = 40  # characters of a name
 
 def described(recipe: Recipe) -> bytes:
     """The recipe as its folder keeps it, with a digest that tells two datasets or backbones of one name apart."""
-    return json.dumps({**json.loads(recipe.describe()), "about": origin(recipe)}, indent=1).encode()
+    return json.dumps({**parse_json(recipe.describe()), "about": origin(recipe)}, indent=1).encode()
 
 
 def origin(recipe: Recipe) -> str:
@@ -28,9 +29,9 @@ def lies_at(name: str) -> str:
     """A name with the whole path of what it names, where that is a file or folder."""
     scheme, _, place = name.partition(":")
     try:
-        path = Path(place).expanduser()
-        return f"{scheme}:{path.resolve()}" if place and path.exists() else name
-    except (OSError, RuntimeError, ValueError):
+        path = expanded(place)
+        return f"{scheme}:{resolved(path)}" if place and path.exists() else name
+    except (OSError, ValueError):
         return name
 
 

@@ -231,10 +231,8 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
     if key == "trainer":
         return convert(value, Mapping, key)
-    if key == "prompts":
-        return sentences_of(value)
-    if key in ("support", "stream"):
-        return Spec.of(value, key)
+    if key in ("prompts", "support", "stream"):
+        return sentences_of(value) if key == "prompts" else Spec.of(value, key)
     if key in ("domains", "near", "far"):
         kind = Mapping[str, str] if isinstance(value, Mapping) else list[str]
     if key == "shots" and "all" in (listed := value if isinstance(value, list) else [value]):
@@ -248,6 +246,5 @@ def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN4
 
 def _check_labels(recipe: Recipe) -> None:
     labels = [spec.label for spec in recipe.methods]
-    if len(set(labels)) < len(labels):
-        twice = next(name for name in labels if labels.count(name) > 1)
-        raise ValueError(f"methods must differ; got {twice!r} twice")
+    if twice := [name for name in labels if labels.count(name) > 1]:
+        raise ValueError(f"methods must differ; got {twice[0]!r} twice")

@@ -16,8 +16,8 @@ from safetensors.torch import save as save_state
 
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
-from adaptkit.methods.adapt import accuracy, adapt, predict, trainable
-from adaptkit.methods.method import Method
+from adaptkit.methods.adapt import accuracy, adapt, predict
+from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.task import Task
 from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -61,10 +62,11 @@ def cut(backbone: Backbone, sentences: Sequence[str]) -> list[str]:
     full = [s for s, is_full in zip(sentences, fill_all(backbone, sentences), strict=True) if is_full]
     words = [s.split() for s in full]
     shorter = fill_all(backbone, [" ".join(w[:-1]) for w in words]) if full else []
+    left = partial(words_left, backbone)
     return [
         s
         for s, w, without_last in zip(full, words, shorter, strict=True)
-        if without_last or len(w) == 1 or room(backbone, "") > room(backbone, " ".join(w[:-1])) + room(backbone, w[-1])
+        if without_last or len(w) == 1 or left("") > left(" ".join(w[:-1])) + left(w[-1])
     ]
 
 
@@ -74,7 +76,7 @@ def fill_all(backbone: Backbone, sentences: Sequence[str]) -> list[bool]:
     return (ids[: len(sentences)] == ids[len(sentences) :]).all(-1).tolist()
 
 
-def room(backbone: Backbone, text: str) -> int:
+def words_left(backbone: Backbone, text: str) -> int:
     """How many words of one token are read after a text."""
     longer = [" ".join(filter(None, [text, *[WORD] * n])) for n in range(tokens_read(backbone) + 1)]
     return fill_all(backbone, longer).index(True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 Box = tuple[int, int, int, int]
 
-LARGE = 4_000_000  # pixels of a resized image that is still made whole
+OBLONG = 4_000_000  # pixels of a resized image that is still made whole
 FIXED_BITS = 22  # of Pillow's fixed-point weights
 
 
@@ -41,7 +41,7 @@ def crop_of_resized(image: Image.Image, size: tuple[int, int], box: Box, resampl
         box: left, top, right and bottom in the resized image; what lies outside is black.
         resample: Pillow's bilinear or bicubic filter.
     """
-    if size[0] * size[1] <= LARGE or size[0] <= image.width or size[1] <= image.height:
+    if size[0] * size[1] <= OBLONG or size[0] <= image.width or size[1] <= image.height:
         return image.resize(size, resample).crop(box)
     left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
     x, across = _weights(image.width, size[0], range(left, right), resample)

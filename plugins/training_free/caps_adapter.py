@@ -101,12 +101,8 @@ class CapsAdapter(ZeroShot):
         return -(slope * sums + (to[0] - slope * span[0]) * counts)
 
     def sweep(self, val):
-        classes, betas, deltas, scale = (
-            len(self.text),
-            self.grid()["beta"],
-            self.grid()["delta"],
-            self.backbone.logit_scale / 100,
-        )
+        betas, deltas = self.grid()["beta"], self.grid()["delta"]
+        classes, scale = len(self.text), self.backbone.logit_scale / 100
         divergence = self.divergence(val.x)
         likeness = [self.likeness(*divergence, ends(self.affinities(val.x, delta))) for delta in deltas]
         for x, *likes in zip(*(row_blocks(rows, classes) for rows in (val.x, *likeness)), strict=True):
