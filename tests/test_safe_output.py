@@ -4,7 +4,6 @@ import csv
 import json
 import re
 
-import matplotlib.pyplot as plt
 import pytest
 
 from adaptkit import cli
@@ -128,6 +127,7 @@ def test_the_page_holds(comparison, evil):
 
 @pytest.mark.fault(*OUT)
 def test_a_picture_shows_names_as_they_are(evil):
+    plt = pytest.importorskip("matplotlib.pyplot")
     results = [r for r in three(evil, 0.5, shots=1) + three(evil, 0.5, shots=4)]
     made = figure(Table(results), f"{evil} {evil}")
     made.canvas.draw()
