@@ -39,7 +39,7 @@ def load(
         seed: which of them.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         setting: further fields of `Setting`, e.g. ``select="none"``; `prompts` and `support` as recipes write them,
-            e.g. ``support={"indices": {"file": "mine.json"}}``.
+            e.g. ``support={"indices": {"path": "mine.json"}}``.
 
     Returns:
         The task, and the N test images of its classes; features are computed when they are first read.
@@ -90,6 +90,8 @@ def compare(
     >>> [result.method for result in table]
     ['zero-shot', 'gda(alpha=2.0)']
     """
+    if not isinstance(methods, Iterable) or isinstance(methods, str | Mapping):
+        raise ValueError(f"methods must be a list, e.g. ['zero-shot', 'gda']; got {methods!r:.80}")
     rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
     how: Any = {"seed": seed, "trainer": trainer, "search": search}
     found: Any = [evaluate(method(spec), task, test, where=where, **how) for spec, where in rows]

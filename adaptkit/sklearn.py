@@ -21,6 +21,7 @@ from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Array, Images
 from adaptkit.io.text import template
 from adaptkit.methods.adapt import adapt, predict
+from adaptkit.methods.arrays import as_texts, embeddings
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import AnyMethod, method
@@ -94,6 +95,8 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Array | Sequence[Picture], y: Sequence[Any]) -> AdaptedClassifier:  # noqa: N803 (scikit-learn's)
         """Adapt the method to labelled features or pictures."""
+        if not isinstance(self.options, Mapping | None) or not all(isinstance(key, str) for key in self.options or ()):
+            raise ValueError(f"options must be a mapping of names to values; got {self.options!r:.80}")
         adapting = copy.deepcopy(method(self.method, **(self.options or {})))
         if (adapting.scope, adapting.output) != ("sample", "logits"):
             raise ValueError(
@@ -149,7 +152,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def _task(self, rows: np.ndarray | list[Picture], labels: Tensor) -> Task:
         """What the method learns from."""
-        names = [*map(str, self.classes_ if self.classnames is None else self.classnames)]
+        names = [*map(str, self.classes_)] if self.classnames is None else [*as_texts(self.classnames, "classnames")]
         if len(names) != len(self.classes_):
             raise ValueError(f"classnames must be as many as the labels in y, {len(self.classes_)}; got {len(names)}")
         if self.backbone is None:
@@ -157,7 +160,7 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
             if text is None:
                 x = unit(torch.as_tensor(rows))
                 text = unit(class_sums(x, labels, len(names)))
-            if len(text) != len(names):
+            if len(text := embeddings(text)) != len(names):
                 raise ValueError(f"text must have a row for each label in y, {len(names)}; got {len(text)}")
             return Task.from_arrays((rows, labels), text, logit_scale=self.logit_scale, classnames=names)
         if self.text is not None:

@@ -8,10 +8,18 @@ import torch
 
 from adaptkit import adapt, cli, load_classifier, method, predict, save_classifier
 from adaptkit.runs.loading import pick_backbone
+from adaptkit.saving.config import sealed
 from adaptkit.testing import CLASSES, ToyImages
 from tests.checkpoints import edit, edit_tower, make_clip
 
 moved = pytest.mark.fault("a classifier whose backbone lies elsewhere", "says where it lay, and takes another name")
+
+
+def reseal(folder, **changes):
+    """Change keys of a saved classifier's config, as who can write it anew; ``None`` removes one."""
+    said = json.loads((folder / "config.json").read_text()) | changes
+    said = sealed({key: value for key, value in said.items() if value is not None})
+    (folder / "config.json").write_text(json.dumps(said))
 
 
 @pytest.fixture
@@ -47,7 +55,7 @@ def test_a_backbone_that_is_not_found_is_said_with_where_it_lay(lab, capsys, mon
         config = json.loads((lab / "saved" / "config.json").read_text())
         name = f"hf:{place}"
         towers = {name: config["towers"].pop("hf:checkpoints/mine"), **config["towers"]}
-        edit(lab / "saved" / "config.json", backbone=name, towers=towers, lay={name: str(place)})
+        reseal(lab / "saved", backbone=name, towers=towers, lay={name: str(place)})
     monkeypatch.chdir(lab.parent / "elsewhere" if how == "elsewhere" else lab)
     there = place if how == "elsewhere" else place.rename(lab.parent / "new")
     code, out, error = answers(capsys, lab / "saved", lab / "photos")
@@ -94,7 +102,7 @@ def test_the_same_in_python(lab, monkeypatch):
 
 
 def test_a_classifier_of_before_there_was_a_place_is_read(lab, monkeypatch):
-    edit(lab / "saved" / "config.json", lay=None)
+    reseal(lab / "saved", lay=None)
     assert load_classifier(lab / "saved").classnames == CLASSES, "it is loaded as before"
     monkeypatch.chdir(lab.parent / "elsewhere")
     with pytest.raises(ValueError, match="--backbone"):

@@ -21,7 +21,7 @@ def noise(rng, width, height, hard):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_part_of_a_resized_image_is_pillows_to_the_bit(seed, monkeypatch):
-    monkeypatch.setattr(resize, "LARGE", 0)  # even what would be made whole
+    monkeypatch.setattr(resize, "OBLONG", 0)  # even what would be made whole
     rng = np.random.default_rng(seed)
     for i in range(60):
         width, height = (int(x) for x in np.exp(rng.uniform(0, 5.5, 2)))
@@ -60,5 +60,5 @@ def test_an_oblong_image_is_what_its_middle_is():
     long = Image.fromarray(
         np.concatenate([np.zeros((30_000, 2, 3), np.uint8), middle, np.zeros((30_000, 2, 3), np.uint8)])
     )
-    assert 64 * (long.height * 64 // 2) > resize.LARGE, "the long one must be too large to be made whole"
+    assert 64 * (long.height * 64 // 2) > resize.OBLONG, "the long one must be too large to be made whole"
     assert (preprocess(long) == preprocess(middle)).all(), "the middle must be the same"

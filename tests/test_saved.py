@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from adaptkit import ZeroShot, adapt, load_classifier, method, predict, save_classifier
 from adaptkit.methods.task import Task
 from adaptkit.runs import plugins
+from adaptkit.saving.config import sealed
 from adaptkit.testing import CLASSES, ToyImages
 from adaptkit.testing.checks import adapted
 from adaptkit.testing.report import brief
@@ -39,7 +40,7 @@ def gda(small, tmp_path):
 
 def change(folder, **values):
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **values}))
+    (folder / "config.json").write_text(json.dumps(sealed({**config, **values})))  # as a stranger would
     return config
 
 
@@ -160,7 +161,7 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
     with pytest.raises(ValueError, match=r"a classifier's folder must hold .*; got .*nothing"):
         load_classifier(tmp_path / "nothing")
     config = change(folder, format=1)
-    with pytest.raises(ValueError, match=r"format 1, where this version reads 2; export it again"):
+    with pytest.raises(ValueError, match=r"format 1, where this version reads 3; export it again"):
         load_classifier(folder)
     change(folder, **config)
     tensors = bytearray((folder / "model.safetensors").read_bytes())
@@ -171,6 +172,46 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
     (folder / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"a classifier's folder must hold"):
         load_classifier(folder)
+
+
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda config: config | {"classnames": config["classnames"][::-1]},
+        lambda config: config | {"classnames": ["only"]},
+        lambda config: config | {"protocol": {}},
+        lambda config: config | {"method": config["method"] | {"buffers": {}}},
+    ],
+)
+def test_an_edit_of_the_config_shows(gda, edit):
+    _, folder = gda
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(edit(config)))
+    with pytest.raises(ValueError, match=r"config.json was changed after it was written; export it again"):
+        load_classifier(folder)
+
+
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
+@pytest.mark.parametrize("names", [["only"], [*"abcd"], [*"abcdef"], {"a": 1, "b": 2}, [1, 2, 3, 4, 5], "abcde"])
+def test_there_must_be_a_name_for_each_class(gda, names):
+    _, folder = gda
+    change(folder, classnames=names)
+    with pytest.raises(ValueError, match=r"classnames|text") as told:
+        load_classifier(folder)
+    assert "\n" not in str(told.value), "in one line"
+
+
+@pytest.mark.fault("a saved classifier from a stranger", "refused in one line; nothing in it runs")
+@pytest.mark.parametrize("key", ["buffers", "keeps"])
+def test_what_a_method_lacks_or_has_beyond_its_range_is_said(gda, small, key):
+    _, folder = gda
+    node = change(folder)["method"]
+    edits = {"buffers": {}, "keeps": node["keeps"] | {"alpha": -5}}
+    change(folder, method=node | {key: edits[key]})
+    wrong = "as it was written" if key == "buffers" else "alpha must be a number"
+    with pytest.raises(ValueError, match=wrong):
+        load_classifier(folder)(small[1])
 
 
 FOREIGN = [

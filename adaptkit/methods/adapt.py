@@ -14,7 +14,7 @@ from adaptkit.io.notices import notice
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method, trainable
-from adaptkit.methods.queries import asked_images, only_finite, solvable
+from adaptkit.methods.queries import asked_images, check_asked, only_finite, solvable
 from adaptkit.methods.search import count
 from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
@@ -54,6 +54,7 @@ def adapt_quietly(
     method: Method, task: Task, *, trainer: Mapping[str, object] | None = None, search: Widening = "paper"
 ) -> Method:
     """`adapt`, for who tells of edges otherwise."""
+    check_asked(method, task, trainer)
     _adapt(method, task, trainer, known_search(search))
     for group in task.alike if by_text_alone(method) else ():
         named = ", ".join(map(repr, group))
@@ -182,8 +183,7 @@ def refit(method: Method, values: Mapping[str, float]) -> None:
 def tune(method: Method, val: Images, *, search: Widening = "paper") -> Search:
     """Set the grid's hyperparameters to those that do best on `val`; of equally good cells the first wins.
 
-    Best is by the objective of the method's `evaluation`; for classification right answers are counted. `adapt` does so
-    with ``task.val``. A method whose `grid` is empty stays as it is.
+    Best is by the objective of the method's `evaluation`; for classification right answers are counted.
 
     Args:
         method: adapted; it is changed.
@@ -214,8 +214,9 @@ def tune(method: Method, val: Images, *, search: Widening = "paper") -> Search:
             worth = [method.evaluation.objective(answers, targets) for answers in cell_by_cell(method, val.blind())]
             return torch.tensor(worth, dtype=torch.double).view([len(values) for values in grid.values()])
 
-    found = explore(method, method.grid(), score, len(val), search=search)
-    refit(method, found.values)  # so that the answers are those of the values on record
+    with solvable(method):
+        found = explore(method, method.grid(), score, len(val), search=search)
+        refit(method, found.values)  # so that the answers are those of the values on record
     return found
 
 

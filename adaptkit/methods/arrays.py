@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from adaptkit.features.given import Array, features
 from adaptkit.features.items import Images
-from adaptkit.io.ranges import Positive, Weight, hold
+from adaptkit.io.ranges import Range, hold
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.reading import read_whole
 
@@ -41,10 +41,17 @@ class GivenText:
         if len(self.classnames) != len(counts):
             got = len(self.classnames)
             raise ValueError(f"classnames must be as many as the classes in text, {len(counts)}; got {got}")
+        if not isinstance(prompts, Iterable | None) or isinstance(prompts, str | Mapping):
+            raise ValueError(f"prompts must be a list of texts for each class; got {prompts!r:.80}")
         given = tuple(as_texts(own, f"prompts of class {c}") for c, own in enumerate(prompts or ()))
         self.prompts = given or default_prompts(self.classnames, counts)
         if [len(sentences) for sentences in self.prompts] != counts:
             raise ValueError(f"prompts must be as many as the embeddings of each class in text; got {self.prompts}")
+        if not isinstance(others, Mapping | None):
+            raise ValueError(f"text_by must be a mapping of backbones to embeddings; got {type(others).__name__}")
+        if not isinstance(backbone, Backbone | None):
+            got = f"{backbone!r:.80}; ak.load(..., backbone=NAME) opens one by its name"
+            raise ValueError(f"backbone must be an adaptkit.Backbone; got {got}")
         self.others = {name: features(rows, f"text_by {name!r}") for name, rows in (others or {}).items()}
         for name, rows in self.others.items():
             if rows.dim() != 2 or len(rows) != len(counts) or not rows.shape[1]:
@@ -133,9 +140,11 @@ def as_texts(names: Sequence[str] | None, what: str) -> tuple[str, ...]:
     Raises:
         ValueError: for one text in place of several, and for what is no text.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
+    listed = () if names is None else names
+    good = isinstance(listed, Iterable) and not isinstance(listed, str | bytes | Mapping)
+    if not good or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"{what} must be a list of texts; got {names!r:.80}")
-    return tuple(names or ())
+    return tuple(listed)
 
 
 def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[str, ...], ...]:
@@ -148,14 +157,24 @@ def default_prompts(names: Sequence[str], counts: Sequence[int]) -> tuple[tuple[
     )
 
 
+def one_number(value: object, what: str, least: float) -> float:
+    """A number of at most a million, perhaps a tensor of one.
+
+    Raises:
+        ValueError: for what is none, or is out of range.
+    """
+    got = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    hold(got, Annotated[float, Range(least, 1_000_000)], what)
+    return float(got)  # type: ignore[arg-type]
+
+
 class NoTowers(Backbone):
     """Stands where the towers would: it scales logits, and says what is missing when asked to encode."""
 
     def __init__(self, dim: int, logit_scale: float, logit_bias: float) -> None:
         self.dim, self.points = dim, {}
-        self.logit_scale, self.logit_bias = float(logit_scale), float(logit_bias)
-        hold(self.logit_scale, Positive, "logit_scale")
-        hold(abs(self.logit_bias), Weight, "the size of logit_bias")
+        self.logit_scale = one_number(logit_scale, "logit_scale", 0.000_001)
+        self.logit_bias = one_number(logit_bias, "logit_bias", -1_000_000)
         self.width, self.depth, self.fingerprint = {}, {}, "arrays"
 
     @property

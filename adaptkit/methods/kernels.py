@@ -41,8 +41,10 @@ def kernel_sums(
         ``(k * G, n, C)`` for the next k values of beta, with classes before rows in memory.
     """
     weights = torch.ones_like(affinity[:, :1]) if weights is None else weights
-    affinity = affinity.contiguous()
-    top = affinity.amax(0)  # (n,); a row's largest kernel is then 1, however large beta
+    if not len(affinity):  # sums of nothing
+        yield affinity.new_zeros(len(betas) * weights.shape[1], classes, affinity.shape[1]).transpose(1, 2)
+        return
+    top = (affinity := affinity.contiguous()).amax(0)  # (n,); a row's largest kernel is then 1, however large beta
     few, shares = skeleton(tuple(betas), math.ceil(float((top - affinity.amin(0)).max())))
     sums = affinity.new_zeros(len(few), weights.shape[1], classes, len(top))
     for members, keys in shots(labels):

@@ -36,6 +36,23 @@ def asked_images(method: Method, asked: Images | Array | Mapping[str, Array]) ->
     return images if held is None else images.to(held.device)
 
 
+def check_asked(method: object, task: object, trainer: object) -> None:
+    """What is asked to be adapted, to what and how.
+
+    Raises:
+        ValueError: when one is of another type, with how to make it.
+    """
+    from adaptkit.methods.method import Method
+    from adaptkit.methods.task import Task
+
+    if not isinstance(method, Method):
+        raise ValueError(f"a method to adapt must be one, as ak.method('gda') makes it; got {method!r:.80}")
+    if not isinstance(task, Task):
+        raise ValueError(f"a task must be one, as ak.load or ak.Task.from_arrays makes it; got {type(task).__name__}")
+    if not isinstance(trainer, Mapping | None):
+        raise ValueError(f"trainer must be a mapping of options for the Trainer; got {trainer!r:.80}")
+
+
 @contextmanager
 def solvable(method: Method) -> Iterator[None]:
     """Say of equations without a solution whose they are, and what they come from.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import warnings
@@ -15,6 +16,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from adaptkit.features.items import Images
+from adaptkit.io.errors import must_be
 from adaptkit.methods.method import Method, Schedule
 from adaptkit.methods.task import Task
 from adaptkit.methods.trainer_options import one_device
@@ -172,6 +174,9 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     if not len(task.support):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     one_device(options)
+    known = inspect.signature(pl.Trainer).parameters
+    if odd := [key for key in options if key not in known]:
+        raise ValueError(must_be("a key of trainer", known, odd[0]))
     batches = Batches(task.support.load(), schedule)
     shots = round(len(task.support) / max(1, len(task.classnames)))
     asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last

@@ -30,6 +30,7 @@ def edge_lines(results: Sequence[Result]) -> list[str]:
         f"{line(method)} ({', '.join(f'{what} in {count}' for what, count in edges.items())})"
         for method, edges in at.items()
     )
-    wider = any(result.protocol.get("search") == "widen" for result in results)
+    oracle = any(result.protocol.get("select") == "oracle" for result in results)
+    wider = oracle or any(result.protocol.get("search") == "widen" for result in results)
     more = "a wider grid may do better" if wider else "search: widen goes on beyond it"
     return [f"{MARK} best at the edge of the grid, cells: {named}; {more}"]

@@ -23,13 +23,13 @@ from adaptkit.methods.evaluation.classification import by_support
 from adaptkit.methods.evaluation.detection import detection
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method, trainable
+from adaptkit.methods.queries import check_asked
 from adaptkit.methods.searched import searched
 from adaptkit.methods.task import Task
 from adaptkit.methods.widening import Widening
-from adaptkit.runs import streams
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.runs.costs import Clock, extraction_cost, peak_memory
-from adaptkit.runs.evaluation_sets import EvaluationSet, among_classes, requested
+from adaptkit.runs.evaluation_sets import EvaluationSet, among_classes, as_sets, requested
 from adaptkit.runs.results import Result
 from adaptkit.towers import threads
 
@@ -76,9 +76,12 @@ def evaluate(
     Returns:
         A result; of several tasks a list of them, one after each.
     """
-    if isinstance(task, Task):
-        return _evaluate(adapting, [task], [tests], how)[0]  # type: ignore[list-item]
-    return _evaluate(adapting, list(task), list(tests), how)  # type: ignore[arg-type]
+    several = isinstance(task, list | tuple)
+    for each in task if several else [task]:  # type: ignore[union-attr]
+        check_asked(adapting, each, how.get("trainer"))
+    if several:
+        return _evaluate(adapting, list(task), list(tests), how)  # type: ignore[arg-type]
+    return _evaluate(adapting, [task], [tests], how)[0]  # type: ignore[list-item]
 
 
 def _evaluate(adapting: Method, tasks: Sequence[Task], tests: Sequence[Tests], how: How) -> list[Result]:
@@ -109,13 +112,6 @@ def check_able(methods: Mapping[str, Method], kind: str, sequence: int = 1) -> N
                 raise ValueError(f"methods must define extend(task) in a sequence of tasks; got {label!r}")
         if sequence > 1 and built.output == "score":
             raise ValueError(f"methods must answer with logits in a sequence of tasks; got {label!r}")
-
-
-def as_sets(tests: Tests) -> Sequence[EvaluationSet]:
-    """Test images as the one set that they are."""
-    if not isinstance(tests, Images):
-        return tests
-    return [EvaluationSet("", tests, streams.order("shuffled", tests.index.tolist()))]
 
 
 def _steps(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaptkit.features.items import Images
 from adaptkit.methods.task import Task
-from adaptkit.runs.streams import Order
+from adaptkit.runs.streams import Order, order
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,12 @@ def among_classes(logits: Tensor, labels: Tensor, among: Sequence[int] | None) -
     new = torch.full((logits.shape[1],), -1)
     new[list(among)] = torch.arange(len(among))
     return logits[:, list(among)], new[labels]
+
+
+def as_sets(tests: Images | Sequence[EvaluationSet]) -> Sequence[EvaluationSet]:
+    """Test images as the one set that they are."""
+    if isinstance(tests, list | tuple) and all(isinstance(tested, EvaluationSet) for tested in tests):
+        return tests
+    if not isinstance(tests, Images):
+        raise ValueError(f"test images must be Images with labels, as ak.load returns; got {type(tests).__name__}")
+    return [EvaluationSet("", tests, order("shuffled", tests.index.tolist()))]

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaptkit.io.files import atomic_write
-from adaptkit.io.safe import line
+from adaptkit.io.safe import in_lines, line
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard, plugins
@@ -219,7 +219,7 @@ def left(
     say(f"{what}: {len(own)} cells, {count} done already, {len(todo)} to run on {here.workspace.device}")
     notes = *recipe.said(), *here.workspace.others.lines()
     for told in (*notes, *(f"recomputed: {why}" for why in again), *plugins.complaints()):
-        say(told)
+        say(in_lines(told))
     return todo
 
 

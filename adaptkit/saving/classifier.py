@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from torch import Tensor
 
@@ -19,23 +17,20 @@ from adaptkit import __version__
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest, make_folder
-from adaptkit.io.jsons import read_json
-from adaptkit.io.paths import read_file
 from adaptkit.io.text import distinct
 from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
-from adaptkit.methods.settle import laid_out
 from adaptkit.methods.task import NoTowers, Task
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
+from adaptkit.saving.config import CONFIG, CONFIG_FORMAT, TENSORS, as_written, read_saved, sealed
 from adaptkit.saving.model_card import model_card
 from adaptkit.saving.origin import folder_of, lay, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
-CONFIG_FORMAT = 2  # 1 named classes by where they lay; what it wrote is refused: export again
-TENSORS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CARD = "README.md"
 ASKED_AGAIN = 64  # images that a saved classifier must answer as before
 
 
@@ -67,11 +62,12 @@ class Classifier:
 
     def __call__(self, images: Images | Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Picture]) -> Tensor:
         """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores."""
-        if isinstance(images, Images | Tensor | np.ndarray | Mapping):
+        if not isinstance(images, Images | Tensor | np.ndarray | Mapping):
+            if self.cache is None:
+                raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
+            images = as_images(images, self.cache)
+        with as_written():
             return predict(self.method, images)
-        if self.cache is None:
-            raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
-        return predict(self.method, as_images(images, self.cache))
 
 
 def save_classifier(
@@ -138,7 +134,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
         "sha256": digest(data),
         "method": node,
     }
-    return config, data
+    return sealed(config), data
 
 
 def _ensure_answers(again: Classifier, method: Method, test: Images | None) -> None:
@@ -172,15 +168,15 @@ def load_classifier(
         ValueError: when the folder is no classifier, or its backbone is not the one that was adapted.
     """
     folder = Path(folder)
-    config, tensors = _read(folder)
-    name, node, towers, protocol = (config[key] for key in ("backbone", "method", "towers", "protocol"))
+    config, tensors = read_saved(folder)
+    name, towers, protocol = (config[key] for key in ("backbone", "towers", "protocol"))
     classnames = distinct(config["classnames"])
     where = pick_device(device)
     if not name:
         if backbone:
             raise ValueError(f"backbone must be '' for a classifier that was adapted to features; got {backbone!r}")
         alone = _stand_in(folder, towers[name])
-        return Classifier(state.rebuild(node, tensors, alone).to(where), alone, classnames, config, None)
+        return Classifier(_built(config, tensors, alone).to(where), alone, classnames, config, None)
     own = open_backbone(config, backbone).to(where)
     arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
     cache = open_cache(own, Setting(dataset="", backbone=backbone or name, **arithmetic), home=home)
@@ -189,10 +185,20 @@ def load_classifier(
             if got != want.get(what):
                 known = (tower == name and backbone) or f"{tower}{lay(config, tower)}"
                 raise ValueError(f"{what} of backbone {known!r} must be {want.get(what)!r}, as adapted; got {got!r}")
-    built = state.rebuild(node, tensors, own).to(where)
+    built = _built(config, tensors, own).to(where)
     if unknown := {need.backbone or name for need in built.all_needs()} - {*towers}:
         raise ValueError(f"towers in {str(folder / CONFIG)!r} must identify every backbone; got none for {unknown}")
     return Classifier(built, own, classnames, config, cache)
+
+
+def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: Backbone) -> Method:
+    """The method, which must have as many classes as there are names."""
+    built, names = state.rebuild(config["method"], tensors, backbone), config["classnames"]
+    if built._classes and built._classes != len(names):
+        raise ValueError(
+            f"classnames in {CONFIG} must be as many as the method's classes, {built._classes}; got {names}"
+        )
+    return built
 
 
 def identity(backbone: Backbone) -> dict[str, Any]:
@@ -201,27 +207,6 @@ def identity(backbone: Backbone) -> dict[str, Any]:
         return {"dim": backbone.dim, "logit_scale": backbone.logit_scale, "logit_bias": backbone.logit_bias}
     preprocess = json.loads(json.dumps(backbone.preprocess.describe()))
     return {"fingerprint": backbone.fingerprint, "vocabulary": backbone.vocabulary, "preprocess": preprocess}
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a folder says, checked but for the method itself; and its tensors, laid out as those of a method are."""
-    try:
-        config, data = read_json(folder / CONFIG), read_file(folder / TENSORS)
-        if config["format"] != CONFIG_FORMAT:
-            raise ValueError(f"format {config['format']!r}, where this version reads {CONFIG_FORMAT}; export it again")
-        if config["sha256"] != digest(data):
-            raise ValueError("tensors of another classifier")
-        towers, texts = config["towers"], (config["backbone"], *config["classnames"])
-        if not all(isinstance(value, Mapping) for value in (towers, config["protocol"], *towers.values())):
-            raise TypeError("towers and protocol must be mappings, each tower one of what identifies it")
-        if not all(isinstance(text, str) for text in texts) or "method" not in config:
-            raise TypeError("backbone and classnames must be text, and there must be a method")
-        if config["backbone"] not in towers:
-            raise KeyError(f"towers must identify backbone {config['backbone']!r}")
-        return config, {key: laid_out(tensor) for key, tensor in read_tensors(data).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
-        raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
 
 
 def _stand_in(folder: Path, said: Mapping[str, Any]) -> NoTowers:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.features.items import Images
+from adaptkit.io.ranges import hold_options
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
@@ -136,7 +137,10 @@ def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any
         frozen = {n: t if t is None else nn.Parameter(t, requires_grad=False) for n, t in weights.items()}
         made._parameters.update(frozen)
         made._modules.update(_only(nn.Module, cls, each("modules")))
-    vars(made).update(_kept(cls, each("keeps")))
+    kept = _kept(cls, each("keeps"))
+    if issubclass(cls, Method):
+        hold_options(cls, {f.name: kept[f.name] for f in fields(cls) if f.name in kept}, "a saved " + cls.__name__)
+    vars(made).update(kept)
     return made
 
 
