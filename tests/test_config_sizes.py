@@ -71,6 +71,13 @@ def test_a_whole_number_that_no_tower_has_is_refused_by_its_key(spoil, tower, ke
 
 
 @impossible
+@pytest.mark.parametrize("key", ["image_size", "patch_size"])
+@pytest.mark.parametrize("kind", ["clip", "metaclip_2", "siglip"])
+def test_a_height_and_a_width_are_refused_where_the_towers_read_one_number(spoil, kind, key):
+    refused(spoil(kind, "vision", **{key: [10, 10]}), f"'vision_config.{key}'", "a whole number", "got [10, 10]")
+
+
+@impossible
 @pytest.mark.parametrize("value", ODD, ids=repr)
 @pytest.mark.parametrize("key", ["layer_norm_eps", "attention_dropout"])
 @pytest.mark.parametrize("kind", ["clip", "metaclip_2", "siglip"])
@@ -167,3 +174,8 @@ def test_what_was_saved_is_welcome(made, kind):
 @pytest.mark.parametrize("changes", [{"layer_norm_eps": 0.0}, {"layer_norm_eps": 1.0}, {"num_attention_heads": 20}])
 def test_unusual_numbers_that_a_tower_can_have_are_welcome(spoil, changes):
     assert hf.load(str(spoil("clip", "vision", **changes))).dim == 16, f"{changes} must load"
+
+
+@pytest.mark.parametrize("kind", ["vit", "dinov3_vit"])
+def test_a_height_and_a_width_are_welcome_in_one_tower_alone(spoil, kind):
+    assert hf.load(str(spoil(kind, "", image_size=[SIDE, SIDE]))).dim == 24, "transformers reads both spellings"

@@ -27,7 +27,7 @@ WHOLE = {
 }
 """Whole numbers by their key, from and to: far above every tower that was published."""
 
-SIDES = ("image_size", "patch_size")  # one number, or a height and a width
+SIDES = ("image_size", "patch_size")  # one number, or a height and a width, which only one tower alone reads
 REAL: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("layer_norm_eps", "attention_dropout", "hidden_dropout_prob"), (0, 1)),
     **dict.fromkeys(("attention_probs_dropout_prob", "drop_path_rate"), (0, 1)),
@@ -57,7 +57,7 @@ def ensure_sizes(config: Mapping[str, Any], kind: Any, folder: Path) -> None:  #
             raise ValueError(f"{part!r} {where} a mapping; got {reprlib.repr(said)}")
         prefix = f"{part}." if part else ""
         for key in (key for key in said if hasattr(fields, str(key))):
-            allowed = _allowed(key, said[key])
+            allowed = _allowed(key, said[key], pairs=not part)
             if allowed:
                 raise ValueError(f"{prefix + key!r} {where} {allowed}; got {reprlib.repr(said[key])}")
         sizes = {key: said.get(key, getattr(fields, key)) for key in (*WHOLE, *REAL) if hasattr(fields, key)}
@@ -82,11 +82,11 @@ def _parts(config: Mapping[str, Any], kind: Any) -> Iterator[tuple[str, Any, Any
                 yield name, config[name], fields
 
 
-def _allowed(key: str, value: object) -> str:
-    """What a value must be; "" where it is that."""
+def _allowed(key: str, value: object, pairs: bool) -> str:
+    """What a value must be; "" where it is that. A side may be a height and a width where `pairs` are read."""
     if key in WHOLE:
         low, high = WHOLE[key]
-        numbers = value if isinstance(value, list) and len(value) == 2 and key in SIDES else [value]
+        numbers = value if isinstance(value, list) and len(value) == 2 and pairs and key in SIDES else [value]
         good = all(type(n) is int and low <= n <= high for n in numbers)
         return "" if good else f"a whole number from {low:,} to {high:,}" if low < high else str(low)
     if key in REAL:
