@@ -25,6 +25,7 @@ from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_floa
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
 from adaptkit.towers.processor import read_preprocess
+from adaptkit.towers.sizes import ensure_sizes
 from adaptkit.towers.tokens import Words
 
 READERS = {"clip": CLIPBackbone, "metaclip_2": CLIPBackbone, "siglip": SiglipBackbone}
@@ -59,6 +60,8 @@ class SecondEye(Backbone):
 
 
 def load(name):
+    from transformers import CONFIG_MAPPING
+
     folder = find(name)
     ensure_whole(folder)
     config = read_mapping(folder / "config.json")
@@ -69,6 +72,7 @@ def load(name):
         raise ValueError(f"a checkpoint must hold plain weights; got {str(folder)!r}, quantised; take the original")
     if kind in READERS and not any(any(folder.glob(file)) for file in VOCABULARIES):  # or an empty one is made up
         raise ValueError(f"a {kind} checkpoint must hold one of {', '.join(VOCABULARIES)}; got {str(folder)!r}")
+    ensure_sizes(config, CONFIG_MAPPING[kind], folder)
     file = min(folder.glob(NEEDED[1]))
     preprocess = read_preprocess(read_mapping(file), file)
     model, words = towers(folder, kind)
