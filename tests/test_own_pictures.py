@@ -268,7 +268,7 @@ def test_a_named_domain_is_answered_among_ones_own_classes(tmp_path, names, said
 @DOMAIN
 def test_a_listed_dataset_with_the_same_classes_is_a_domain_and_one_with_others_is_not(tmp_path):
     root = photos(tmp_path / "photos", n=6)
-    same, other = photos(tmp_path / "same", n=1, start=50), photos(tmp_path / "other", ("x", "y"), n=1)
+    same, other = photos(tmp_path / "same", n=1, start=50), photos(tmp_path / "other", ("x", "y"), n=1, start=70)
     dataset = ("--set", f"dataset=folder:{root}", "--set")
     records = run(tmp_path, *dataset, f"domains=['folder:{same}']")
     assert records["gda"]["metrics"][f"folder:{same}/accuracy"] == 1, "its classes are learned ones"
@@ -310,6 +310,91 @@ def test_a_recipes_own_domain_does_not_come_along_with_another_dataset(tmp_path,
     assert "'nosy'" in capsys.readouterr().err, "and errors speak of it"
 
 
+def csv_of(root, files):
+    rows = "".join(f"{file},{file.parent.name},test\n" for file in files)
+    (root / "own.csv").write_text(f"path,label,split\n{rows}")
+    return f"csv:{root / 'own.csv'}"
+
+
+def copied(root, to):
+    shutil.copytree(root, to)
+    return f"folder:{to}"
+
+
+SEEN = {
+    "the same folder": lambda tmp, root: f"folder:{root}",
+    "a copy": lambda tmp, root: copied(root, tmp / "copy"),
+    "a csv file": lambda tmp, root: csv_of(tmp, sorted(root.rglob("*.png"))),
+    "a split file": lambda tmp, root: f"split:{split_of(root, judged=range(99))}",
+}
+
+
+@DOMAIN
+@pytest.mark.parametrize("key", ["domains", "near", "far"])
+@pytest.mark.parametrize("kind", SEEN)
+def test_what_is_learned_from_is_left_out_of_a_domain(tmp_path, kind, key, capsys):
+    root = photos(tmp_path / "photos", ("cat", "dog", "owl"))
+    place = SEEN[kind](tmp_path, root)
+    methods = "[zero-shot]" if key == "domains" else "[mcm]"
+    asked = (f"dataset=folder:{root}", f"{key}={{sketch: '{place}'}}", f"methods={methods}")
+    records = run(tmp_path, *(word for change in asked for word in ("--set", change)))
+    said = capsys.readouterr().out
+    assert "sketch: left out 15 of 24 images, which are among those to learn from" in said, said
+    if key == "domains":
+        assert [len(record["right"]["sketch"]) for record in records.values()] == [9], "the others are answered"
+
+
+@DOMAIN
+def test_what_is_learned_from_is_left_out_of_a_domain_with_more_classes(tmp_path, capsys):
+    root = photos(tmp_path / "photos", ("cat", "dog"))
+    more = photos(tmp_path / "more" / "test", ("fox", "hen"), start=500).parent
+    copied(root / "cat", more / "test" / "cat"), copied(root / "dog", more / "test" / "dog")
+    asked = (f"dataset=folder:{root}", f"domains=['folder:{more}']", "methods=[zero-shot]")
+    records = run(tmp_path, *(word for change in asked for word in ("--set", change)))
+    said = capsys.readouterr().out
+    assert f"folder:{more}: left out 10 of 32 images, which are among those to learn from" in said, said
+    assert len(records["zero-shot"]["right"][f"folder:{more}"]) == 22, "the others are answered"
+
+
+@DOMAIN
+def test_a_domain_of_nothing_but_what_is_learned_from_is_refused(tmp_path, capsys):
+    root = photos(tmp_path / "photos/train", ("cat", "dog")).parent
+    photos(root / "test", ("cat", "dog"), start=50)
+    sets = f"domains={{sketch: 'folder:{root / 'train'}'}}"
+    run(tmp_path, "--set", f"dataset=folder:{root}", "--set", sets, code=2)
+    said = capsys.readouterr().err
+    assert "sketch must have images that folder:" in said and "got 16, all of which" in said, said
+
+
+@DOMAIN
+@pytest.mark.parametrize(
+    ("own", "names", "which"),
+    [
+        (("cat", "dog", "owl"), ("cat", "fox"), "{{sketch: '{}'}}"),
+        (("cat", "dog", "owl"), ("owl",), "['{}']"),
+        (("cat", "dog", "owl", "pig"), ("cat", "owl"), "{{sketch: '{}'}}"),
+        (("cat", "dog", "owl", "pig"), ("owl", "pig"), "{{sketch: '{}'}}"),
+    ],
+)
+def test_a_domain_of_fewer_than_two_classes_is_refused_at_once(tmp_path, own, names, which, capsys):
+    root, other = photos(tmp_path / "photos", own), photos(tmp_path / "other", names, start=50)
+    half = ["--set", "classes=base", "--set", "methods=[zero-shot]"] if len(own) == 4 else []
+    sets = f"domains={which.format(f'folder:{other}')}"
+    home = tmp_path / "home"
+    run(tmp_path, "--set", f"dataset=folder:{root}", "--set", sets, *half, "--home", str(home), code=2)
+    said = capsys.readouterr().err
+    assert "a domain must have images of 2 of the classes that are learned; got folder:" in said, said
+    assert said.count("\n") == 1 and not [*home.rglob("*.safetensors")], "in one line, before anything is computed"
+
+
+@DOMAIN
+def test_a_class_is_found_however_unicode_composes_its_name(tmp_path):
+    root = photos(tmp_path / "photos", ("caf\u00e9", "dog"))
+    other = photos(tmp_path / "other", ("cafe\u0301", "dog"), n=2, start=50)
+    records = run(tmp_path, "--set", f"dataset=folder:{root}", "--set", f"domains={{sketch: 'folder:{other}'}}")
+    assert records["gda"]["metrics"]["sketch/accuracy"] == 1, "both are one class"
+
+
 # split files
 
 
@@ -323,6 +408,15 @@ def split_of(root, judged=range(6, 99), **changes):
     file = root / "split.json"
     file.write_text(json.dumps({**rows, **changes}))
     return file
+
+
+@SPLIT
+@pytest.mark.parametrize("key", ["train", "val", "test"])
+def test_a_split_file_that_gives_a_part_twice_is_refused(tmp_path, key):
+    file = split_of(photos(tmp_path / "photos"))
+    file.write_text(file.read_text().replace("{", f'{{"{key}": [], ', 1))
+    said = refusal(own_images.split_file, file)
+    assert f"keys must differ; got {key!r} twice" in said, said
 
 
 @SPLIT

@@ -8,6 +8,7 @@ import torch
 
 from adaptkit import Pooled, Task, ZeroShot, accuracy, adapt, compare, load, method, predict, unit
 from adaptkit.features.items import Images
+from adaptkit.io.text import distinct
 from adaptkit.testing import ToyImages, toy_backbone
 
 S, C, D, V = 12, 4, 6, 3
@@ -208,3 +209,10 @@ def test_no_queries_give_no_answers(toy):
     adapted = adapt(method("zero-shot"), task)
     assert predict(adapted, torch.zeros(0, 16)).shape == (0, 5), "no rows must give no rows"
     assert predict(adapted, queries[:0]).shape == (0, 5), "no images must give no rows"
+
+
+@pytest.mark.parametrize("second", ["cafe\u0301", "caf\u00e9"], ids=["other letters", "the same"])
+def test_names_that_look_the_same_are_told_apart(second):
+    names = distinct(["caf\u00e9", "dog", second, "Dog", "caf\u00e9 (class 2)"])
+    assert names == ("caf\u00e9 (class 0)", "dog", f"{second} (class 2) (class 2)", "Dog", "caf\u00e9 (class 2)"), names
+    assert distinct(names) == names, "names that differ stay as they are"

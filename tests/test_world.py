@@ -208,6 +208,26 @@ def test_a_place_for_a_file_that_is_none_is_refused_at_once(world, tmp_path, kin
     refused("--home", world / "home", "compare", "x", "--out", path, naming=str(tmp_path))
 
 
+A_FILE = {
+    "predict": lambda w, out: ("predict", w / "saved", w / "p.png", "--out", out),
+    "compare": lambda w, out: ("compare", "x", "--out", out),
+    "data export": lambda w, out: ("data", "export", w / "s.json", "--shots=1", "--seed=1", "--out", out),
+}
+
+
+@pytest.mark.fault(*PLACE)
+@pytest.mark.parametrize("place", ["void", "void.csv", "link", ""])
+@pytest.mark.parametrize("what", A_FILE)
+def test_a_folder_where_a_file_is_meant_is_named_as_one(world, tmp_path, monkeypatch, what, place):
+    rows = [[f"{c}{i}.png", c, "ab"[c]] for c in (0, 1) for i in range(3)]
+    (world / "s.json").write_text(json.dumps({part: rows for part in ("train", "val", "test")}))
+    monkeypatch.chdir(tmp_path)
+    [(tmp_path / name).mkdir() for name in ("void", "void.csv")], (tmp_path / "link").symlink_to("void")
+    error = refused("--home", world / "home", *A_FILE[what](world, place), naming=repr(place or "."))
+    assert "to a folder; it must be the path of a file" in error, error
+    assert not [*(tmp_path / "void").iterdir()] and len([*tmp_path.iterdir()]) == 3, "nothing may be left behind"
+
+
 @pytest.mark.fault(*PLACE)
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop"])
 @pytest.mark.parametrize("name", ["log.jsonl", "spec.json", "shards"])
@@ -239,6 +259,7 @@ DEEP = {
     "closed": "[" * 5_000 + "]" * 5_000,
     "few": "[" * 300 + "]" * 300,
 }
+TWICE = {"a key": '{"a": 1, "a": 1}', "one deep inside": '[{"b": {"a": 1, "c": 2, "a": 3}}]'}
 LARGE = {"400 digits": "9" * 400, "5000 digits": "9" * 5000, "2**63": str(2**63)}
 
 
@@ -249,6 +270,14 @@ def test_a_text_that_is_too_deep_or_large_is_a_value_error(read, text):
     with pytest.raises(ValueError, match=r"deep|bits|digits|Exceeds|at most") as caught:
         read(text)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300, f"in one line; got {caught.value}"
+
+
+@pytest.mark.fault(*TEXT)
+@pytest.mark.parametrize("read", [parse_json, yamls.parse_yaml])
+@pytest.mark.parametrize("text", TWICE.values(), ids=TWICE)
+def test_a_key_that_is_given_twice_is_a_value_error(read, text):
+    with pytest.raises(ValueError, match=r"'a'.* twice"):
+        read(text)
 
 
 ODD_YAML = [

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from adaptkit.commands.requested import home_folder
 from adaptkit.io.errors import must_be
-from adaptkit.io.files import atomic_write
+from adaptkit.io.files import atomic_write, refuse_folder
 
 
 def command(options: Namespace) -> int:
@@ -17,6 +17,7 @@ def command(options: Namespace) -> int:
 
     writers = {**formats.WRITERS, ".html": page.page}
     for path in options.out:
+        refuse_folder(path)
         if path.suffix not in writers:
             raise ValueError(must_be(f"the suffix of --out {path}", writers, path.suffix))
     kept = home_folder(options) / "results"

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
-    from adaptkit.io.files import ensure_writable
+    from adaptkit.io.files import ensure_file
     from adaptkit.io.pictures import counted
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
     load_files(options)
     if options.out:
-        ensure_writable(options.out.parent)
+        ensure_file(options.out)
     paths, rest = find_pictures(options.images)
     if rest:
         tell(f"read {len(paths):,} files; left out {counted(rest)}, the first {str(rest[0])!r}")

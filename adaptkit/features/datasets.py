@@ -59,6 +59,7 @@ class Relabelled:
         labels: a class id for each.
         classes: the ids that occur, ``None`` for all.
         name: as progress bars and tables show it.
+        targets: rows of numbers in place of labels, for other kinds than classification.
     """
 
     source: Source
@@ -66,6 +67,7 @@ class Relabelled:
     labels: Sequence[int]
     classes: Sequence[int] | None
     name: str
+    targets: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -136,6 +138,13 @@ class Splits:
                 f"{self.name}: left out {len(bad):,} of {count + len(bad):,} images, which cannot be read: {told}"
             )
         return lines
+
+
+def some_of(source: Source, rows: Sequence[int]) -> Relabelled:
+    """Some items of a source, as they were."""
+    targets = getattr(source, "targets", None)
+    labels = [source.labels[i] for i in rows] if targets is None else []
+    return Relabelled(source, rows, labels, None, source.name, None if targets is None else [targets[i] for i in rows])
 
 
 def targets_of(source: Source) -> Tensor:

@@ -4,6 +4,7 @@ A file is written under a temporary name in the same folder, flushed to the disk
 too: a reader sees the old file or the new one, whatever kills the writer. Only a `Log` is ever changed: it grows.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -92,6 +93,22 @@ def ensure_writable(folder: Path) -> None:
                 path.rmdir()
 
 
+def ensure_file(path: Path) -> None:
+    """Fail now, and not once the work is done, where a file cannot be written: its folder cannot, or a folder is there.
+
+    Raises:
+        OSError: naming the folder.
+    """
+    refuse_folder(path)
+    ensure_writable(path.parent)
+
+
+def refuse_folder(path: Path) -> None:
+    """An OSError that names the path, where it is that of a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{CANNOT} to a folder; it must be the path of a file", str(path))
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, so that a rename outlives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -106,6 +123,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
     What a link leads to is replaced, not the link; a device or a pipe is written to.
     """
+    refuse_folder(path)
     path = resolved(path)
     temp = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp ignores the umask
     make_folder(path.parent)

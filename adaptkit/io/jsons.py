@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,22 @@ def parse_json(text: str | bytes, bits: int = BITS) -> Any:  # noqa: ANN401 (any
     """One JSON value, whose whole numbers have at most so many bits.
 
     Raises:
-        ValueError: when it is none, is nested too deeply or holds too large a whole number.
+        ValueError: when it is none, gives a key twice, is nested too deeply or holds too large a whole number.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=mapping)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     return held_plain(value, bits)
+
+
+def mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of keys that differ: of one that is given twice, a reader would take either and drop the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"keys must differ; got {twice[:100]!r} twice")
+    return found
 
 
 def read_json(path: Path, bits: int = BITS) -> Any:  # noqa: ANN401 (any JSON value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -34,12 +35,20 @@ def template(text: str, where: str) -> str:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that are all different: one that repeats is told by its class's number, from 0."""
-    out: dict[str, None] = {}
-    counts = Counter(names)
+    """Names that are all different: one that repeats is told by its class's number, from 0.
+
+    Names that only differ in how Unicode composes their letters look the same: they repeat, too.
+    """
+    out: dict[str, str] = {}
+    counts = Counter(map(composed, names))
     for c, name in enumerate(names):
         told = name
-        while told in out or (counts[name] > 1 and told in counts):
+        while composed(told) in out or (counts[composed(name)] > 1 and composed(told) in counts):
             told = f"{told} (class {c})"
-        out[told] = None
-    return tuple(out)
+        out[composed(told)] = told
+    return tuple(out.values())
+
+
+def composed(name: str) -> str:
+    """A name with its letters and their marks in one character each, as far as there is one: the same for the same."""
+    return unicodedata.normalize("NFC", name)

@@ -155,14 +155,15 @@ class Workspace:
     def evaluation_sets(self) -> list[EvaluationSet]:
         """Every test set, the task's own first."""
         asked, must = self.setting, isinstance(self.setting.domains, Mapping)
-        found = {name: self.others.domain(behind, must) for name, behind in named_sets(asked.domains).items()}
+        named = named_sets(asked.domains)
+        found = {name: self.others.domain(behind, must, self.learned, name) for name, behind in named.items()}
         sets = {"": self.splits.test} | {name: source for name, source in found.items() if source is not None}
-        named = streams.named(asked.stream)[0]
+        stream = streams.named(asked.stream)[0]
         out = []
-        if named in streams.JOINED:
+        if stream in streams.JOINED:
             if len(sets) < 2 or len(sets) <= len(asked.domains):
                 raise ValueError(
-                    f"domains must be those of {self.splits.name} in a {named} stream; got {asked.domains}"
+                    f"domains must be those of {self.splits.name} in a {stream} stream; got {asked.domains}"
                 )
             images = self.images(Joined([*sets.values()]), self.learned)
             sizes = [sum(y in self.learned for y in source.labels) for source in sets.values()]
@@ -203,7 +204,7 @@ class Workspace:
         """Images of none of the classes."""
         if behind == "new":
             return self.evaluation_set(name, self.splits.test, self.new, outside=kind)
-        return self.evaluation_set(name, self.others.outside(behind), outside=kind)
+        return self.evaluation_set(name, self.others.outside(behind, name), outside=kind)
 
     def order(self, images: Images, parts: Sequence[int] = ()) -> streams.Order:
         """How the setting's stream meets some images."""
