@@ -311,3 +311,11 @@ def test_results_of_different_protocols_are_not_averaged():
     one = result("gda", 1, 1, 0.5, protocol={"dataset": "toy", "dtype": "float16"})
     with pytest.raises(ValueError, match="dtype"):
         Table([one, replace(one, seed=2, protocol={"dataset": "toy", "dtype": "float32"})]).text()
+
+
+@pytest.mark.parametrize("key", ["domains", "near", "far"])
+@pytest.mark.parametrize("value", ["true", "5", "x", "[[1]]", "{a: [1]}", ".nan"])
+def test_sets_that_are_none_are_refused_also_where_the_dataset_is_another(tmp_path, key, value):
+    (tmp_path / "mine.yaml").write_text(f"dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\n{key}: {value}\n")
+    with pytest.raises(ValueError, match=key):
+        recipe.read_recipe(str(tmp_path / "mine.yaml"), {"dataset": "digits"})

@@ -27,8 +27,6 @@ def kernel_sums(
 ) -> Iterator[Tensor]:
     """Sums over each class's keys of ``exp(beta (affinity - 1))``, in the order of `betas`, some at a time.
 
-    Of kernels this smooth in beta, all are combinations of a few, to the last digit: see `skeleton`.
-
     Args:
         affinity: cosines ``(S, n)`` of keys with rows.
         labels: of the keys, ``(S,)``.
@@ -45,6 +43,7 @@ def kernel_sums(
         yield affinity.new_zeros(len(betas) * weights.shape[1], classes, affinity.shape[1]).transpose(1, 2)
         return
     top = (affinity := affinity.contiguous()).amax(0)  # (n,); a row's largest kernel is then 1, however large beta
+    # of kernels this smooth in beta, all are combinations of a few, to the last digit
     few, shares = skeleton(tuple(betas), math.ceil(float((top - affinity.amin(0)).max())))
     sums = affinity.new_zeros(len(few), weights.shape[1], classes, len(top))
     for members, keys in shots(labels):
@@ -56,8 +55,8 @@ def kernel_sums(
     size = max(8, 16 * TILE // sums[0].numel())
     factors = scale * (torch.tensor(betas).to(top)[:, None] * (top - 1)).exp()  # (B, n)
     for share, part in zip(shares.to(top).split(size), factors.split(size), strict=True):
-        many = (share @ sums.flatten(1)).view(-1, *sums.shape[1:])  # (k, G, C, n)
-        yield many.mul_(part[:, None, None]).flatten(0, 1).transpose(1, 2)
+        many = (share @ sums.flatten(1)).view(-1, *sums.shape[1:]).mul_(part[:, None, None])  # (k, G, C, n)
+        yield many.flatten(0, 1).transpose(1, 2)
 
 
 def shots(labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -158,7 +158,8 @@ def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:
 def own_sets(raw: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
     """Test sets that some values name and those over them do not, by what stands behind each."""
     sets = [raw[key] for key in ("domains", "near", "far") if key in raw and key not in over]
-    return [str(name) for own in sets for name in (own.values() if isinstance(own, Mapping) else own or ())]
+    lists = [[*own.values()] if isinstance(own, Mapping) else own for own in sets]
+    return [str(name) for own in lists if isinstance(own, list) for name in own]
 
 
 def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
@@ -196,8 +197,7 @@ def find_recipe(where: str) -> Path:
 
 def names() -> list[str]:
     """The recipes that come with adaptkit."""
-    home = shelf()
-    return sorted(path.relative_to(home).with_suffix("").as_posix() for path in home.rglob("*.yaml"))
+    return sorted(path.relative_to(shelf()).with_suffix("").as_posix() for path in shelf().rglob("*.yaml"))
 
 
 def name_of(path: Path) -> str:
