@@ -92,7 +92,7 @@ TYPED = [  # what is typed after a good recipe
     (["--only", "gdaa"], "a method of this recipe must be one of zero-shot; got 'gdaa'"),
     (
         ["--only", "gdaa"],
-        r"name it under methods: of the recipe or in --set 'methods=\[zero-shot, gdaa\]'",
+        r"name it under methods: of the recipe or in --set 'methods=\[.zero-shot., .gdaa.\]'",
     ),
     (["--only", "gdaa"], ", and load the file that brings it with --plugin FILE"),
     (["--only", "zero-shoot"], "; did you mean 'zero-shot'?"),
@@ -319,3 +319,10 @@ def test_sets_that_are_none_are_refused_also_where_the_dataset_is_another(tmp_pa
     (tmp_path / "mine.yaml").write_text(f"dataset: toy\nbackbone: toy:0\nmethods: [zero-shot]\n{key}: {value}\n")
     with pytest.raises(ValueError, match=key):
         recipe.read_recipe(str(tmp_path / "mine.yaml"), {"dataset": "digits"})
+
+
+def test_a_methods_odd_name_keeps_an_error_in_one_line(tmp_path):
+    (tmp_path / "x.yaml").write_text('dataset: toy\nbackbone: toy:0\nmethods: ["a\\n\\0"]\n')
+    with pytest.raises(ValueError, match="must be one of") as told:
+        recipe.read_recipe(str(tmp_path / "x.yaml"), only=["gda"])
+    assert "\n" not in str(told.value), f"got {told.value}"

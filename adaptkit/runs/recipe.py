@@ -113,7 +113,7 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
         for name in only:
             if name not in known and name not in recipe.labels():
                 wrong = must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name)
-                add = f"name it under methods: of the recipe or in --set 'methods=[{', '.join(known[:1])}, {name}]'"
+                add = f"name it under methods: of the recipe or in --set 'methods={json.dumps([*known[:1], name])}'"
                 raise ValueError(f"{wrong}; to add it, {add}, and load the file that brings it with --plugin FILE")
         recipe = replace(recipe, methods=[spec for spec in recipe.methods if {spec.name, spec.label} & {*only}])
     return recipe
