@@ -441,6 +441,18 @@ def test_a_lost_spec_is_named_and_written_again(table, text, tmp_path):
     assert say("--home", tmp_path, "cache", "verify")[:2] == (0, f"0 problems in 1 tables of {tmp_path / 'features'}\n")
 
 
+@pytest.mark.fault(*LOST)
+@pytest.mark.parametrize("place", ["/dev/zero", "nowhere", "spec.json"])
+def test_a_link_in_the_place_of_a_spec_is_not_written_through(table, place, tmp_path):
+    path = table / "spec.json"
+    sound = path.read_bytes()
+    path.unlink()
+    path.symlink_to(place)
+    code, out, _ = say("--home", tmp_path, "cache", "verify", "--repair")
+    assert code == 0 and f"written again: {path}" in out, f"healed; got {out}"
+    assert path.read_bytes() == sound and not path.is_symlink(), "a file as it was"
+
+
 @pytest.mark.fault("a number of days that is none", "refused in one line, nothing is removed")
 @pytest.mark.parametrize("days", ["-1", "nan", "-inf", "x", ""])
 def test_an_age_that_is_none_removes_nothing(table, days, tmp_path):

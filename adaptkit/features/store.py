@@ -56,6 +56,8 @@ class Store:
                 continue
             if digest(text)[:32] == folder.name:
                 with FileLock(folder / ".lock"):
+                    if not path.is_dir():
+                        path.unlink(missing_ok=True)  # a link or a pipe in its place is not written through
                     atomic_write(path, text)
                 healed.append(str(path))
         return healed
