@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.ranges import bounds_of as bounds_of
-from adaptkit.io.ranges import describe, hold
+from adaptkit.io.ranges import bounds_of, describe, hold
 
 PLAIN = (int, float, str, bool)  # True is an int to Python, and a mistake in a recipe
 builders: dict[type, Callable[[Any], Any]] = {}
