@@ -1,5 +1,7 @@
 """Methods that learn words in front of class names by more than cross-entropy."""
 
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
 
@@ -74,3 +76,27 @@ def tcp(golden):
         known = tcp.penalty(tcp.text()) / tcp.weight
         golden.close(f"part{s}.kg_score", known, atol=room["loss"])
         golden.close(f"part{s}.cross_entropy.0", loss - tcp.weight * known, atol=room["loss"])
+
+
+@adaptor("lasp", method="lasp")
+def lasp(golden):
+    hyper, room, task = golden.hyper, golden.meta["tolerance"], tiny_task(golden)
+    options = {"init": hyper["ctx_init"], "templates": hyper["templates"], "weight": hyper["weight"], "groups": 1}
+    options["virtual"] = hyper["extra_classes_in_text_loss"]
+    for prefix in variants(golden):
+        norms = [key for key in golden.arrays if key.startswith(f"{prefix}init.image_encoder")]
+        schedule = {**constant(golden), "lr": hyper["lr_vit_ln"] if norms else hyper["lr"]}
+        lasp = fitted("lasp", task, norms=bool(norms), as_released=True, schedule=schedule, **options)
+        spoken = [name.replace("_", " ") for name in golden.meta["classnames"]]
+        raw = task.encode([one.format(name) for one in hyper["templates"] for name in spoken])
+        golden.close(f"{prefix}text_feat_templates", raw.view_as(lasp.written.answer), atol=room["logits"])
+        assert torch.allclose(unit(raw).view_as(lasp.written.answer), lasp.written.answer), "unit-norm, by template"
+        names = {CONTEXT: lasp.contexts[0], "prompt_learner.w": lasp.added}
+        for name, parameter in zip(lasp.names, lasp.tuned, strict=True):
+            _, _, block, norm, part = name.split(".")
+            names[f"image_encoder.transformer.resblocks.{block}.{norm.replace('norm', 'ln_')}.{part}"] = parameter
+        with mock.patch.object(torch, "rand", lambda *_: torch.tensor(0.9)):  # without noise, as the golden ran
+            for s, loss in follow(golden, lasp, task, names, prefix):
+                between = lasp.text_to_text(lasp.learned())
+                golden.close(f"{prefix}part{s}.cross_entropy.1", between, atol=room["loss"])
+                golden.close(f"{prefix}part{s}.cross_entropy.0", loss - lasp.weight * between, atol=room["loss"])
