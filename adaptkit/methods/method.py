@@ -67,6 +67,8 @@ class Method(nn.Module):
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
     _width = _classes = 0
+    _keeps_start = False  # whether what it held before its training is to be known afterwards
+    _start: Mapping[str, Tensor] = MappingProxyType({})
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
