@@ -11,6 +11,8 @@ from adaptkit import Preprocess, Task, adapt, load_classifier, method, predict, 
 from adaptkit.methods.adapt import retarget
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.testing.toy import toy_tokenizer
+from adaptkit.towers.clip import CLIPBackbone
 from tests.test_prompting import siglip
 
 SENTENCES = ["a photo of a cat.", "a drawing of an owl", "a fox"]
@@ -240,3 +242,46 @@ def test_a_mixture_is_exported_and_answers_for_other_classes(spec, toy, tmp_path
     fewer = replace(task, classnames=task.classnames[1:], prompts=task.prompts[1:], support=task.support[:0], val=None)
     got, want = predict(retarget(mixture, fewer), queries[:8]), predict(mixture, queries[:8])[:, 1:]
     assert torch.allclose(got, want, atol=1e-3), "the columns of classes that stay must stay"
+
+
+def test_clip_cite_adds_up_its_three_parts_as_written():
+    task, pixels = pixel_task(toy_backbone(), shots=2)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 4, 4, 2])
+    cite = fitted("clip-cite", task, align=0.7, distil=0.3)
+    for p in cite.parameters():
+        p.data += 0.02 * torch.randn_like(p)
+    support = task.bind(cite).support.label(labels)
+    before = task.backbone.logit_scale * unit(task.backbone.encode_image(pixels)) @ task.text.T
+    with cite.tuned.placed("text"), torch.no_grad():
+        rows = [unit(task.backbone.encode_text(own)).mean(0) for own in task.prompts]
+        text = unit(torch.stack(rows))
+    with cite.tuned.placed("image"), torch.no_grad():
+        after = task.backbone.logit_scale * unit(task.backbone.encode_image(pixels)) @ text.T
+    parts = torch.zeros(3)
+    for i, y in enumerate(labels.tolist()):
+        parts[0] -= after[i].log_softmax(0)[y] / 10
+        alike = [j for j in range(10) if labels[j] == y]
+        to_texts = torch.stack([after[i, labels[j]] for j in range(10)]).log_softmax(0)
+        to_images = after[:, y].log_softmax(0)
+        for j in alike:
+            parts[1] -= (to_texts[j] + to_images[j]) / 2 / len(alike) / 10
+        p, q = before[i].softmax(0), after[i].softmax(0)
+        parts[2] += sum(float(a) * math.log(float(a / b)) for a, b in zip(p, q, strict=True)) / 10
+    want = float((parts @ torch.tensor([1.0, 0.7, 0.3])).detach())
+    got = float(cite.loss(support).detach())
+    assert got == pytest.approx(want, rel=1e-3), f"the loss must be {want:.5f}, of {parts.tolist()}; got {got:.5f}"
+    assert parts[2] > 0, "and what is distilled must be something"
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_two_classes_one_shot_and_towers_of_one_block(name):
+    from transformers import CLIPConfig, CLIPModel
+
+    tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12, "hidden_size": 20}
+    text = {**tower, "vocab_size": 96, "max_position_embeddings": 24, "eos_token_id": 95, "bos_token_id": 94}
+    vision = {**tower, "hidden_size": 28, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision, projection_dim=12)
+    preprocess = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    task, pixels = pixel_task(CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess), 1, ("a very long name", "b"))
+    made = adapt(method(name, schedule={"steps": 2, "lr": 1e-3}), task)
+    assert predict(made, pixels).shape == (2, 2), "the smallest task there is must be learned"
