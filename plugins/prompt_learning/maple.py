@@ -28,6 +28,8 @@ class MaPLe(Method):
     std: Weight = 0.02  # of random starts
     schedule: Schedule = replace(DASSL, epochs=5, lr=3.5e-3, batch_size=4)
 
+    tunable = ("context", "deep", "coupling", "couplings")
+
     def needs(self):
         return {"pixels": Pixels()}
 
