@@ -55,7 +55,7 @@ METHODS = {
     "prograd": "prograd",
     "proker": "proker",
     "prolip": "pro-lip",
-    "promptalign": "promptalign",
+    "promptalign": "prompt-align",
     "promptsrc": "prompt-src",
     "r_adapter": "r-adapter",
     "reclip-lp": "re-clip",
