@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -75,8 +75,8 @@ class Schedule:
             done = (step // per_epoch - self.warmup) / max(1, round(total / per_epoch))
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, over these parameters."""
+    def make(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser, over these parameters, or groups of them with settings of their own."""
         if self.optimizer == "sgd":
             return torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
         adam = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
