@@ -5,9 +5,10 @@ from unittest import mock
 
 import torch
 from adaptkit_plugins.unsupervised import nola as plugin
+from torch import nn
 from torch.optim import optimizer
 
-from adaptkit import method, unit
+from adaptkit import Task, method, unit
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_clip, tiny_task
 
@@ -157,3 +158,51 @@ def align(golden, nola, z, labels):
         nola.learn_alignment(z, labels)
     for name in layers:
         golden.close(f"after.taal.{name}", state[name.removeprefix("mlp.")], atol=golden.meta["tolerance"]["param"])
+
+
+class Scaled(nn.Module):
+    """The golden's stand-in for a tower: every channel times a number that is trained."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def of(self, tower):
+        return {}
+
+    def encode_image(self, pixels):
+        return pixels.flatten(1) * self.scale
+
+
+@adaptor("dpa", method="dpa")
+def dpa(golden):
+    hyper, weak, text = golden.hyper, golden["in_features"], golden["in_text"]
+    views = {"x": weak, "weak": weak[..., None, None], "strong": golden["in_strong"][:, None, :, None, None]}
+    nobody = (torch.zeros(0, text.shape[1]), torch.zeros(0, dtype=torch.long))
+    task = Task.from_arrays(nobody, text, pool=views, logit_scale=100.0)
+    names = {"a": "image_share", "reg": "fairness", "align": "align", "w": "align_scale"}
+    schedule = {"lr": hyper["lr"], "weight_decay": hyper["weight_decay"], "batch_size": hyper["batch"]}
+    made = method("dpa", **{ours: hyper[theirs] for theirs, ours in names.items()}, schedule=schedule)
+
+    def start_norms(self, backbone):
+        self.backbone, self.tuned = backbone, Scaled(text.shape[1])
+
+    with mock.patch.object(type(made), "start_norms", start_norms):
+        made.fit(task.bind(made))
+    golden.close("out_center0", made.centres, atol=1e-4)
+    made.prototypes = "similarity"
+    golden.close("out_center0_v2", made.means(), atol=1e-4)
+    made.prototypes, pool = "mean", made.training_images(task)
+    optimizer, losses = made.schedule.make(made.parameter_groups([made.text, made.tuned.scale])), []
+    for _ in range(hyper["epochs"]):
+        for rows in golden["in_order"].split(hyper["batch"]):
+            loss = made.loss(pool[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        made.centres.copy_(made.means())
+    golden.close("out_losses", losses, rtol=1e-4)
+    golden.equal("out_pseudo_labels", made.labels)
+    for key, value in {"classifier": made.text, "ln_scale": made.tuned.scale, "center": made.centres}.items():
+        golden.close(f"out_{key}", value, atol=1e-4)
