@@ -1,4 +1,4 @@
-"""Adapters, tuned weights and representation tokens in both towers: MMA, MMRL, 2SFS, R-Adapter."""
+"""Adapters, tuned weights and representation tokens in both towers: MMA, MMRL, 2SFS."""
 
 import pytorch_lightning as pl
 import torch
