@@ -1,5 +1,9 @@
-"""Methods that learn tokens in both towers, or in the image tower: VPT and IVLP."""
+"""Methods that learn tokens in both towers, or in the image tower: VPT, IVLP, PromptSRC."""
 
+import torch
+
+from adaptkit import adapt, method, predict, unit
+from adaptkit.methods.ops import as_queries
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_task
@@ -60,3 +64,69 @@ def ivlp(golden):
         shape = {"n": len(golden[key]), "depth": depth, "n_image": n_image, "depth_image": depth_image}
         made = fitted("ivlp", task, **shape, schedule=constant(golden))
         followed(golden, made, task, both_names(made), prefix)
+
+
+@adaptor("promptsrc", method="prompt-src")
+def prompt_src(golden):
+    task, hyper, room = tiny_task(golden), golden.hyper, golden.meta["tolerance"]
+    n_image, depth_image = tokens_of(golden, "")
+    options = {
+        "n": len(golden[f"init.{CONTEXT}"]),
+        "depth": 1 + counted(golden, f"init.text_encoder.{DEEP}"),
+        "n_image": n_image,
+        "depth_image": depth_image,
+        "text_weight": hyper["text_loss_weight"],
+        "image_weight": hyper["image_loss_weight"],
+        "templates": tuple(hyper["templates"]),
+        "mean": hyper["gpa_mean"],
+        "deviation": hyper["gpa_std"],
+        "as_released": True,
+    }
+    made = fitted("prompt-src", task, **options, schedule=constant(golden))
+    golden.close("image_feat_fixed", task.backbone.encode_image(golden["in.pixel_values"]), atol=room["logits"])
+    golden.close("text_feat_fixed", raw_mean(task, hyper["templates"]), atol=room["logits"])
+    assert torch.allclose(made.frozen, unit(golden["text_feat_fixed"]), atol=room["loss"]), "scaled after the mean"
+    batch = as_queries(task.bind(made).support, made.needs())
+    for s, _ in follow(golden, made, task, both_names(made)):
+        cross, text, image, divergence = made.parts(batch, batch.targets)
+        golden.close(f"part{s}.cross_entropy.0", cross, atol=room["loss"])
+        golden.close(f"part{s}.l1_loss.0", text / made.text_weight, atol=room["loss"])
+        golden.close(f"part{s}.l1_loss.1", image / made.image_weight, atol=room["loss"])
+        numbers = len(batch) * len(task.classnames)
+        golden.close(f"part{s}.kl_div.0", divergence * numbers, atol=room["loss"] * numbers)
+    averaged(golden, task, options)
+
+
+def raw_mean(task, templates):
+    """The mean of raw embeddings over templates, ``(C, D)``."""
+    names = [name.replace("_", " ") for name in task.classnames]
+    return torch.stack([task.encode([t.format(name) for t in templates]).mean(0) for name in names])
+
+
+def averaged(golden, task, options):
+    """A whole training as a recipe runs it, in epochs of one batch: tokens after each epoch, and their average."""
+    hyper, room = golden.hyper, golden.meta["tolerance"]
+    epochs, rates = hyper["gpa_epochs"], []
+    schedule = {"epochs": epochs, "lr": hyper["lr"], "warmup": 0, "batch_size": len(task.support)}
+    made = method("prompt-src", **options, schedule=schedule)
+    rates = [made.schedule.rate(e, per_epoch=1, total=epochs) for e in range(epochs)]
+    golden.close("gpa.lr_f64", torch.tensor(rates, dtype=torch.double), atol=1e-9)
+    weights = torch.tensor([made.weight(e) for e in range(1, epochs + 1)], dtype=torch.double)
+    golden.close("gauss_weights_f64", weights / weights.sum(), atol=1e-9)
+    fit, add = made.fit, made.add
+
+    def from_the_goldens_start(task):
+        fit(task)
+        for name, parameter in both_names(made).items():
+            parameter.data.copy_(golden[f"init.{name}"])
+
+    def held(epoch):
+        for name, parameter in both_names(made).items():
+            golden.close(f"gpa.epoch{epoch}.{name}", parameter, atol=room["param"])
+        add(epoch)
+
+    made.fit, made.add = from_the_goldens_start, held
+    adapt(made, task)
+    for name, parameter in both_names(made).items():
+        golden.close(f"gpa.final.{name}", parameter, atol=room["param"])
+    golden.close("gpa.logits", predict(made, golden["in.pixel_values"]), atol=room["logits"])
