@@ -13,7 +13,14 @@ from adaptkit.towers.clip import CLIPBackbone
 from adaptkit.towers.prompting import image_prompts
 from tests.test_prompting import siglip
 
-NAMES = {"vpt": {}, "ivlp": {}, "prompt-src": {"templates": ("a photo of a {}.", "a small {}.")}, "maple": {}}
+NAMES = {
+    "vpt": {},
+    "ivlp": {},
+    "prompt-src": {"templates": ("a photo of a {}.", "a small {}.")},
+    "maple": {},
+    "co-prompt": {},
+}
+COUPLED = ("maple", "co-prompt")
 OTHERS = ("sea owl", "a_very_long_name of an animal", "hen")
 
 
@@ -94,7 +101,7 @@ def test_towers_of_any_depth_answer_for_their_classes_and_for_new_ones_and_after
 def test_every_block_that_there_is_gets_tokens_and_no_other(name):
     for text_blocks, image_blocks in ((1, 3), (3, 1)):
         made = fitted(name, task_over(uneven(text_blocks, image_blocks)))
-        coupled = name == "maple"
+        coupled = name in COUPLED
         want = min(text_blocks, image_blocks) if coupled else image_blocks
         assert len(made.image_tokens()) == want, f"{want} blocks of the image tower must have tokens"
         if name != "vpt":
@@ -131,11 +138,11 @@ def test_ivlp_without_image_tokens_reads_stored_embeddings(task):
     assert not made.needs()["x"].views and made.support_needs()["views"].views == 10, "both can be stored"
     x = queries(task)
     with torch.no_grad():
-        logits = task.backbone.logits(unit(task.backbone.encode_image(x)), made.class_embeddings())
+        logits = task.backbone.logits(unit(task.backbone.encode_image(x)), unit(made.class_embeddings()))
     assert torch.allclose(predict(made, x), logits, atol=1e-4), "images must be as the frozen tower sees them"
 
 
-@pytest.mark.parametrize("name", ["ivlp", "prompt-src", "maple"])
+@pytest.mark.parametrize("name", ["ivlp", "prompt-src", *COUPLED])
 def test_words_are_given_where_there_are_as_many_and_drawn_where_more_are_learned(name, task):
     torch.manual_seed(0)
     few, many = (fitted(name, task, n=n) for n in (2, 6))
@@ -154,7 +161,7 @@ def by_hand(made, task, pixels, labels):
     frozen_text, frozen = torch.stack(rows), F.normalize(backbone.encode_image(pixels), dim=-1)
     with backbone.taps(image_prompts(made.visual)):
         x = F.normalize(backbone.encode_image(pixels), dim=-1)
-    text = made.class_embeddings()
+    text = F.normalize(made.class_embeddings(), dim=-1)
     p, q = ((backbone.logit_scale * a @ b.T).softmax(1) for a, b in ((x, text), (frozen, frozen_text)))
     cross = -p[torch.arange(len(labels)), labels].log().mean()
     divergence = sum((q[i] * (q[i] / p[i]).log()).sum() for i in range(len(labels)))
@@ -207,3 +214,58 @@ def test_prompt_src_without_the_average_answers_with_the_last_tokens(task):
     assert not torch.equal(one.context, last.context), "the first epoch's tokens are not the last's"
     far = trained("prompt-src", task, mean=900.0, deviation=0.01)
     assert torch.equal(far.context, last.context), "where no epoch counts for anything, the last one does"
+
+
+def test_the_adapters_of_co_prompt_are_mixed_into_raw_embeddings(task):
+    made, x = fitted("co-prompt", task, image_share=0.3, text_share=0.6), queries(task)
+    with torch.no_grad():
+        for adapter in (made.adapter_image, made.adapter_text):
+            hidden = F.relu(torch.randn(4, 16) @ (down := torch.randn(16, 4)))
+            adapter[0].weight.copy_(down.T)
+            assert adapter[2].weight.shape == (16, hidden.shape[1]), "a quarter of the width is hidden"
+        raw = fitted("maple", task, n=made.n)
+        raw.load_state_dict({k: v for k, v in made.state_dict().items() if not k.startswith("adapter")})
+        for got, plain, adapter, share in (
+            (made.prompted(x), raw.prompted(x), made.adapter_image, 0.3),
+            (made.class_embeddings(), raw.class_embeddings(), made.adapter_text, 0.6),
+        ):
+            mapped = F.relu(F.relu(plain @ adapter[0].weight.T) @ adapter[2].weight.T)
+            assert torch.allclose(got, share * mapped + (1 - share) * plain, atol=1e-5), "a ReLU after both maps"
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_co_prompt_is_held_to_another_view_and_to_one_sentence_of_each_class(distance, task):
+    several = [["a cat.", "one cat."], ["a dog."], ["an owl.", "the owl.", "my owl."], ["a fox."], ["a hen.", "hens."]]
+    rows = [task.backbone.encode_text(own) for own in several]
+    pixels = queries(task, 10)
+    task = Task.from_arrays(
+        (pixels.view(5, 2, *pixels.shape[1:]), torch.arange(5)),
+        rows,
+        classnames=CLASSES,
+        prompts=several,
+        backbone=task.backbone,
+    )
+    made = fitted("co-prompt", task, distance=distance, weight=3.0)
+    made.draw = lambda: 0.6
+    batch = task.bind(made).support
+    first, second = batch.views.unbind(1)
+    with torch.no_grad():
+        x, text = F.normalize(made.prompted(first), dim=-1), F.normalize(made.class_embeddings(), dim=-1)
+        targets = torch.stack([own[i] for own, i in zip(rows, (1, 0, 1, 0, 1), strict=True)])
+        pairs = ((text, targets), (x, task.backbone.encode_image(second)))
+        if distance == "cosine":
+            apart = sum((1 - (a * F.normalize(b, dim=-1)).sum(-1)).mean() for a, b in pairs)
+        else:
+            apart = sum(((a - F.normalize(b, dim=-1)) ** 2).mean() for a, b in pairs)
+        want = F.cross_entropy(task.backbone.logit_scale * x @ text.T, batch.labels) + 3 * apart
+        got = made.loss(batch)
+    assert torch.allclose(got, want, atol=1e-4), f"got {got}, not {want}"
+
+
+def test_co_prompt_reads_sentences_of_a_file_and_draws_every_one(task, tmp_path):
+    (tmp_path / "told.json").write_text("{" + ", ".join(f'"{c}": ["a {c}.", "one {c}."]' for c in CLASSES) + "}")
+    made = fitted("co-prompt", task, file=str(tmp_path / "told.json"))
+    assert [len(rows) for rows in made.sentences] == [2] * 5, "two sentences of each class"
+    seen = {round(float(made.drawn()[0, 0]), 5) for _ in range(30)}
+    assert len(seen) == 2, f"either of two must come; got {seen}"
+    assert trained("co-prompt", task).sentences is None, "they need not be kept"

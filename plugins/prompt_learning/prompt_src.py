@@ -63,14 +63,14 @@ class PromptSRC(IndependentPrompts):
         self.averaged, self.counted = None, 0.0  # the average so far, and the weight of its epochs
 
     def loss(self, batch):
-        return sum(self.parts(as_queries(batch, self.needs()), batch.targets))
+        return sum(self.parts(as_queries(batch, self.needs()).pixels, batch.targets))
 
-    def parts(self, batch, targets):
+    def parts(self, pixels, targets):
         """Cross-entropy, both L1 terms and the divergence, each times its weight."""
-        x, text = self.image_embeddings(batch), self.class_embeddings()
+        x, text = unit(self.prompted(pixels)), unit(self.class_embeddings())
         logits = self.backbone.logits(x, text)
         with torch.no_grad():
-            frozen = unit(self.backbone.encode_image(batch.pixels))  # of the same view
+            frozen = unit(self.backbone.encode_image(pixels))  # of the same view
             told = self.backbone.logits(frozen, self.frozen)
         divergence = F.kl_div(logits.log_softmax(1), told.log_softmax(1), reduction="batchmean", log_target=True)
         yield self.evaluation.loss(logits, targets)
@@ -79,14 +79,12 @@ class PromptSRC(IndependentPrompts):
         yield self.logit_weight * divergence / (logits.shape[1] if self.as_released else 1)
 
     def callbacks(self):
-        if not self.average:
-            return []
         from pytorch_lightning.callbacks import LambdaCallback
 
         def add(trainer, _):
             self.add(trainer.current_epoch + 1)
 
-        return [LambdaCallback(on_train_epoch_end=add, on_train_end=lambda *_: self.settle())]
+        return [LambdaCallback(on_train_epoch_end=add, on_train_end=lambda *_: self.finish())]
 
     def weight(self, epoch):
         """How much the tokens of an epoch, from 1, count, but for a factor that all have."""
@@ -102,12 +100,12 @@ class PromptSRC(IndependentPrompts):
         self.averaged = [torch.lerp(a, p, share) for a, p in zip(self.averaged or now, now, strict=True)]
 
     @torch.no_grad()
-    def settle(self):
-        """Answer with the average from now on."""
-        if self.averaged:  # which it is not where training has no epoch
+    def finish(self):
+        """Answer with the average from now on, and keep nothing else of training."""
+        if self.average and self.averaged:  # which it is not where training has no epoch
             for p, averaged in zip(self.parameters(), self.averaged, strict=True):
                 p.copy_(averaged)
-        self.averaged = None
+        self.averaged = self.frozen = None
 
 
 @hookimpl
