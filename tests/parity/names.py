@@ -24,6 +24,7 @@ METHODS = {
     "clipn-ood": "clipn",
     "cocoop": "cocoop",
     "coop": "coop",
+    "coprompt": "co-prompt",
     "cross-modal-linear": "cross-modal",
     "cross-modal-odd": "cross-modal",
     "cupl": "cupl",
