@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -68,7 +67,7 @@ class Schedule:
     def __post_init__(self) -> None:
         """Hold every number to its range, and shots to their order."""
         hold_options(type(self), vars(self), "schedule")
-        if not isinstance(self.epochs, Integral):
+        if isinstance(self.epochs, Sequence):
             pairs = tuple((shots, epochs) for shots, epochs in self.epochs)
             if not pairs or any(one[0] >= other[0] for one, other in pairwise(pairs)):
                 raise ValueError(f"schedule.epochs must be pairs of ever more shots, with epochs; got {self.epochs!r}")
