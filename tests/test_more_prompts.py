@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Task, adapt, load_classifier, method, predict, save_classifier, unit
+from adaptkit import Layers, Task, adapt, load_classifier, method, predict, save_classifier, unit
 from adaptkit.methods.adapt import retarget
-from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.testing import CLASSES, ToyImages, toy_backbone
 from tests.test_prompting import siglip
 
-OURS = {"plot": {"n": 4}, "plot, pooled": {"n": 4, "pooled": True}, "mocoop": {}}
+OURS = {"plot": {"n": 4}, "plot, pooled": {"n": 4, "pooled": True}, "mocoop": {}, "gopro": {}}
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 4}}
 
 
@@ -160,3 +160,48 @@ def test_mocoop_holds_other_names_to_their_templates(task):
     assert predict(made.eval(), torch.randn(2, 3, 32, 32)).shape == (2, 5), "only the task's classes are answered"
     kept = copy.deepcopy(made)
     assert kept.held is not kept.experts, "a copy must keep the further names"
+
+
+def test_gopro_reads_mean_and_deviation_of_every_blocks_tokens(task):
+    need, pixels = method("gopro").needs()["statistics"], torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        rows = need.compute(task.backbone, pixels)
+        layers = Layers(blocks=(0, 1)).compute(task.backbone, pixels)  # (B, K, T, W)
+    want = torch.stack([layers.mean(2), layers.std(2, correction=0)], 2)
+    assert torch.allclose(rows, want, atol=1e-5), "the mean over tokens, and the deviation"
+    assert rows.shape[1:] == need.shape(task.backbone), "the shape must be as told"
+
+
+def test_gopros_contrastive_loss_is_simclrs(task):
+    gopro, x, other = fitted("gopro", task, tau=0.5).eval(), torch.randn(4, 16), torch.randn(4, 16)
+    both = unit(gopro.projector(torch.cat([x, other])))
+    terms = []
+    for i in range(8):
+        cosines = [(both[i] @ both[j] / 0.5).exp() for j in range(8) if j != i]
+        terms.append(-((both[i] @ both[(i + 4) % 8] / 0.5).exp() / sum(cosines)).log())
+    assert torch.allclose(gopro.contrastive(x, other), sum(terms) / 8, rtol=1e-5), "the loss must be SimCLR's"
+    assert gopro.contrastive(x[:1], other[:1]) == 0, "one image has nobody to be told from"
+
+
+def test_gopros_weights_weigh_its_losses(task):
+    made = fitted("gopro", task, contrast=2.0, steadiness=3.0).eval()
+    answers, moco, augmix, contrast = made.parts(task.bind(made).support)
+    assert moco == 0 and augmix == 0, "with one view of each image nothing moves"
+    assert torch.allclose(made.loss(task.bind(made).support), answers + 2 * contrast), "the losses must be weighed"
+
+
+def test_gopro_as_released_compares_with_the_first_images_augmentations(task):
+    made = fitted("gopro", task).eval()
+    batch = task.bind(made).support
+    _, _, ours, _ = made.parts(batch)
+    made.as_released = True
+    _, _, theirs, _ = made.parts(batch)
+    assert ours == 0 < theirs, "other images' prompts must differ from the first's"
+
+
+def test_views_of_contrastive_learning_are_drawn_by_value_and_change_colours():
+    picture, preprocess = ToyImages("test", 5).image(0), toy_backbone().preprocess
+    views = torch.stack([preprocess.view(picture, "moco", str(seed)) for seed in range(30)])
+    assert torch.equal(views[3], preprocess.view(picture, "moco", "3")), "a seed must give one view"
+    grey = [view for view in views if torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])]
+    assert 0 < len(grey) < 15, f"about a fifth must be without colours; got {len(grey)} of 30"

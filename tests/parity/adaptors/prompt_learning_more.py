@@ -1,8 +1,11 @@
 """More methods that learn words: several prompts by transport or by a gate, by images' statistics, without labels."""
 
+import copy
+from dataclasses import replace
+
 import torch
 
-from adaptkit import unit
+from adaptkit import Images, unit
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_task
@@ -68,3 +71,52 @@ def mocoop(golden):
         own = {"text": parts[0] - parts[2], "answers": parts[2], "gate": parts[1] - parts[2]}
         for i, name in enumerate(own):
             golden.close(f"part{s}.cross_entropy.{i}", own[name], atol=room["loss"])
+
+
+@adaptor("gopro", method="gopro")
+def gopro(golden):
+    room, hyper = golden.meta["tolerance"], golden.hyper
+    given = {name: golden[f"in.{name}_pixels"] for name in ("mocov3", "augmix")}
+    pixels = {"crop": golden["in.pixel_values"], "moco": given["mocov3"], "augmix": given["augmix"]}
+    support = {f"{kind}_{what}": rows for kind, rows in pixels.items() for what in ("x", "statistics")}
+    support |= {what: golden["in.pixel_values"] for what in ("x", "statistics")}  # as `forward` reads them
+    plain, labelled = tiny_task(golden), Images.from_arrays(support, golden["in.labels"])
+    labelled.rows.backbone = plain.backbone
+    task = replace(plain, support=labelled)
+    gopro = fitted(
+        "gopro",
+        task,
+        n=hyper["n_ctx"],
+        init=hyper["ctx_init"],
+        contrast=hyper["contrastive_weight"],
+        tau=hyper["tau"],
+        schedule=constant(golden),
+    )
+    parts = {"simproj.linear": gopro.projector[0], "simproj.batchnorm": gopro.projector[1]}
+    for kind in ("style", "content"):
+        parts |= {f"prompt_learner.{kind}.linear.{i}": layer for i, layer in enumerate(getattr(gopro, kind))}
+    names = {f"{name}.{p}": getattr(layer, p) for name, layer in parts.items() for p in ("weight", "bias")}
+    names |= {CONTEXT: gopro.context, "prompt_learner.rho.weight": gopro.mix.weight}
+    idle = {"prompt_learner.rho.bias": gopro.mix.bias, "simproj.linear.bias": names.pop("simproj.linear.bias")}
+    for name, bias in idle.items():
+        bias.data.copy_(golden[f"init.{name}"])
+        noise = [key for key in golden.outputs if key.endswith(name)]
+        golden.skip("a norm takes away what it adds, so that its gradient is rounding noise", *noise)
+    batch, before = task.bind(gopro).support, copy.deepcopy(gopro)
+    for s, _ in follow(golden, gopro, task, names):
+        before.load_state_dict({**gopro.state_dict(), **buffers(before)})
+        answers, *moved, contrast = before.train().parts(batch)
+        golden.close(f"part{s}.cross_entropy.0", answers, atol=room["loss"])
+        for i, mean in enumerate(moved):
+            golden.close(f"part{s}.mse_loss.{i}", mean, atol=room["loss"])
+        halves = sum(float(golden[f"part{s}.cross_entropy.{i}"]) for i in (1, 2)) / 2
+        assert abs(contrast.item() - halves) <= room["loss"], f"the contrastive loss must be {halves}; got {contrast}"
+        golden.skip("compared as their mean", f"part{s}.cross_entropy.1", f"part{s}.cross_entropy.2")
+    for name in ("running_mean", "running_var"):
+        key = f"buffers.simproj.batchnorm.{name}"
+        golden.close(key, getattr(gopro.projector[1], name), atol=room["param"])
+
+
+def buffers(made):
+    """A method's buffers, by name."""
+    return dict(made.named_buffers())
