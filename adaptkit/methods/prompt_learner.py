@@ -29,6 +29,8 @@ class PromptLearner(Method):
     fresh: bool = False  # draw views anew instead
     schedule: Schedule = DASSL
 
+    tunable = ("context",)
+
     if TYPE_CHECKING:
         prompts: Prompts  # no option
 
