@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Preprocess, Task, adapt, method, predict, unit
+from adaptkit import Pooled, Preprocess, Task, adapt, load, method, predict, unit
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import CLASSES, toy_backbone
 from tests.test_prompting import siglip
 
 KINDS = ["kgcoop", "prograd", "tcp"]
-ALL = [*KINDS, "lasp"]
+ALL = [*KINDS, "lasp", "upl"]
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 5}}
 
 
@@ -217,11 +217,56 @@ def test_lasp_trains_the_norms_of_the_image_tower_at_their_own_pace(task):
     assert len(made.tuned) == 2 * 2 * 2, "weight and bias of two norms in each of two blocks"
     moved = [not torch.equal(p, task.backbone.weight(name)) for name, p in zip(made.names, made.tuned, strict=True)]
     assert all(moved), "every norm must have learned"
-    rates = [g["lr"] for g in made.schedule.make([*fitted("lasp", task).parameters()]).param_groups]
+    fresh = fitted("lasp", task)
+    groups = fresh.schedule.make(fresh.parameter_groups([*fresh.parameters()])).param_groups
+    rates = [group["lr"] for group in groups]
     assert rates == pytest.approx([2e-3, 2e-4]), "the norms learn at a tenth of the rate"
+    assert sum(len(group["params"]) for group in groups) == 3 + 1 + 8, "every parameter must be in one group"
     plain = adapt(method("lasp", correction=False, **LASP, **BRIEF), task)
     assert not plain.added.any() and not len(plain.tuned), "what is switched off must not learn"
     with pytest.raises(ValueError, match="groups must be at most the templates, 4; got 5"):
         fitted("lasp", task, groups=5, **LASP)
     with pytest.raises(ValueError, match=r"templates must have \{\} once"):
         fitted("lasp", task, templates=["a photo"] * 3)
+
+
+def test_upl_trains_each_context_as_if_it_were_alone(task):
+    torch.manual_seed(0)
+    made = fitted("upl", task, members=3, n=2)
+    starts = [context.detach().clone() for context in made.contexts]
+    assert not torch.equal(starts[0], starts[1]), "each member must start from noise of its own"
+    made.loss(task.bind(made).support).backward()
+    x, _ = embedded(task)
+    logits = torch.randn(0)
+    for start, context in zip(starts, made.contexts, strict=True):
+        alone = fitted("coop", task, n=2)
+        alone.context.data.copy_(start)
+        alone.loss(task.bind(alone).support).backward()
+        assert torch.allclose(context.grad, alone.context.grad, rtol=1e-3, atol=1e-5), "CoOp's own gradient"
+        logits = torch.cat([logits, task.backbone.logits(x, alone.text())[None]])
+    assert torch.allclose(predict(made.eval(), x), logits.mean(0), atol=1e-4), "the mean of their logits"
+
+
+def test_upl_takes_contexts_of_each_class(task):
+    made = adapt(method("upl", members=2, n=2, per_class=True, **BRIEF), task)
+    assert [tuple(c.shape) for c in made.contexts] == [(5, 2, 24)] * 2, "a context of each member for each class"
+    assert predict(made, torch.randn(3, 3, 32, 32)).shape == (3, 5), "five classes"
+
+
+def test_pseudo_labels_may_be_those_of_several_backbones():
+    def loaded(**options):
+        return load("toy", backbone="toy:0", shots=3, seed=1, select="none", support={"pseudo-label": options})[0]
+
+    task, needs = loaded(others=["toy:1"]), {"x": Pooled(), "y": Pooled(backbone="toy:1")}
+    images = task.pool.bind(needs)
+    own, other = task.backbone.logits(images.x, task.text), task.backbone.logits(images.y, task.text_by("toy:1"))
+    mean = (own + other) / 2
+    for options, ranked in (({}, mean.softmax(-1)), ({"as_released": True}, mean)):
+        support = loaded(others=["toy:1"], **options).support
+        best = [set((ranked.max(1).values * (mean.argmax(1) == c)).topk(3).indices.tolist()) for c in range(5)]
+        for c in set(support.labels.tolist()):
+            rows = set(support.index[support.labels == c].tolist())
+            assert rows <= {int(images.index[i]) for i in best[c]}, f"the surest of class {c} by {options}"
+    assert sorted(loaded().support.index.tolist()) != sorted(task.support.index.tolist()), (
+        "the other backbone must count"
+    )

@@ -27,13 +27,13 @@ from adaptkit.towers.once import Once
 WRITTEN = (
     "a photo of a {}, a type of flower.|a photo of a person doing {}.|a centered satellite photo of {}."
     "|a photo of a {}, a type of aircraft.|{} texture.|itap of a {}.|itap of the {}.|a origami {}."
-    "|a photo of the large {}.|art of the {}.|a photo of the small {}.|a photo of a {}."
-    "|a photo of the hard to see {}.|a rendering of a {}.|a photo of the {}.|a {} in a video game."
-    "|a rendering of the {}.|a rendition of the {}.|a photo of the clean {}.|a photo of a large {}."
-    "|a photo of many {}.|a bad photo of the {}.|a cropped photo of the {}.|a pixelated photo of the {}."
-    "|a bright photo of the {}.|a good photo of the {}.|a close-up photo of the {}."
-    "|a low resolution photo of the {}.|a jpeg corrupted photo of the {}.|a cropped photo of a {}."
-    "|a low resolution photo of a {}.|a blurry photo of a {}.|a pixelated photo of a {}.|a good photo of a {}."
+    "|a photo of the large {}.|art of the {}.|a photo of the small {}.|a photo of a {}.|a photo of the hard to see {}."
+    "|a rendering of a {}.|a photo of the {}.|a {} in a video game.|a rendering of the {}.|a rendition of the {}."
+    "|a photo of the clean {}.|a photo of a large {}.|a photo of many {}.|a bad photo of the {}."
+    "|a cropped photo of the {}.|a pixelated photo of the {}.|a bright photo of the {}.|a good photo of the {}."
+    "|a close-up photo of the {}.|a low resolution photo of the {}.|a jpeg corrupted photo of the {}."
+    "|a cropped photo of a {}.|a low resolution photo of a {}.|a blurry photo of a {}.|a pixelated photo of a {}."
+    "|a good photo of a {}."
 )
 
 
@@ -51,6 +51,7 @@ class LASP(PromptLearner):
     correction: bool = True  # learn a vector that is added to all class embeddings
     as_released: bool = False  # choose among learned sentences, with noise
     schedule: Schedule = COCOOP
+    tunable = ("contexts",)
 
     def needs(self):
         return {"pixels": Pixels()} if self.norms else {"x": Pooled()}
@@ -72,11 +73,12 @@ class LASP(PromptLearner):
         self.written.answer = unit(task.encode(written)).to(task.support.device).unflatten(0, (-1, len(names)))
         self.classes, blocks = len(task.classnames), range(task.backbone.depth.get("image", 1) if self.norms else 0)
         task.backbone.require(*(f"image.block.{i}.norm1" for i in blocks))
-        norms = [f"image.block.{i}.norm{j}" for i in blocks for j in (1, 2)]
-        self.names = [f"{norm}.{part}" for norm in norms for part in ("weight", "bias")]
+        self.names = [f"image.block.{i}.norm{j}.{p}" for i in blocks for j in (1, 2) for p in ("weight", "bias")]
         self.tuned = nn.ParameterList(task.backbone.weight(name).clone() for name in self.names)
-        for p in self.tuned:
-            p.pace = self.pace
+
+    def parameter_groups(self, parameters):
+        rest = [p for p in parameters if all(p is not norm for norm in self.tuned)]
+        return [{"params": rest}, {"params": [*self.tuned], "lr": self.pace * self.schedule.lr}]
 
     def retarget(self, task):
         super().retarget(task)

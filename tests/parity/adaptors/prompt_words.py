@@ -4,6 +4,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from adaptkit_plugins.supports.pseudo_label import surest
 
 from adaptkit import unit
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
@@ -100,3 +101,46 @@ def lasp(golden):
                 between = lasp.text_to_text(lasp.learned())
                 golden.close(f"{prefix}part{s}.cross_entropy.1", between, atol=room["loss"])
                 golden.close(f"{prefix}part{s}.cross_entropy.0", loss - lasp.weight * between, atol=room["loss"])
+
+
+@adaptor("upl", method="upl")
+def upl(golden):
+    task, room = tiny_task(golden), golden.meta["tolerance"]
+    for prefix in variants(golden):
+        context, name = golden[f"{prefix}init.{CONTEXT}"], prefix.removesuffix(".")
+        upl = fitted(
+            "upl",
+            task,
+            members=1,
+            n=context.shape[-2],
+            init="a photo of a" if name == "words" else "",
+            position=name if name in ("middle", "front") else "end",
+            per_class=context.dim() == 3,
+            schedule=constant(golden),
+        )
+        with torch.no_grad():
+            upl.contexts[0].copy_(context)
+            if f"{prefix}text_feat0" in golden:
+                raw = upl.prompts.encode(upl.contexts[0])
+                golden.close(f"{prefix}text_feat0", raw, atol=room["logits"])
+                assert torch.allclose(upl.text()[0], unit(raw), atol=1e-6), "one member must be the context's own"
+                x = task.backbone.encode_image(golden["in.pixel_values"])
+                golden.close(f"{prefix}image_feat0", x, atol=room["logits"])
+        for s, loss in follow(golden, upl, task, {CONTEXT: upl.contexts[0]}, prefix):
+            golden.close(f"{prefix}part{s}.cross_entropy.0", loss, atol=room["loss"])
+    logits, found = (
+        golden["sel.in.logits"],
+        {key.rpartition(".")[0] for key in golden.outputs if key.startswith("sel.")},
+    )
+    for key in sorted(found - {"sel.in"}):
+        rule, _, number = key.removeprefix("sel.").rpartition("_k")
+        if rule:  # the K surest of each class, by probability or, of averaged logits, by the logit itself
+            chosen = surest(logits if rule == "raw" else logits.softmax(-1), int(number))
+        else:  # all above a threshold, surest first
+            chosen = surest(logits.softmax(-1), len(logits), int(key.removeprefix("sel.thr")) / 100)
+            order = chosen[2].argsort(descending=True, stable=True)
+            chosen = [part[order] for part in chosen]
+        golden.equal(f"{key}.index", chosen[0])
+        golden.equal(f"{key}.label", chosen[1])
+        if f"{key}.conf" in golden:
+            golden.close(f"{key}.conf", chosen[2], atol=1e-5)
