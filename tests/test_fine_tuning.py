@@ -273,8 +273,8 @@ def test_clip_cite_adds_up_its_three_parts_as_written():
     assert parts[2] > 0, "and what is distilled must be something"
 
 
-@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
-def test_two_classes_one_shot_and_towers_of_one_block(name):
+def one_block():
+    """A random CLIP of one block to a tower, of other widths than the toy's."""
     from transformers import CLIPConfig, CLIPModel
 
     tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12, "hidden_size": 20}
@@ -282,6 +282,11 @@ def test_two_classes_one_shot_and_towers_of_one_block(name):
     vision = {**tower, "hidden_size": 28, "image_size": 16, "patch_size": 8}
     config = CLIPConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision, projection_dim=12)
     preprocess = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    task, pixels = pixel_task(CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess), 1, ("a very long name", "b"))
+    return CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess)
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_two_classes_one_shot_and_towers_of_one_block(name):
+    task, pixels = pixel_task(one_block(), 1, ("a very long name", "b"))
     made = adapt(method(name, schedule={"steps": 2, "lr": 1e-3}), task)
     assert predict(made, pixels).shape == (2, 2), "the smallest task there is must be learned"
