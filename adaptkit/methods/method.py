@@ -152,8 +152,7 @@ class Method(nn.Module):
         Raises:
             ValueError: when the task has another than the one before.
         """
-        width = getattr(task.backbone, "dim", 0)
-        if self._width not in (0, width) and not anew:
+        if self._width not in (0, width := getattr(task.backbone, "dim", 0)) and not anew:
             raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
         self._width, self._classes = width, len(task.classnames)
 
@@ -162,6 +161,14 @@ class Method(nn.Module):
         if not self._classes or self.evaluation.kind != "classification":
             return None
         return (0, self._classes) if self.output == "logits" else (0,)
+
+    def training_images(self, task: Task) -> Images:
+        """What training draws its batches from: the support, unless it learns from the pool, which has no labels."""
+        return task.support
+
+    def parameter_groups(self, parameters: list[nn.Parameter]) -> list[Any]:
+        """Parameters as torch's optimisers take them, e.g. in groups that decay at other rates."""
+        return parameters
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""
