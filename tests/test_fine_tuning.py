@@ -7,7 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptkit import Preprocess, Task, adapt, load_classifier, method, predict, save_classifier, unit
+from adaptkit import (
+    Method,
+    Pooled,
+    Preprocess,
+    Schedule,
+    Task,
+    adapt,
+    load_classifier,
+    method,
+    predict,
+    save_classifier,
+    unit,
+)
 from adaptkit.methods.adapt import retarget
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 from adaptkit.testing import CLASSES, toy_backbone
@@ -290,3 +302,36 @@ def test_two_classes_one_shot_and_towers_of_one_block(name):
     task, pixels = pixel_task(one_block(), 1, ("a very long name", "b"))
     made = adapt(method(name, schedule={"steps": 2, "lr": 1e-3}), task)
     assert predict(made, pixels).shape == (2, 2), "the smallest task there is must be learned"
+
+
+class Headed(Method):
+    """A weight that it keeps for other classes, and a row for each class that it makes anew."""
+
+    schedule: Schedule = Schedule(steps=2, lr=0.1)
+
+    def needs(self):
+        return {"x": Pooled()}
+
+    def fit(self, task):
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.retarget(task)
+
+    def retarget(self, task):
+        self.rows = torch.nn.Parameter(task.text.clone())
+
+    def forward(self, batch):
+        return 10 * self.scale * batch.x @ self.rows.T
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_what_a_base_makes_anew_for_other_classes_is_not_mixed(count, toy):
+    task, queries = toy
+    mixture = adapt(method("wise-ft", base=Headed()), task)
+    assert sorted(mixture.names) == ["rows", "scale"], "both were trained"
+    names = ("wolf", "hen", "bee", "ox", "emu")[:count]
+    prompts = tuple((f"a photo of a {n}.",) for n in names)
+    other = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
+    made = retarget(mixture, other)
+    x = queries[:4].bind({"x": Pooled()}).x
+    want = 10 * (1 + mixture.base.scale) / 2 * x @ other.text.T
+    assert torch.allclose(predict(made, queries[:4]), want, atol=1e-4), "the new rows as they are, half of the weight"
