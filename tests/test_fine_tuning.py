@@ -206,6 +206,7 @@ def test_two_states_of_one_method_are_mixed_and_others_are_refused(toy):
     assert torch.allclose(predict(pair, queries[:6]), predict(pair.other, queries[:6])), "at 0 it must be the other"
     pair.set({"alpha": 1.0})
     assert torch.allclose(predict(pair, queries[:6]), predict(pair.base, queries[:6])), "and at 1 the base"
+    assert not any(part._start for part in (pair.base, pair.other)), "no further copy may be kept"
     with pytest.raises(ValueError, match="other must be the same method as base where mix is 'weights'; got GDA"):
         adapt(method("wise-ft", base=adapter, other="gda"), task)
     wide = {"clip-adapter": {"reduction": 2, "schedule": {"steps": 1}}}
@@ -335,3 +336,41 @@ def test_what_a_base_makes_anew_for_other_classes_is_not_mixed(count, toy):
     x = queries[:4].bind({"x": Pooled()}).x
     want = 10 * (1 + mixture.base.scale) / 2 * x @ other.text.T
     assert torch.allclose(predict(made, queries[:4]), want, atol=1e-4), "the new rows as they are, half of the weight"
+
+
+def test_fine_tuning_is_that_of_a_model_trained_in_the_usual_way():
+    task, pixels = pixel_task(toy_backbone())
+    schedule = {"epochs": 2, "lr": 1e-3, "batch_size": 10, "weight_decay": 0.1, "warmup_steps": 1}
+    made = adapt(method("fine-tuning", schedule=schedule), task)
+    model = copy.deepcopy(task.backbone.model).requires_grad_(True)
+    weight = torch.nn.Parameter(task.backbone.logit_scale * task.text)
+    bias = torch.nn.Parameter(torch.zeros(5))
+    tower = [p for name, p in model.named_parameters() if name.startswith("vis")]
+    optimizer = torch.optim.AdamW([*tower, weight, bias], weight_decay=0.1)
+    for rate in (1e-3, 1e-3):  # the first is the warm-up's last, the second the top of the cosine
+        optimizer.param_groups[0]["lr"] = rate
+        x = model.get_image_features(pixel_values=pixels).pooler_output
+        loss = torch.nn.functional.cross_entropy(unit(x) @ weight.T + bias, torch.arange(10) % 5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        want = unit(model.get_image_features(pixel_values=pixels).pooler_output) @ weight.T + bias
+    assert torch.allclose(predict(made, pixels), want, atol=2e-2), "the same steps must lead to the same answers"
+    before = predict(adapt(method("zero-shot"), task), pixels)
+    assert not torch.allclose(before, want, atol=0.5), "and somewhere else"
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_class_embeddings_follow_the_weights_and_are_not_computed_for_every_batch(name, monkeypatch):
+    task, pixels = pixel_task(toy_backbone())
+    made, backbone, calls = fitted(name, task).eval(), task.backbone, []
+    encode = type(backbone).encode_text
+    monkeypatch.setattr(type(backbone), "encode_text", lambda self, tokens: calls.append(0) or encode(self, tokens))
+    first, state = predict(made, pixels, batch_size=2), copy.deepcopy(made.state_dict())
+    assert len(calls) == 1, f"five batches must share one pass of the text tower; got {len(calls)}"
+    for p in made.tuned.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    assert not torch.allclose(predict(made, pixels), first, atol=0.1), "other weights must give another answer"
+    made.load_state_dict(state)
+    assert torch.equal(predict(made, pixels, batch_size=2), first), "and loaded ones the answer before"

@@ -37,7 +37,7 @@ class WiSEFT(OverBase):
 
     def __post_init__(self):
         self.scope = max(self.base.scope, self.other.scope, key=("sample", "stream", "set").index)
-        for part in parts(self.base).values():
+        for part in parts(self.base).values() if self.mix == "weights" else ():
             part._keeps_start = True
 
     def support_needs(self):
@@ -65,15 +65,15 @@ class WiSEFT(OverBase):
 
     def start(self):
         """Tensors at alpha 0, by their names in the base."""
-        if type(self.other) is type(self.base):
-            return self.other.state_dict()
-        if type(self.other) is not ZeroShot:
-            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {self.other}")
         begun = {}
         for prefix, part in parts(self.base).items():  # those inside come later, and were trained earlier
             begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in part._start.items()}
             part._start = {}
-        return begun
+        if type(self.other) is ZeroShot:
+            return begun
+        if type(self.other) is not type(self.base):
+            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {self.other}")
+        return self.other.state_dict()
 
     def mixed(self):
         """The mixture's tensors, by their names in the base."""
