@@ -4,8 +4,10 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from adaptkit import (
     Method,
@@ -374,3 +376,13 @@ def test_class_embeddings_follow_the_weights_and_are_not_computed_for_every_batc
     assert not torch.allclose(predict(made, pixels), first, atol=0.1), "other weights must give another answer"
     made.load_state_dict(state)
     assert torch.equal(predict(made, pixels, batch_size=2), first), "and loaded ones the answer before"
+
+
+def test_views_are_slight_crops_that_are_never_mirrored():
+    assert method("flyp").support_needs()["views"].augment == "slight-crop", "as CLIP was trained"
+    ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (200, 1, 3)))
+    preprocess = Preprocess(size=40, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    views = torch.stack([preprocess.view(ramp, "slight-crop", str(i)) for i in range(30)])
+    left, right = 255 * views[..., 0].mean((1, 2)), 255 * views[..., -1].mean((1, 2))
+    assert (right - left > 150).all(), "no view may be mirrored, or smaller than nine tenths allow"
+    assert len({round(float(x), 3) for x in left}) > 5, "and they must differ"
