@@ -60,6 +60,24 @@ def embedded(images: Images, encode: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat([unit(encode(pixels)) for pixels in parts])
 
 
+def positives(logits: Tensor, belong: Tensor) -> Tensor:
+    """Contrastive loss where a row has several columns that belong to it, and a column several rows, nats.
+
+    The mean over rows of the mean negative log-softmax of what belongs to each, and the same over columns, added up.
+
+    Args:
+        logits: ``(B, B')``.
+        belong: which belong together, likewise.
+
+    >>> import torch
+    >>> from adaptkit.methods.on_queries import positives
+    >>> float(positives(torch.zeros(2, 2), torch.eye(2, dtype=torch.bool)).exp())
+    4.0
+    """
+    each = [-(belong * logits.log_softmax(d)).sum(d) / belong.sum(d).clamp_min(1) for d in (1, 0)]
+    return each[0].mean() + each[1].mean()
+
+
 Round = Callable[[], tuple[Tensor, Callable[[Tensor], Tensor | None]]]
 
 

@@ -65,7 +65,7 @@ def gta_clip(golden):
     options = {names[key]: value for key, value in golden.hyper.items() if key in names}
     attributes = golden["in_attributes"].split(golden["in_n_attr"].tolist())
     task = Task.from_arrays(nothing(attributes[0]), attributes, logit_scale=golden.hyper["logit_scale"])
-    fitted = adapt(method("gta-clip", **options), task)
+    fitted = adapt(method("gta-clip", tune=False, **options), task)
     images = Images.from_arrays(golden["in_features"])
     z = predict(fitted, images).exp()
     golden.close("out_z", z, atol=1e-4)
