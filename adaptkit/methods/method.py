@@ -40,6 +40,7 @@ class Method(nn.Module):
             in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
+        tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
 
     >>> import torch, adaptkit as ak
     >>> class NearestMean(ak.Method):
@@ -63,10 +64,13 @@ class Method(nn.Module):
     output: ClassVar[Literal["logits", "score"]] = "logits"
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
+    tunable: ClassVar[tuple[str, ...]] = ()
     _kind = ""
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
     _width = _classes = 0
+    _keeps_start = False  # whether what it held before its training is to be known afterwards
+    _start: Mapping[str, Tensor] = MappingProxyType({})
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]

@@ -186,6 +186,8 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
+    if method._keeps_start:
+        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}

@@ -26,11 +26,13 @@ AUGMENTS: dict[str, tuple[float, float]] = {
     "jitter": (0.08, 1.0),
     "strong": (0.2, 1.0),
     "randaugment": (0.3, 1.0),
+    "moco": (0.08, 1.0),
 }
 """Ways to draw a random view, with the range of the crop's share of the area.
 
 ``crop-flip`` is Tip-Adapter's and GDA's, ``wide-crop-flip`` CoOp's and TPT's, ``augmix`` the wide crop followed by the
-mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. The others change more: see `augments`.
+mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. The others change more, ``moco`` as in Chen et al.,
+arXiv:2104.02057: see `augments`.
 """
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}

@@ -82,7 +82,7 @@ class GTACLIP(OverBase):
 
             return examples.unique().cpu(), loss
 
-        train_in_rounds(begin, groups, self.schedule, self.schedule.epochs, anew=True)
+        train_in_rounds(begin, groups, self.schedule, self.schedule.passes(1), anew=True)
         return self.transduced(images, weights)
 
     @torch.no_grad()

@@ -90,7 +90,7 @@ class ReCLIP(ZeroShot):
 
             return torch.arange(len(images)), loss
 
-        rounds = self.schedule.epochs or min(100, len(images) // 5000 + 2)
+        rounds = self.schedule.passes(1) or min(100, len(images) // 5000 + 2)
         train_in_rounds(begin, [*eye.parameters(), *voice.parameters()], self.schedule, rounds)
         here = self.backbone.logits(embedded(images, eye.encode_image), centroids)
         return (here + self.backbone.logits(x, self.spoken(voice, short=True))) / 2
