@@ -45,17 +45,17 @@ class ImagePrompts(Method):
         raise NotImplementedError(f"{type(self).__name__} must define image_tokens()")
 
     def class_embeddings(self) -> Tensor:
-        """``(C, D)``, unit-norm."""
+        """``(C, D)``, of any norm."""
         raise NotImplementedError(f"{type(self).__name__} must define class_embeddings()")
 
-    def image_embeddings(self, batch: Images) -> Tensor:
-        """``(B, D)``, unit-norm, under the tokens."""
+    def prompted(self, pixels: Tensor) -> Tensor:
+        """Raw embeddings of images under the tokens: ``(B, 3, H, W)`` to ``(B, D)``."""
         with self.backbone.taps(image_prompts(self.image_tokens())):
-            return unit(self.backbone.encode_image(batch.pixels))
+            return self.backbone.encode_image(pixels)
 
     def forward(self, batch: Images) -> Tensor:
         """Logits, ``(B, C)``."""
-        return self.backbone.logits(self.image_embeddings(batch), self.class_embeddings())
+        return self.backbone.logits(unit(self.prompted(batch.pixels)), unit(self.class_embeddings()))
 
 
 class TowerPrompts(ImagePrompts):
@@ -81,8 +81,8 @@ class TowerPrompts(ImagePrompts):
         self.prompts = self.prompts.of(task.classnames)
 
     def class_embeddings(self) -> Tensor:
-        """``(C, D)``, unit-norm, under the tokens."""
-        return unit(self.prompts.encode(self.context, dict(enumerate(self.deep, start=1))))
+        """Raw, ``(C, D)``, under the tokens."""
+        return self.prompts.encode(self.context, dict(enumerate(self.deep, start=1)))
 
 
 class IndependentPrompts(TowerPrompts):
@@ -91,6 +91,8 @@ class IndependentPrompts(TowerPrompts):
     n_image: Size = 4  # learned tokens in the image tower
     depth_image: Count = 9  # blocks of the image tower that get tokens of their own; 0 leaves it frozen
     schedule: Schedule = replace(DASSL, epochs=20, lr=2.5e-3, batch_size=4)
+
+    tunable = ("context", "deep", "visual")
 
     def fit(self, task: Task) -> None:
         """Draw the tokens of both towers."""
@@ -111,6 +113,8 @@ class CoupledPrompts(TowerPrompts):
     n: Size = 2  # learned tokens in each tower
     depth: Size = 9  # blocks that get tokens of their own, J
     schedule: Schedule = replace(DASSL, epochs=5, lr=3.5e-3, batch_size=4)
+
+    tunable = ("context", "deep", "coupling", "couplings")
 
     def fit(self, task: Task) -> None:
         """Draw the tokens of the text tower, and the maps."""
