@@ -136,7 +136,7 @@ class Watch(pl.Callback):
             self.close("logits_stage1", logits, atol=self.room["logits"])
 
     def on_train_start(self, trainer, lit):
-        weights = dict(zip(self.made.names, self.made.tuned, strict=True))
+        weights = dict(zip(self.made.names, self.made.tuned.values, strict=True))
         self.own = {key: weights[name] for key, name in self.trained.items()} | {"classifier": self.made.classifier}
 
     def on_before_optimizer_step(self, trainer, lit, optimizer):
