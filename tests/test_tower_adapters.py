@@ -161,15 +161,13 @@ def test_text_alone_is_tuned_where_the_image_tower_is_no_transformer():
     assert predict(made, torch.randn(3, 16)).shape == (3, 5), "cached embeddings must be enough"
 
 
-def test_mma_adapts_the_blocks_between_start_and_end_that_both_towers_have():
-    for towers, start, end, want in (
-        ("toy", 2, 2, [1]),
-        ("toy", 5, 12, [1]),
-        ("toy", 1, 9, [0, 1]),
-        ("uneven", 2, 3, [0]),
-    ):
-        blocks = fitted("mma", made_task(towers), start=start, end=end).blocks
-        assert blocks == want, f"blocks {start} to {end} of {towers} must be {want}, from 0; got {blocks}"
+@pytest.mark.parametrize(
+    ("towers", "start", "end", "image", "text"),
+    [("toy", 2, 2, [1], [1]), ("toy", 5, 12, [1], [1]), ("toy", 1, 9, [0, 1], [0, 1]), ("uneven", 2, 3, [1, 2], [0])],
+)
+def test_mma_adapts_the_blocks_from_start_to_end_that_a_tower_has(towers, start, end, image, text):
+    blocks = fitted("mma", made_task(towers), start=start, end=end).blocks
+    assert blocks == {"image": image, "text": text}, f"{start} to {end}, from 0: {image} and {text}; got {blocks}"
 
 
 def test_mma_is_its_equation():
