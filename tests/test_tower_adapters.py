@@ -118,6 +118,29 @@ def test_class_embeddings_follow_what_is_learned(name):
     assert torch.equal(predict(made, pixels), first), "loaded parameters must bring the answer back"
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mma", {"start": 1}),
+        ("mmrl", {"start": 1}),
+        ("two-sfs", {}),
+        ("two-sfs", {"tunes": "lora", "dropout": 0.0}),
+        ("r-adapter", {"drop": 0.0}),
+    ],
+)
+def test_few_sentences_at_a_time_have_the_same_gradients(name, options):
+    task, grads = made_task(), []
+    made = stirred(fitted(name, task, **options), 0.1).train()
+    for made.chunk in (256, 2):
+        made.zero_grad()
+        torch.manual_seed(0)
+        made.loss(task.bind(made).support).backward()
+        grads.append({n: p.grad.clone() for n, p in made.named_parameters() if p.requires_grad})
+    for n, grad in grads[0].items():
+        worst = (grads[1][n] - grad).abs().max()
+        assert worst <= 1e-4 * max(1.0, grad.abs().max()), f"{n} of {name} must not see the chunks; off by {worst}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_two_classes_and_one_image_each_are_enough(name):
     task = made_task("uneven", ("a cat", "a dog"), shots=1)
@@ -217,6 +240,9 @@ def test_mmrl_mixes_both_answers_for_trained_classes_only():
     with torch.no_grad():
         by_class, by_tokens = (task.backbone.logits(x, made.text()) for x in made.both(pixels))
     assert torch.allclose(predict(made, pixels), 0.6 * by_class + 0.4 * by_tokens, atol=1e-4), "of trained classes"
+    made.set({"mixed": False})
+    assert torch.allclose(predict(made, pixels), by_class, atol=1e-4), "by the class token alone, where that is asked"
+    made.set({"mixed": True})
     some = predict(retarget(made, new_task("toy", CLASSES[3:1:-1])), pixels)
     mixed = (0.6 * by_class + 0.4 * by_tokens)[:, [3, 2]]
     assert torch.allclose(some, mixed, atol=1e-4), (
