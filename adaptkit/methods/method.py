@@ -40,6 +40,7 @@ class Method(nn.Module):
             in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
+        tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
 
     >>> import torch, adaptkit as ak
     >>> class NearestMean(ak.Method):
@@ -63,6 +64,7 @@ class Method(nn.Module):
     output: ClassVar[Literal["logits", "score"]] = "logits"
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
+    tunable: ClassVar[tuple[str, ...]] = ()
     _kind = ""
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`

@@ -92,6 +92,8 @@ class IndependentPrompts(TowerPrompts):
     depth_image: Count = 9  # blocks of the image tower that get tokens of their own; 0 leaves it frozen
     schedule: Schedule = replace(DASSL, epochs=20, lr=2.5e-3, batch_size=4)
 
+    tunable = ("context", "deep", "visual")
+
     def fit(self, task: Task) -> None:
         """Draw the tokens of both towers."""
         if self.depth_image:
@@ -111,6 +113,8 @@ class CoupledPrompts(TowerPrompts):
     n: Size = 2  # learned tokens in each tower
     depth: Size = 9  # blocks that get tokens of their own, J
     schedule: Schedule = replace(DASSL, epochs=5, lr=3.5e-3, batch_size=4)
+
+    tunable = ("context", "deep", "coupling", "couplings")
 
     def fit(self, task: Task) -> None:
         """Draw the tokens of the text tower, and the maps."""
