@@ -138,7 +138,11 @@ class Episodes(Method):
 
     def confident(self, logits: Tensor) -> Tensor:
         """Which of ``(..., V, C)`` views to keep, ``(..., K)``, by ascending entropy."""
-        return entropy(logits).argsort(-1)[..., : max(1, int(self.keep * logits.shape[-2]))]
+        return self.surest(logits, self.keep)
+
+    def surest(self, logits: Tensor, share: float) -> Tensor:
+        """A share of ``(..., V, C)`` views, ``(..., K)``, by ascending entropy; one at least."""
+        return entropy(logits).argsort(-1)[..., : max(1, int(share * logits.shape[-2]))]
 
     def see(self, state: State, seen: Watched) -> Answer:
         """What views say under the prompts of a state."""

@@ -43,6 +43,7 @@ METHODS = {
     "gta-clip": "gta-clip",
     "ivlp": "ivlp",
     "kgcoop": "kgcoop",
+    "lafter": "la-fter",
     "lasp": "lasp",
     "lp++": "lp-plus-plus",
     "maple": "maple",
