@@ -12,10 +12,11 @@ a class on, which ``select: few-val`` chooses hyperparameters on.
 Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649 (``pseudo-label``);
 Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
 (``fpl`` and ``grip``, of unlabelled images alone).
-Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
-surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. From
-ten a class on a fifth of these images, drawn at random, is held out, to choose the epoch on; ``grip`` does both in all
-rounds. ``as_released`` does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
+Deviations: UPL's release ranks by logits, not by probabilities, without a threshold: ``pseudo-label`` with
+``as_released``. The released ``fpl`` asks in the order of the files, once: an image that a surer one pushes out is
+lost, and one that its likeliest class has no room for enters all others that have some. From ten a class on a fifth of
+these images, drawn at random, is held out, to choose the epoch on; ``grip`` does both in all rounds. ``as_released``
+of these two does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
 last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
 trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
 """
@@ -29,11 +30,19 @@ from adaptkit import Pooled, adapt, hookimpl, method, predict
 from adaptkit.io.ranges import Share, Size
 
 
-def pseudo_label(task, train, val, *, shots, seed, threshold: Share = 0.0):
-    """`threshold` is the probability that an image must exceed; `seed` draws nothing."""
-    train = train.blind()
-    rows, labels, _ = surest(zero_shot(task, train), shots, threshold)
-    return train[rows].label(labels), None
+def pseudo_label(
+    task, train, val, *, shots, seed, threshold: Share = 0.0, others: tuple[str, ...] = (), as_released: bool = False
+):
+    """`threshold` is the probability that an image must exceed; `others` are further backbones; `seed` draws nothing.
+
+    With `others` labels are those of the mean logits of all backbones, as UPL* has them.
+    """
+    train, names = train.blind(), ("", *others)
+    seen = train.bind({f"x{k}": Pooled(backbone=name) for k, name in enumerate(names)})
+    texts = [task.text_by(name) if name else task.text for name in names]  # (C, D_k) each
+    logits = torch.stack([task.backbone.logits(getattr(seen, f"x{k}"), text) for k, text in enumerate(texts)]).mean(0)
+    sure = surest(logits, shots) if as_released else surest(logits.softmax(-1), shots, threshold)
+    return train[sure[0]].label(sure[1]), None
 
 
 def fpl(task, train, val, *, shots, seed, as_released: bool = False):
