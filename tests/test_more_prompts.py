@@ -12,7 +12,7 @@ from adaptkit.methods.adapt import retarget
 from adaptkit.testing import CLASSES, ToyImages, toy_backbone
 from tests.test_prompting import siglip
 
-OURS = {"plot": {"n": 4}, "plot, pooled": {"n": 4, "pooled": True}, "mocoop": {}, "gopro": {}}
+OURS = {"plot": {"n": 4}, "plot, pooled": {"n": 4, "pooled": True}, "mocoop": {}, "gopro": {}, "eco": {}}
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 4}}
 
 
@@ -205,3 +205,27 @@ def test_views_of_contrastive_learning_are_drawn_by_value_and_change_colours():
     assert torch.equal(views[3], preprocess.view(picture, "moco", "3")), "a seed must give one view"
     grey = [view for view in views if torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])]
     assert 0 < len(grey) < 15, f"about a fifth must be without colours; got {len(grey)} of 30"
+
+
+def test_eco_is_the_mean_of_its_members_written_plainly(task):
+    made, pixels = fitted("eco", task, lengths=(1, 5)).eval(), torch.randn(3, 3, 32, 32)
+    backbone, text = task.backbone, torch.zeros(5, task.backbone.dim)
+    for context in made.contexts:
+        tokens = backbone.tokenize([" ".join(["X"] * len(context)) + f" {name}." for name in CLASSES])
+
+        def learned(_, words, context=context):
+            return torch.cat([words[:, :1], context.expand(5, -1, -1), words[:, 1 + len(context) :]], 1)
+
+        with torch.no_grad(), backbone.taps({"text.tokens": learned}):
+            text += F.normalize(backbone.encode_text(tokens), dim=-1) / 2
+    with torch.no_grad():
+        want = backbone.logit_scale * unit(backbone.encode_image(pixels)) @ F.normalize(text, dim=-1).T
+    assert torch.allclose(predict(made, pixels), want, atol=1e-4), "the logits must be those of the mean embedding"
+    made.loss(task.bind(made).support).backward()
+    assert all(c.grad.abs().sum() > 0 for c in made.contexts), "all contexts must be trained together"
+
+
+def test_ecos_contexts_have_the_lengths_asked_for(task):
+    assert [len(c) for c in fitted("eco", task, lengths=(2, 7)).contexts] == [2, 7], "words of each context"
+    with pytest.raises(ValueError, match="lengths must be at least one number"):
+        fitted("eco", task, lengths=())
