@@ -13,22 +13,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from adaptkit.towers.augments import CHANGES
 from adaptkit.towers.resize import crop_of_resized
 
 AUGMENTS: dict[str, tuple[float, float]] = {
     "crop-flip": (0.5, 1.0),
     "wide-crop-flip": (0.08, 1.0),
     "augmix": (0.08, 1.0),
-    "moco": (0.08, 1.0),
+    "jitter": (0.08, 1.0),
+    "strong": (0.2, 1.0),
+    "randaugment": (0.3, 1.0),
 }
 """Ways to draw a random view, with the range of the crop's share of the area.
 
 ``crop-flip`` is Tip-Adapter's and GDA's, ``wide-crop-flip`` CoOp's and TPT's, ``augmix`` the wide crop followed by the
-mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use, ``moco`` the wide crop with the colours and the
-blur of Chen et al., arXiv:2104.02057.
+mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. The others change more: see `augments`.
 """
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -79,7 +81,8 @@ class Preprocess:
         out = rgb(image).resize((self.size, self.size), FILTERS[self.resample], box=box)
         if rng.random() < 0.5:
             out = ImageOps.mirror(out)
-        out = recolour(out, rng) if augment == "moco" else out
+        if augment in CHANGES:
+            out = CHANGES[augment](out, rng)
         return augmix(out, self.tensor, rng) if augment == "augmix" else self.tensor(out)
 
     def shown(self, boxes: Tensor) -> Tensor:
@@ -138,19 +141,6 @@ def augmix(image: Image.Image, tensor: Callable[[Image.Image], Tensor], rng: ran
             chain = OPERATIONS[int(rng.random() * len(OPERATIONS))](chain, rng)
         mixed += weight / sum(weights) * tensor(chain)
     return keep * tensor(image) + (1 - keep) * mixed
-
-
-def recolour(image: Image.Image, rng: random.Random) -> Image.Image:
-    """Mostly with other colours, sometimes without any, always blurred: the views of contrastive learning."""
-    if rng.random() < 0.8:
-        for one, most in ((ImageEnhance.Brightness, 0.4), (ImageEnhance.Contrast, 0.4), (ImageEnhance.Color, 0.2)):
-            image = one(image).enhance(rng.uniform(1 - most, 1 + most))
-        turned = round(rng.uniform(-0.1, 0.1) * 256)
-        hue, *others = image.convert("HSV").split()
-        image = Image.merge("HSV", (hue.point(lambda h: (h + turned) % 256), *others)).convert("RGB")
-    if rng.random() < 0.2:
-        image = ImageOps.grayscale(image).convert("RGB")
-    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2.0)))
 
 
 def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:

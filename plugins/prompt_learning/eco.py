@@ -12,7 +12,7 @@ from torch import nn
 
 from adaptkit import Method, Pooled, Prompts, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Size, Views, Weight
-from adaptkit.methods.schedule import DASSL
+from adaptkit.methods.schedule import COOP
 from adaptkit.towers.prompting import Position
 
 
@@ -24,7 +24,9 @@ class ECO(Method):
     std: Weight = 0.02  # of the random start
     views: Views = 10  # cached random views of each support image; one is drawn at every step
     fresh: bool = False  # draw views anew instead
-    schedule: Schedule = DASSL
+    schedule: Schedule = COOP
+
+    tunable = ("contexts",)
 
     def support_needs(self):
         return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
