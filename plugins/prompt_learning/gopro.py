@@ -72,10 +72,9 @@ class GOPro(Method):
         self.backbone.require("image.block.0")
         self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
-        depth = task.backbone.depth["image"]
-        maps = [[nn.Linear(width["image"], width["text"]) for _ in range(depth)] for _ in range(2)]
+        maps = [[nn.Linear(width["image"], width["text"]) for _ in range(task.backbone.depth["image"])] for _ in "12"]
         self.style, self.content = map(nn.ModuleList, maps)
-        self.mix = nn.Linear(depth, 1)  # rho, over the blocks
+        self.mix = nn.Linear(len(self.style), 1)  # rho, over the blocks
         self.projector = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
 
     def retarget(self, task):
