@@ -58,9 +58,8 @@ class RLCF(Episodes):
         return 1 if self.momentum or self.tunes == "image-tower" else super().together()
 
     def first_start(self):
-        """What is tuned before the first image, by name."""
         if self.tunes == "prompt":
-            return {name: value[0] for name, value in super().start(1).items()}
+            return super().first_start()
         return {name: self.backbone.weight(name) for name in self.names}
 
     def start(self, count):
