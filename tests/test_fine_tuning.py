@@ -1,5 +1,6 @@
 """Weights of the towers that are trained, and the methods that train them."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from adaptkit import Preprocess, Task, adapt, load_classifier, method, predict, 
 from adaptkit.methods.adapt import retarget
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.testing.toy import toy_tokenizer
+from adaptkit.towers.clip import CLIPBackbone
 from tests.test_prompting import siglip
 
 SENTENCES = ["a photo of a cat.", "a drawing of an owl", "a fox"]
@@ -154,3 +157,131 @@ def test_the_rate_rises_by_the_step_and_then_falls_to_zero():
     assert rates == pytest.approx(want), f"got {rates}"
     few = [schedule.rate(step, per_epoch=1, total=3) for step in range(3)]
     assert few == pytest.approx(want[:3]), "also where training ends before the warm-up"
+
+
+FLYP = {"flyp": {"schedule": {"steps": 3, "lr": 1e-3, "batch_size": 16}}}
+
+
+@pytest.mark.parametrize(
+    "base", [FLYP, {"coop": {"n": 4, "init": "a photo of a", "schedule": {"steps": 3, "lr": 0.1}}}]
+)
+def test_a_mixture_lies_between_zero_shot_and_what_was_learned(base, toy):
+    task, queries = toy
+    task = replace(task, prompts=tuple((f"a photo of a {name}.",) for name in task.classnames))
+    torch.manual_seed(0)
+    mixture = adapt(method("wise-ft", base=base), task)
+    answers = {}
+    for alpha in (0.0, 0.5, 1.0):
+        mixture.set({"alpha": alpha})
+        answers[alpha] = predict(mixture, queries[:6])
+    assert torch.equal(answers[1.0], predict(mixture.base, queries[:6])), "all of it must be the base, bit for bit"
+    zero_shot = predict(adapt(method("zero-shot"), task), queries[:6])
+    assert torch.allclose(answers[0.0], zero_shot, atol=0.02), "and none of it the base before it was trained"
+    half, state = copy.deepcopy(mixture.base), mixture.base.state_dict()
+    for name, low in zip(mixture.names, mixture.before, strict=True):
+        state[name] = (low + state[name]) / 2
+    half.load_state_dict(state)
+    assert torch.allclose(predict(half, queries[:6]), answers[0.5], atol=1e-3), "half of it the mean of the weights"
+    assert not torch.allclose((answers[0.0] + answers[1.0]) / 2, answers[0.5], atol=1e-3), (
+        "which is not that of answers"
+    )
+
+
+def test_two_states_of_one_method_are_mixed_and_others_are_refused(toy):
+    task, queries = toy
+    adapter = {"clip-adapter": {"schedule": {"steps": 4, "lr": 0.1}}}
+    pair = adapt(method("wise-ft", base=adapter, other=copy.deepcopy(adapter), alpha=0.0), task)
+    assert torch.allclose(predict(pair, queries[:6]), predict(pair.other, queries[:6])), "at 0 it must be the other"
+    pair.set({"alpha": 1.0})
+    assert torch.allclose(predict(pair, queries[:6]), predict(pair.base, queries[:6])), "and at 1 the base"
+    with pytest.raises(ValueError, match="other must be the same method as base where mix is 'weights'; got GDA"):
+        adapt(method("wise-ft", base=adapter, other="gda"), task)
+    wide = {"clip-adapter": {"reduction": 2, "schedule": {"steps": 1}}}
+    with pytest.raises(ValueError, match=r"other must have weights of base's shapes; got another 'adapter\.0\.weight'"):
+        adapt(method("wise-ft", base=adapter, other=wide), task)
+    both = adapt(method("wise-ft", base=adapter, other="gda", mix="answers", alpha=0.3), task)
+    want = 0.7 * predict(both.other, queries[:6]) + 0.3 * predict(both.base, queries[:6])
+    assert torch.allclose(predict(both, queries[:6]), want, atol=1e-4), "but the answers of any two can be mixed"
+
+
+def test_the_share_may_be_chosen_on_validation_images(toy):
+    task, _ = toy
+    worse = {"clip-adapter": {"ratio": 1.0, "schedule": {"steps": 30, "lr": 1e-5}}}  # begins as noise, and stays it
+    found = adapt(method("wise-ft", base=worse, mix="answers", alphas=[0.0, 0.5, 1.0]), task)
+    assert found.alpha == 0.0, f"zero-shot must be chosen over noise; got {found.alpha}"
+    assert not method("wise-ft").grid(), "without shares to try there must be no search"
+
+
+def test_what_a_base_inside_learned_is_mixed_too(toy):
+    task, queries = toy
+    inner = adapt(method("wise-ft", base={"trans-clip": {"base": FLYP}}), task)
+    assert inner.scope == "set" and inner.names, "a transductive base keeps its scope, and what its own base learned"
+    outer = adapt(method("wise-ft", base={"wise-ft": {"base": FLYP, "mix": "answers", "alpha": 1.0}}, alpha=0.0), task)
+    want = predict(adapt(method("zero-shot"), task), queries[:20])
+    assert torch.allclose(predict(outer, queries[:20]), want, atol=0.02), "which is mixed as if it were the outer's"
+
+
+def test_fisher_information_decides_number_by_number(toy):
+    task, queries = toy
+    torch.manual_seed(0)
+    base = {"fine-tuning": {"schedule": {"steps": 2, "lr": 1e-3, "warmup_steps": 0}}}
+    mixture = adapt(method("wise-ft", base=base, fisher=True, floor=1e-12), task)
+    i, mixed, end = mixture.names.index("bias"), mixture.mixed(), mixture.base.state_dict()
+    f, g, low = (mixture.trust[0][i], mixture.trust[1][i], mixture.before[i])
+    assert torch.allclose(mixed["bias"], (f * low + g * end["bias"]) / (f + g)), "each number by its own information"
+    assert f.shape == low.shape and (g > 0).all(), "which the support has about every class"
+    assert predict(mixture, queries[:4]).isfinite().all(), "and it answers"
+
+
+@pytest.mark.parametrize("spec", [{"base": FLYP}, {"base": FLYP, "mix": "answers"}])
+def test_a_mixture_is_exported_and_answers_for_other_classes(spec, toy, tmp_path):
+    task, queries = toy
+    mixture = adapt(method("wise-ft", **spec), task)
+    save_classifier(tmp_path, mixture, task, backbone="toy:0")
+    assert torch.equal(load_classifier(tmp_path)(queries[:8]), predict(mixture, queries[:8])), "bit for bit"
+    fewer = replace(task, classnames=task.classnames[1:], prompts=task.prompts[1:], support=task.support[:0], val=None)
+    got, want = predict(retarget(mixture, fewer), queries[:8]), predict(mixture, queries[:8])[:, 1:]
+    assert torch.allclose(got, want, atol=1e-3), "the columns of classes that stay must stay"
+
+
+def test_clip_cite_adds_up_its_three_parts_as_written():
+    task, pixels = pixel_task(toy_backbone(), shots=2)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 4, 4, 2])
+    cite = fitted("clip-cite", task, align=0.7, distil=0.3)
+    for p in cite.parameters():
+        p.data += 0.02 * torch.randn_like(p)
+    support = task.bind(cite).support.label(labels)
+    before = task.backbone.logit_scale * unit(task.backbone.encode_image(pixels)) @ task.text.T
+    with cite.tuned.placed("text"), torch.no_grad():
+        rows = [unit(task.backbone.encode_text(own)).mean(0) for own in task.prompts]
+        text = unit(torch.stack(rows))
+    with cite.tuned.placed("image"), torch.no_grad():
+        after = task.backbone.logit_scale * unit(task.backbone.encode_image(pixels)) @ text.T
+    parts = torch.zeros(3)
+    for i, y in enumerate(labels.tolist()):
+        parts[0] -= after[i].log_softmax(0)[y] / 10
+        alike = [j for j in range(10) if labels[j] == y]
+        to_texts = torch.stack([after[i, labels[j]] for j in range(10)]).log_softmax(0)
+        to_images = after[:, y].log_softmax(0)
+        for j in alike:
+            parts[1] -= (to_texts[j] + to_images[j]) / 2 / len(alike) / 10
+        p, q = before[i].softmax(0), after[i].softmax(0)
+        parts[2] += sum(float(a) * math.log(float(a / b)) for a, b in zip(p, q, strict=True)) / 10
+    want = float((parts @ torch.tensor([1.0, 0.7, 0.3])).detach())
+    got = float(cite.loss(support).detach())
+    assert got == pytest.approx(want, rel=1e-3), f"the loss must be {want:.5f}, of {parts.tolist()}; got {got:.5f}"
+    assert parts[2] > 0, "and what is distilled must be something"
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_two_classes_one_shot_and_towers_of_one_block(name):
+    from transformers import CLIPConfig, CLIPModel
+
+    tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12, "hidden_size": 20}
+    text = {**tower, "vocab_size": 96, "max_position_embeddings": 24, "eos_token_id": 95, "bos_token_id": 94}
+    vision = {**tower, "hidden_size": 28, "image_size": 16, "patch_size": 8}
+    config = CLIPConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision, projection_dim=12)
+    preprocess = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    task, pixels = pixel_task(CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess), 1, ("a very long name", "b"))
+    made = adapt(method(name, schedule={"steps": 2, "lr": 1e-3}), task)
+    assert predict(made, pixels).shape == (2, 2), "the smallest task there is must be learned"

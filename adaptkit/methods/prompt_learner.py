@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,8 +75,11 @@ class ContextLearner(PromptLearner):
         self.backbone = task.backbone
         n = len(self.init.split()) or self.n
         self.prompts = Prompts(task.backbone, task.classnames, n=n, init=self.init, position=self.position)
-        contexts = torch.stack([self.prompts.start(self.std) for _ in task.classnames])
-        self.context = nn.Parameter(contexts if self.per_class else contexts[0])  # (C, n, W) or (n, W)
+        self.learn_from([self.prompts.start(self.std) for _ in task.classnames])
+
+    def learn_from(self, contexts: Sequence[Tensor]) -> None:
+        """Let the context start from C of them, ``(n, W)`` each, or from the first where all classes share it."""
+        self.context = nn.Parameter(torch.stack([*contexts]) if self.per_class else contexts[0])
 
     def retarget(self, task: Task) -> None:
         """The same words around the names of other classes.
@@ -107,6 +110,44 @@ class ContextLearner(PromptLearner):
         loss = self.evaluation.loss(logits, batch.targets)  # type: ignore[arg-type]
         extra = self.penalty(text)
         return loss if extra is None else loss + extra
+
+
+class AnchoredLearner(ContextLearner):
+    """A `ContextLearner` that looks to ``self.frozen``, ``(C, D)``: what the task's own sentences say of each class.
+
+    >>> import adaptkit as ak
+    >>> from adaptkit.methods.prompt_learner import AnchoredLearner, distance
+    >>> class Near(AnchoredLearner):
+    ...     "A context whose class embeddings stay near hand-written ones."
+    ...
+    ...     def penalty(self, text):
+    ...         return distance(text, self.frozen)
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.adapt(Near(n=4, schedule=ak.Schedule(steps=2)), task).frozen.shape
+    torch.Size([5, 16])
+    """
+
+    if TYPE_CHECKING:
+        frozen: Tensor
+
+    def fit(self, task: Task) -> None:
+        """Start the context, and keep the frozen class embeddings."""
+        super().fit(task)
+        self.register_buffer("frozen", task.text)  # (C, D)
+
+    def retarget(self, task: Task) -> None:
+        """The same words around the names of other classes, and what the task's sentences say of these."""
+        super().retarget(task)
+        self.register_buffer("frozen", task.text)
+
+
+def around(task: Task) -> tuple[str, str]:
+    """What stands before and after the name in the classes' first sentences; where they differ, "" and a full stop."""
+    found = set()
+    for name, sentences in zip(task.classnames, task.prompts, strict=True):
+        before, own, after = sentences[0].partition(name.replace("_", " "))
+        found.add((before.strip(), after) if own else ("", "."))
+    return found.pop() if len(found) == 1 else ("", ".")
 
 
 def distance(text: Tensor, frozen: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -68,7 +67,7 @@ class Schedule:
     def __post_init__(self) -> None:
         """Hold every number to its range, and shots to their order."""
         hold_options(type(self), vars(self), "schedule")
-        if not isinstance(self.epochs, Integral):
+        if isinstance(self.epochs, Sequence):
             pairs = tuple((shots, epochs) for shots, epochs in self.epochs)
             if not pairs or any(one[0] >= other[0] for one, other in pairwise(pairs)):
                 raise ValueError(f"schedule.epochs must be pairs of ever more shots, with epochs; got {self.epochs!r}")
@@ -97,16 +96,12 @@ class Schedule:
             done = (step // per_epoch - self.warmup) / max(1, round(total / per_epoch))
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
-    def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser, over these parameters; one with an attribute ``pace`` learns at so many times the rate."""
-        paces: dict[float, list[nn.Parameter]] = {}
-        for p in parameters:
-            paces.setdefault(getattr(p, "pace", 1.0), []).append(p)
-        groups = [{"params": own, "lr": self.lr * pace} for pace, own in paces.items()]
+    def make(self, parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser, over these parameters, or groups of them with settings of their own."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, self.lr, momentum=0.9, weight_decay=self.weight_decay)
+            return torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
         adam = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return adam(groups, self.lr, weight_decay=self.weight_decay, eps=self.eps)
+        return adam(parameters, self.lr, weight_decay=self.weight_decay, eps=self.eps)
 
 
 DASSL = Schedule(

@@ -45,17 +45,17 @@ class ImagePrompts(Method):
         raise NotImplementedError(f"{type(self).__name__} must define image_tokens()")
 
     def class_embeddings(self) -> Tensor:
-        """``(C, D)``, unit-norm."""
+        """``(C, D)``, of any norm."""
         raise NotImplementedError(f"{type(self).__name__} must define class_embeddings()")
 
-    def image_embeddings(self, batch: Images) -> Tensor:
-        """``(B, D)``, unit-norm, under the tokens."""
+    def prompted(self, pixels: Tensor) -> Tensor:
+        """Raw embeddings of images under the tokens: ``(B, 3, H, W)`` to ``(B, D)``."""
         with self.backbone.taps(image_prompts(self.image_tokens())):
-            return unit(self.backbone.encode_image(batch.pixels))
+            return self.backbone.encode_image(pixels)
 
     def forward(self, batch: Images) -> Tensor:
         """Logits, ``(B, C)``."""
-        return self.backbone.logits(self.image_embeddings(batch), self.class_embeddings())
+        return self.backbone.logits(unit(self.prompted(batch.pixels)), unit(self.class_embeddings()))
 
 
 class TowerPrompts(ImagePrompts):
@@ -81,8 +81,8 @@ class TowerPrompts(ImagePrompts):
         self.prompts = self.prompts.of(task.classnames)
 
     def class_embeddings(self) -> Tensor:
-        """``(C, D)``, unit-norm, under the tokens."""
-        return unit(self.prompts.encode(self.context, dict(enumerate(self.deep, start=1))))
+        """Raw, ``(C, D)``, under the tokens."""
+        return self.prompts.encode(self.context, dict(enumerate(self.deep, start=1)))
 
 
 class IndependentPrompts(TowerPrompts):

@@ -10,7 +10,7 @@ text, ``depth_image: 0`` and a rate of 2.5e-3. Without tokens in the image tower
 views stand for fresh ones.
 """
 
-from adaptkit import Pooled, hookimpl
+from adaptkit import Pooled, hookimpl, unit
 from adaptkit.methods.tower_prompts import IndependentPrompts
 
 
@@ -23,8 +23,10 @@ class IVLP(IndependentPrompts):
     def support_needs(self):
         return super().support_needs() if self.depth_image else {"views": Pooled(views=10, augment="wide-crop-flip")}
 
-    def image_embeddings(self, batch):
-        return super().image_embeddings(batch) if self.depth_image else batch.x
+    def forward(self, batch):
+        if self.depth_image:
+            return super().forward(batch)
+        return self.backbone.logits(batch.x, unit(self.class_embeddings()))
 
 
 @hookimpl

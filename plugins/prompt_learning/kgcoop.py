@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from adaptkit import Schedule, hookimpl
 from adaptkit.io.ranges import Size, Weight
-from adaptkit.methods.prompt_learner import ContextLearner, distance
+from adaptkit.methods.prompt_learner import AnchoredLearner, distance
 from adaptkit.methods.schedule import DASSL
 
 
-class KgCoOp(ContextLearner):
+class KgCoOp(AnchoredLearner):
     """Trained context words whose class embeddings are held near those of hand-written sentences."""
 
     n: Size = 4  # context words; ignored with `init`
@@ -24,14 +24,6 @@ class KgCoOp(ContextLearner):
     weight: Weight = 8.0  # lambda, of the distance to the hand-written sentences
     as_released: bool = False  # half of the distance
     schedule: Schedule = replace(DASSL, epochs=100, batch_size=128)
-
-    def fit(self, task):
-        super().fit(task)
-        self.register_buffer("frozen", task.text)  # (C, D), w^clip
-
-    def retarget(self, task):
-        super().retarget(task)
-        self.register_buffer("frozen", task.text)
 
     def penalty(self, text):
         return self.weight * distance(text, self.frozen) / (2 if self.as_released else 1)  # eq. 4 and 5

@@ -20,10 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Method, Pixels, Schedule, hookimpl, unit
-from adaptkit.io.ranges import Size, Steps
-from adaptkit.methods.tuned_weights import TunedWeights
-from adaptkit.towers.once import Once
-from adaptkit.towers.reading import read_whole
+from adaptkit.io.ranges import Steps
+from adaptkit.methods.tuned_weights import TowerTuner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,63 +36,25 @@ class RisingCosine(Schedule):
         return super().rate(step - self.warmup_steps, per_epoch, max(1, total - self.warmup_steps))
 
 
-class FineTuning(Method):
-    """The whole image tower and a linear head that starts at the text, trained by cross-entropy."""
+class FLYP(TowerTuner):
+    """Both towers whole, trained by the loss of pre-training on images and sentences about their classes."""
 
-    chunk: Size = 64  # images at a time, the rest of a batch computed again in the backward pass
-    schedule: Schedule = RisingCosine(epochs=10, lr=3e-5, batch_size=512, weight_decay=0.1, warmup_steps=500)
-
-    def needs(self):
-        return {"pixels": Pixels()}
+    schedule: Schedule = RisingCosine(epochs=20, lr=1e-5, batch_size=256, weight_decay=0.2)
 
     def support_needs(self):
         return {"views": Pixels(views=1, augment="crop-flip", fresh=True)}
 
     def fit(self, task):
-        self.backbone = task.backbone
-        own = [name for name in task.backbone.weight_names() if not name.startswith("text.")]
-        self.tuned = TunedWeights(task.backbone, own)
-        self.weight = nn.Parameter(task.backbone.logit_scale * task.text)  # (C, D)
-        self.bias = nn.Parameter(torch.full((len(task.text),), task.backbone.logit_bias))  # (C,)
-
-    def forward(self, batch):
-        return F.linear(self.embed(batch.pixels), self.weight, self.bias)
-
-    def embed(self, pixels):
-        """``(B, 3, H, W)`` pixels to unit-norm embeddings, ``(B, D)``."""
-        return unit(self.tuned.encode_image(pixels, chunk=self.chunk))
-
-
-class FLYP(FineTuning):
-    """Both towers whole, trained by the loss of pre-training on images and sentences about their classes."""
-
-    chunk: Size = 64  # images or sentences at a time, the rest of a batch computed again in the backward pass
-    schedule: Schedule = RisingCosine(epochs=20, lr=1e-5, batch_size=256, weight_decay=0.2)
-
-    def fit(self, task):
-        self.backbone = task.backbone
-        self.tuned = TunedWeights(task.backbone, task.backbone.weight_names())
+        super().fit(task)
+        bias = torch.tensor(task.backbone.logit_bias)
         self.log_scale = nn.Parameter(torch.tensor(math.log(task.backbone.logit_scale)))
-        self.bias = nn.Parameter(torch.tensor(task.backbone.logit_bias), requires_grad=bool(task.backbone.logit_bias))
-        self.retarget(task)
-
-    def retarget(self, task):
-        read_whole(task.backbone, task.prompts)
-        self.tokens = task.backbone.tokenize([s for sentences in task.prompts for s in sentences])  # of P sentences
-        self.counts = [len(sentences) for sentences in task.prompts]
-        self.once = Once()
+        self.bias = nn.Parameter(bias, requires_grad=bool(bias))
 
     def forward(self, batch):
-        text = self.once(self.text, *self.tuned.of("text").values())
-        return self.logits(self.embed(batch.pixels), text)
+        return self.logits(self.embed(batch.pixels), self.text())
 
     def logits(self, x, text):
         return self.log_scale.exp() * x @ text.T + self.bias
-
-    def text(self):
-        """Class embeddings of all sentences, ``(C, D)``."""
-        rows = unit(self.tuned.encode_text(self.tokens, chunk=self.chunk))
-        return unit(torch.stack([own.mean(0) for own in rows.split(self.counts)]))
 
     def loss(self, batch):
         logits = self.pairs(batch.views[:, 0], self.captions(batch.labels.cpu()))  # (B, B)
@@ -113,6 +73,28 @@ class FLYP(FineTuning):
         """Logits of images and the sentences with these numbers, ``(B, B)``."""
         tokens = {name: value[rows] for name, value in self.tokens.items()}
         return self.logits(self.embed(pixels), unit(self.tuned.encode_text(tokens, chunk=self.chunk)))
+
+
+class FineTuning(TowerTuner):
+    """The whole image tower and a linear head that starts at the text, trained by cross-entropy."""
+
+    schedule: Schedule = RisingCosine(epochs=10, lr=3e-5, batch_size=512, weight_decay=0.1, warmup_steps=500)
+
+    def trained(self, backbone):
+        return [name for name in backbone.weight_names() if not name.startswith("text.")]
+
+    def support_needs(self):
+        return {"views": Pixels(views=1, augment="crop-flip", fresh=True)}
+
+    def fit(self, task):
+        super().fit(task)
+        self.weight = nn.Parameter(task.backbone.logit_scale * task.text)  # (C, D)
+        self.bias = nn.Parameter(torch.full((len(task.text),), task.backbone.logit_bias))  # (C,)
+
+    def forward(self, batch):
+        return F.linear(self.embed(batch.pixels), self.weight, self.bias)
+
+    retarget = Method.retarget  # its head knows the classes that it was trained on
 
 
 @hookimpl

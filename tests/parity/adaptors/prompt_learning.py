@@ -1,4 +1,4 @@
-"""Methods that learn words or tokens: CoOp, CoCoOp and MaPLe."""
+"""Methods that learn words: CoOp and CoCoOp."""
 
 import torch
 
@@ -59,21 +59,4 @@ def cocoop(golden):
         names = {f"prompt_learner.meta_net.linear{i + 1}": cocoop.meta_net[2 * i] for i in range(2)}
         names = {f"{name}.{p}": getattr(layer, p) for name, layer in names.items() for p in ("weight", "bias")}
         for s, loss in follow(golden, cocoop, task, {CONTEXT: cocoop.context, **names}, prefix):
-            golden.close(f"{prefix}part{s}.cross_entropy.0", loss, atol=room["loss"])
-
-
-@adaptor("maple", method="maple")
-def maple(golden):
-    task, room = tiny_task(golden), golden.meta["tolerance"]
-    for prefix in variants(golden):
-        deep = sum(f"{prefix}init.prompt_learner.compound_prompts_text.{i}" in golden for i in range(99))
-        n = len(golden[f"{prefix}init.{CONTEXT}"])
-        maple = fitted("maple", task, n=n, depth=deep + 1, schedule=constant(golden))
-        names = {CONTEXT: maple.context}
-        for i, prompt in enumerate(maple.deep):
-            names[f"prompt_learner.compound_prompts_text.{i}"] = prompt
-        layers = {f"prompt_learner.compound_prompt_projections.{i}": layer for i, layer in enumerate(maple.couplings)}
-        for name, layer in {"prompt_learner.proj": maple.coupling, **layers}.items():
-            names |= {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
-        for s, loss in follow(golden, maple, task, names, prefix):
             golden.close(f"{prefix}part{s}.cross_entropy.0", loss, atol=room["loss"])

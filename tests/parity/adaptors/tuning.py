@@ -1,8 +1,9 @@
 """Fine-tuned towers, and mixtures of two states of a method."""
 
 import torch
+from torch import nn
 
-from adaptkit import method, predict
+from adaptkit import Method, Task, adapt, method, predict
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import tiny_clip, tiny_task
 
@@ -93,3 +94,44 @@ def flyp(golden):
     trained = [name for key in golden.arrays["trained"].tolist() if key != "logit_scale" for name in ours(key)[0]]
     assert sorted(trained) == sorted(parameters), "every weight must be trained, and no other"
     golden.seen["trained"] = 0.0
+
+
+class State(Method):
+    """A state of another model, whose loss has the roots of its Fisher information as gradients."""
+
+    def __init__(self, weights, fisher):
+        self.weights, self.fisher = weights, fisher
+
+    def needs(self):
+        return {}
+
+    def fit(self, task):
+        for name, value in self.weights.items():
+            self.register_parameter(name, nn.Parameter(value.clone(), requires_grad=False))
+
+    def forward(self, batch):
+        moved = torch.zeros(())
+        for name, p in self.named_parameters():
+            known = [f for value, f in self.fisher if name in f and torch.equal(p, value[name])]
+            moved = moved + sum((f[name].sqrt() * (p - p.detach())).sum() for f in known)
+        return torch.stack([-2 * moved, moved.detach()])[None]  # of which a half is the gradient of the loss
+
+
+@adaptor("wise-ft", method="wise-ft")
+def wise_ft(golden):
+    def of(prefix):
+        found = {key.removeprefix(prefix): golden[key] for key in golden.arrays if key.startswith(prefix)}
+        return {name.replace(".", "_"): value for name, value in found.items()}
+
+    ends = [of("in_zs_"), of("in_ft_")]
+    trust = [(ends[0], of("in_fisher_zs_")), (ends[1], of("in_fisher_ft_"))]
+    task = Task.from_arrays((torch.zeros(1, 2), [0]), torch.eye(2))
+    for kind in ("plain", "fisher"):
+        states = [State(end, trust) for end in ends]
+        options = {"fisher": kind == "fisher", "floor": golden.hyper["fisher_floor"]}
+        made = adapt(method("wise-ft", other=states[0], base=states[1], **options), task)
+        for key in [key for key in golden.outputs if key.startswith(f"out_{kind}_a")]:
+            share, name = key.removeprefix(f"out_{kind}_a").split("_", 1)
+            made.alpha = float(share)
+            got = {**made.base.state_dict(), **made.mixed()}
+            golden.close(key, got[name.replace(".", "_")], rtol=1e-6)

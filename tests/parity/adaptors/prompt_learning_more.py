@@ -1,0 +1,122 @@
+"""More methods that learn words: several prompts by transport or by a gate, by images' statistics, without labels."""
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from adaptkit import Images, unit
+from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
+from tests.parity.golden import adaptor
+from tests.parity.tiny_clip import follow, tiny_task
+
+
+@adaptor("plot", method="plot")
+def plot(golden):
+    task, room, hyper = tiny_task(golden), golden.meta["tolerance"], golden.hyper
+    for prefix in variants(golden):
+        context = golden[f"{prefix}init.{CONTEXT}"]  # (N, n, W)
+        plot = fitted(
+            "plot",
+            task,
+            n=context.shape[-2],
+            count=len(context),
+            epsilon=hyper["eps"],
+            iterations=hyper["max_iter"],
+            threshold=hyper["thresh"],
+            pooled=prefix == "imagenet.",
+            as_released=True,
+            schedule=constant(golden),
+        )
+        with torch.no_grad():
+            plot.context.copy_(context)
+            patches = task.bind(plot).support.views[:, 0]
+            text = unit(plot.prompts.encode(plot.context[:, None]))
+            cosines = torch.einsum("bpd,ncd->bcpn", patches, text)
+            golden.close(f"{prefix}plan0", plot.plan(cosines).flatten(0, 1), atol=room["param"])
+            if "image_tokens" in golden:
+                raw = [plot.needs()["patches"].compute(task.backbone, golden["in.pixel_values"])]  # (B, P, D)
+                raw = [task.backbone.encode_image(golden["in.pixel_values"])[:, None], *raw]
+                golden.close("image_tokens", torch.cat(raw, 1).transpose(0, 1), atol=room["logits"])
+        for s, loss in follow(golden, plot, task, {CONTEXT: plot.context}, prefix):
+            golden.close(f"{prefix}part{s}.cross_entropy.0", loss, atol=room["loss"])
+
+
+@adaptor("mocoop", method="mocoop")
+def mocoop(golden):
+    task, room, hyper = tiny_task(golden), golden.meta["tolerance"], golden.hyper
+    prompts = iter(hyper["prompts"])
+    mocoop = fitted(
+        "mocoop",
+        task,
+        groups=tuple(tuple(next(prompts) for _ in range(size)) for size in hyper["groups"]),
+        top=hyper["top_k"],
+        text_weight=hyper["text_loss_weight"],
+        gate_weight=hyper["gate_loss_weight"],
+        as_released=True,
+        schedule=constant(golden),
+    )
+    golden.close("grouped_prototypes", mocoop.prototypes, atol=room["logits"])
+    names = {"prompt_learner.w": mocoop.correction}
+    names |= {f"prompt_learner.gate.{part}": getattr(mocoop.gate, part) for part in ("weight", "bias")}
+    for i, (before, after) in enumerate(zip(mocoop.before, mocoop.after, strict=True)):
+        names |= {f"prompt_learner.ctx_before_{i}": before, f"prompt_learner.ctx_after_{i}": after}
+    support, parts = task.bind(mocoop).support, {}
+    for s, _ in follow(golden, mocoop, task, names):
+        with torch.no_grad():
+            for i, (text, gate) in enumerate([(1, 0), (0, 1), (0, 0)]):
+                mocoop.text_weight, mocoop.gate_weight = text, gate
+                parts[i] = mocoop.loss(support)
+            mocoop.text_weight, mocoop.gate_weight = hyper["text_loss_weight"], hyper["gate_loss_weight"]
+        own = {"text": parts[0] - parts[2], "answers": parts[2], "gate": parts[1] - parts[2]}
+        for i, name in enumerate(own):
+            golden.close(f"part{s}.cross_entropy.{i}", own[name], atol=room["loss"])
+
+
+@adaptor("gopro", method="gopro")
+def gopro(golden):
+    room, hyper = golden.meta["tolerance"], golden.hyper
+    given = {name: golden[f"in.{name}_pixels"] for name in ("mocov3", "augmix")}
+    pixels = {"crop": golden["in.pixel_values"], "moco": given["mocov3"], "augmix": given["augmix"]}
+    support = {f"{kind}_{what}": rows for kind, rows in pixels.items() for what in ("x", "statistics")}
+    support |= {what: golden["in.pixel_values"] for what in ("x", "statistics")}  # as `forward` reads them
+    plain, labelled = tiny_task(golden), Images.from_arrays(support, golden["in.labels"])
+    labelled.rows.backbone = plain.backbone
+    task = replace(plain, support=labelled)
+    gopro = fitted(
+        "gopro",
+        task,
+        n=hyper["n_ctx"],
+        init=hyper["ctx_init"],
+        contrast=hyper["contrastive_weight"],
+        tau=hyper["tau"],
+        schedule=constant(golden),
+    )
+    parts = {"simproj.linear": gopro.projector[0], "simproj.batchnorm": gopro.projector[1]}
+    for kind in ("style", "content"):
+        parts |= {f"prompt_learner.{kind}.linear.{i}": layer for i, layer in enumerate(getattr(gopro, kind))}
+    names = {f"{name}.{p}": getattr(layer, p) for name, layer in parts.items() for p in ("weight", "bias")}
+    names |= {CONTEXT: gopro.context, "prompt_learner.rho.weight": gopro.mix.weight}
+    idle = {"prompt_learner.rho.bias": gopro.mix.bias, "simproj.linear.bias": names.pop("simproj.linear.bias")}
+    for name, bias in idle.items():
+        bias.data.copy_(golden[f"init.{name}"])
+        noise = [key for key in golden.outputs if key.endswith(name)]
+        golden.skip("a norm takes away what it adds, so that its gradient is rounding noise", *noise)
+    batch, before = task.bind(gopro).support, copy.deepcopy(gopro)
+    for s, _ in follow(golden, gopro, task, names):
+        before.load_state_dict({**gopro.state_dict(), **buffers(before)})
+        answers, *moved, contrast = before.train().parts(batch)
+        golden.close(f"part{s}.cross_entropy.0", answers, atol=room["loss"])
+        for i, mean in enumerate(moved):
+            golden.close(f"part{s}.mse_loss.{i}", mean, atol=room["loss"])
+        halves = sum(float(golden[f"part{s}.cross_entropy.{i}"]) for i in (1, 2)) / 2
+        assert abs(contrast.item() - halves) <= room["loss"], f"the contrastive loss must be {halves}; got {contrast}"
+        golden.skip("compared as their mean", f"part{s}.cross_entropy.1", f"part{s}.cross_entropy.2")
+    for name in ("running_mean", "running_var"):
+        key = f"buffers.simproj.batchnorm.{name}"
+        golden.close(key, getattr(gopro.projector[1], name), atol=room["param"])
+
+
+def buffers(made):
+    """A method's buffers, by name."""
+    return dict(made.named_buffers())
