@@ -9,7 +9,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from adaptkit import Preprocess, Task, adapt, load_classifier, method, predict, save_classifier
 from adaptkit.methods.adapt import retarget
+from adaptkit.runs import plugins
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.testing.report import brief
 from tests.test_prompting import siglip
 
 SHORT = {"schedule": {"steps": 2, "warmup": 0}}
@@ -17,10 +19,9 @@ BASES = {
     "coop": {"coop": {"n": 3, **SHORT}},
     "coop per class": {"coop": {"n": 3, "per_class": True, **SHORT}},
     "kgcoop": {"kgcoop": SHORT},
-    "cocoop": {"cocoop": SHORT},
     "maple": {"maple": SHORT},
-    "ivlp": {"ivlp": SHORT},
 }
+PROMPTED = [name for name, cls in plugins.table("methods").items() if cls.tunable]
 OPTIONS = {"tpt": {"steps": 2}, "c-tpt": {"two_step": True}, "rlcf": {}}
 
 
@@ -81,15 +82,19 @@ def test_as_many_images_are_tuned_at_once_as_their_sentences_are_encoded_at_once
     assert seen == [2, 2, 1], f"two images of five classes fit into eleven sentences; got {seen}"
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_any_prompt_is_tuned_from_where_training_left_it(base, task):
-    still = made("tpt", task, base=method(BASES[base]), steps=0)
-    pixels, state = views_of(task), copy.deepcopy(still.state_dict())
+@pytest.mark.parametrize("name", PROMPTED)
+def test_any_prompt_is_tuned_from_where_training_left_it(name, task):
+    still = made("tpt", task, base=brief(name, 2), steps=0)
+    pixels, state = views_of(task, images=2), copy.deepcopy(still.state_dict())
     assert torch.allclose(predict(still, pixels), predict(still.base, pixels[:, 0]), atol=1e-4), "no step, no change"
-    tuned = made("tpt", task, base=method(BASES[base]), lr=0.05)
+    tuned = made("tpt", task, base=brief(name, 2), lr=0.05)
     assert all(torch.equal(value, state[key]) for key, value in tuned.state_dict().items()), "one seed, one base"
     assert not torch.allclose(predict(tuned, pixels), predict(still, pixels), atol=1e-2), "a step must show"
     assert all(torch.equal(value, state[key]) for key, value in tuned.state_dict().items()), "and be forgotten"
+
+
+def test_prompts_are_named_by_the_methods_that_learn_them():
+    assert {"coop", "cocoop", "kgcoop", "maple", "vpt", "ivlp", "prompt-src"} <= {*PROMPTED}, f"got {PROMPTED}"
 
 
 def test_words_of_a_base_are_tuned_as_the_base_itself_would_be(task, monkeypatch):
