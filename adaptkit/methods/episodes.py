@@ -44,6 +44,9 @@ class Answer:
     blocks: Sequence[Tensor] = ()
 
 
+Objective = Callable[[Answer, Watched], Tensor]
+
+
 class Episodes(Method):
     """Tunes a prompt for each image anew, until its surest views agree, and answers with the image itself.
 
@@ -67,7 +70,7 @@ class Episodes(Method):
     augment: Literal["wide-crop-flip", "crop-flip", "augmix"] = "wide-crop-flip"
     keep: Share = 0.1  # share of the views, those of lowest entropy
     steps: Steps = 1  # of AdamW, from its empty state
-    lr: Weight = 5e-3
+    lr: Weight = 5e-3  # of AdamW
     weight_decay: Weight = 0.01  # AdamW's own default
     base: Method | None = None  # whose learned prompts are tuned in place of words, e.g. coop or maple
 
@@ -173,19 +176,33 @@ class Episodes(Method):
         """The state after the steps, for the views that were chosen, ``(B, K, ...)`` by name."""
         state = {name: nn.Parameter(value.detach().clone()) for name, value in start.items()}
         optimizer = torch.optim.AdamW(state.values(), self.rate(), weight_decay=self.weight_decay)
-        for objective in self.steps * self.stages():
-            losses = objective(self.see(state, seen), seen)
-            grads = torch.autograd.grad(losses.sum(), [*state.values()], allow_unused=True)
-            for value, grad in zip(state.values(), grads, strict=True):
-                value.grad = grad
+        for step, objective in enumerate(self.steps * self.stages()):
+            shared = not step and self.words() is not None and len(first_of(seen)) > 1
+            slopes = (self.shared_slopes if shared else self.slopes)(objective, state, seen)
+            for value, slope in zip(state.values(), slopes, strict=True):
+                value.grad = slope
             optimizer.step()
         return {name: value.detach() for name, value in state.items()}
+
+    def slopes(self, objective: Objective, state: State, seen: Watched) -> Sequence[Tensor]:
+        """Gradients of each image's loss by its own state."""
+        losses = objective(self.see(state, seen), seen)
+        return torch.autograd.grad(losses.sum(), [*state.values()], allow_unused=True)
+
+    def shared_slopes(self, objective: Objective, state: State, seen: Watched) -> Sequence[Tensor]:
+        """The same where images still have one prompt: sentences are encoded once for all, and gone back for each."""
+        context = state["context"][0].detach().requires_grad_()
+        text = unit(self.words().prompts.encode(context))  # type: ignore[union-attr]
+        each = text.detach().expand(len(first_of(seen)), *text.shape).requires_grad_()  # (B, C, D)
+        losses = objective(Answer(self.backbone.logits(first_of(seen), each), each), seen)
+        (by_text,) = torch.autograd.grad(losses.sum(), each)
+        return torch.autograd.grad(text, context, by_text, is_grads_batched=True)
 
     def rate(self) -> float:
         """Learning rate of AdamW."""
         return self.lr
 
-    def stages(self) -> tuple[Callable[[Answer, Watched], Tensor], ...]:
+    def stages(self) -> tuple[Objective, ...]:
         """What falls in the optimiser's steps, one after the other, `steps` times."""
         return (self.objective,)
 

@@ -33,7 +33,7 @@ class PromptAlign(Episodes):
     weight: Weight = 100.0  # of the alignment, beta
     align_keep: Share = 0.1  # share of the views whose tokens are aligned, those of lowest entropy
     layers: Size = 3  # blocks that are aligned, from the first
-    lr: Weight = 5e-4
+    lr: Weight = 5e-4  # of AdamW
     as_released: bool = False
 
     def support_needs(self):

@@ -29,7 +29,7 @@ class RLCF(Episodes):
     steps: Steps = 3  # the release takes 5 on fine-grained datasets
     lr: Weight = 7e-3  # of a prompt
     tower_lr: Weight = 1e-5  # of the image tower
-    weight_decay: Weight = 5e-4
+    weight_decay: Weight = 5e-4  # of AdamW
     momentum: bool = False  # images start from a running average of what earlier ones have tuned
     decay: Share = 0.9998  # of that average, at every image
     every: Many = 64  # images after which the start is moved
