@@ -61,6 +61,7 @@ class Backbone:
     logit_bias: float = 0.0
     vocabulary: str = ""
     prefix: int = 1
+    takes_packs: bool = False  # whether `text` takes rows of sentences that share a beginning; see `Packs`
 
     _points: Mapping[str, Point] = MappingProxyType({})
     _slots: Mapping[str, Slot] | None = None
