@@ -76,7 +76,11 @@ def test_no_number_of_a_recipe_goes_beyond_its_range(raw, words, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": -1}, "epochs must be a whole number from 0 to 1,000,000; got -1"),
+        ({"epochs": -1}, "epochs must be a whole number from 0 to 1,000,000 or a list of lists, .*; got -1"),
+        ({"epochs": ((1, 50), (2, -1))}, r"epochs must be a whole number .*; got \(\(1, 50\), \(2, -1\)"),
+        ({"epochs": ((1, 50, 2),)}, "epochs must be"),
+        ({"epochs": ()}, "epochs must be pairs of ever more shots"),
+        ({"epochs": ((4, 50), (2, 9))}, "epochs must be pairs of ever more shots"),
         ({"steps": 10**9}, "steps must be"),
         ({"batch_size": 0}, "batch_size must be a whole number from 1"),
         ({"lr": float("nan")}, "lr must be a number from 0 to 1,000,000; got nan"),

@@ -238,6 +238,29 @@ def test_a_schedule_counts_its_steps():
     assert Schedule(epochs=3, steps=5, steps_per_shot=50).length(7, 4) == 5, "steps win over both"
 
 
+@pytest.mark.parametrize(("shots", "epochs"), [(0, 50), (1, 50), (2, 100), (4, 100), (7, 100), (8, 200), (16, 200)])
+def test_epochs_may_depend_on_the_shots(shots, epochs):
+    by_shots = [[1, 50], [2, 100], [8, 200]]
+    for schedule in (method("coop").schedule, method("task-res", schedule={"epochs": by_shots}).schedule):
+        assert schedule.length(per_epoch=3, shots=shots) == 3 * epochs, f"{shots} shots must train for {epochs} epochs"
+    fixed = method("coop", schedule={"epochs": 20}).schedule
+    assert fixed.length(per_epoch=3, shots=shots) == 60, "a recipe's one number must stand for all shots"
+
+
+def test_the_shots_of_the_task_decide_how_long_is_trained():
+    schedule = Schedule(epochs=((1, 2), (4, 5)), batch_size=5, lr=0.1)
+    want = 2 if len(TASK.support) < 4 * len(TASK.classnames) else 5
+    assert len(adapt(Gain(schedule=schedule), TASK).sizes) == 3 * want, "the support's own shots must be counted"
+
+
+def test_a_parameter_may_learn_at_another_pace():
+    slow, fast = (nn.Parameter(torch.ones(1)) for _ in range(2))
+    slow.pace = 0.1
+    for optimizer in ("sgd", "adam", "adamw"):
+        groups = Schedule(lr=2.0, optimizer=optimizer).make([slow, fast]).param_groups
+        assert [g["lr"] for g in groups] == pytest.approx([0.2, 2.0]), "a pace must multiply the rate"
+
+
 def test_a_rate_falls_as_a_cosine_by_step_or_by_epoch():
     def rates(**options):
         return [Schedule(lr=2.0, **options).rate(step, 5, 20) for step in range(20)]

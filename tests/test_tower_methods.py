@@ -145,13 +145,14 @@ def test_tpt_needs_no_views_to_answer(task):
 
 def test_tpt_lets_views_agree(task):
     tpt = fitted("tpt", task, keep=0.5)
-    views = torch.nn.functional.normalize(torch.randn(16) + torch.randn(20, 16), dim=-1)
+    views = torch.nn.functional.normalize(torch.randn(3, 1, 16) + torch.randn(3, 20, 16), dim=-1)
+    chosen, start = tpt.choose({"views": views}), tpt.start(3)
+    kept = {"views": views[torch.arange(3)[:, None], chosen]}
     with torch.no_grad():
-        chosen = tpt.confident(tpt.logits(views, tpt.context))
-        before, after = (tpt.disagreement(tpt.logits(views[chosen], c)) for c in (tpt.context, tpt.tuned(views)))
-    assert len(chosen) == 10, "half of twenty views"
-    assert after < before, f"the entropy of the mean prediction must fall; got {before} to {after}"
-    images = Images.from_arrays(views[None])
+        before, after = (tpt.objective(tpt.see(state, kept), kept) for state in (start, tpt.tuned(start, kept)))
+    assert chosen.shape == (3, 10), "half of twenty views of each image"
+    assert (after < before).all(), f"the entropy of each mean prediction must fall; got {before} to {after}"
+    images = Images.from_arrays(views)
     assert torch.equal(predict(tpt, images), predict(tpt, images)), "each image starts from the same words"
 
 

@@ -126,6 +126,8 @@ def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
     if bounds_of(kind) != (None, None):
         plain, *limits = typing.get_args(kind)
         return f"{describe(plain)} {next(each for each in limits if isinstance(each, Range))}"
+    if typing.get_origin(kind) is tuple and typing.get_origin(typing.get_args(kind)[0]) is tuple:
+        return f"a list of lists, each {' and '.join(map(describe, typing.get_args(typing.get_args(kind)[0])))}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     return names.get(kind) or str(getattr(kind, "__name__", kind))
 
@@ -149,6 +151,12 @@ def ranges_in(kind: Any) -> Iterator[str]:  # noqa: ANN401 (any type)
 
 
 def _fits(value: Any, kind: Any, where: str) -> bool:  # noqa: ANN401 (any type)
+    if typing.get_origin(kind) is tuple and any(True for _ in ranges_in(kind)):
+        args = typing.get_args(kind)
+        kinds = args if args[-1] is not Ellipsis else args[:1] * (len(value) if isinstance(value, tuple | list) else 0)
+        if not isinstance(value, tuple | list) or len(value) != len(kinds):
+            return False
+        return all(_fits(each, own, where) for each, own in zip(value, kinds, strict=True))
     if bounds_of(kind) == (None, None):
         return value is None if kind is type(None) else isinstance(value, kind) if isinstance(kind, type) else True
     try:

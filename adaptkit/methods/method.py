@@ -40,6 +40,7 @@ class Method(nn.Module):
             in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
+        tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
 
     >>> import torch, adaptkit as ak
     >>> class NearestMean(ak.Method):
@@ -63,10 +64,13 @@ class Method(nn.Module):
     output: ClassVar[Literal["logits", "score"]] = "logits"
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
+    tunable: ClassVar[tuple[str, ...]] = ()
     _kind = ""
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
     _width = _classes = 0
+    _keeps_start = False  # whether what it held before its training is to be known afterwards
+    _start: Mapping[str, Tensor] = MappingProxyType({})
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -148,8 +152,7 @@ class Method(nn.Module):
         Raises:
             ValueError: when the task has another than the one before.
         """
-        width = getattr(task.backbone, "dim", 0)
-        if self._width not in (0, width) and not anew:
+        if self._width not in (0, width := getattr(task.backbone, "dim", 0)) and not anew:
             raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
         self._width, self._classes = width, len(task.classnames)
 
@@ -158,6 +161,14 @@ class Method(nn.Module):
         if not self._classes or self.evaluation.kind != "classification":
             return None
         return (0, self._classes) if self.output == "logits" else (0,)
+
+    def training_images(self, task: Task) -> Images:
+        """What training draws its batches from: the support, unless it learns from the pool, which has no labels."""
+        return task.support
+
+    def parameter_groups(self, parameters: list[nn.Parameter]) -> list[Any]:
+        """Parameters as torch's optimisers take them, e.g. in groups that decay at other rates."""
+        return parameters
 
     def callbacks(self) -> Sequence[Callback]:
         """Lightning callbacks for what acts inside the training loop."""

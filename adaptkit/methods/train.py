@@ -79,7 +79,8 @@ class LitMethod(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union)
         """The schedule's optimiser; its rate is set for every step."""
-        optimizer = self.schedule.make([p for p in self.method.parameters() if p.requires_grad])
+        learned = [p for p in self.method.parameters() if p.requires_grad]
+        optimizer = self.schedule.make(self.method.parameter_groups(learned))
         rates = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
@@ -144,7 +145,7 @@ class KeepBest(pl.Callback):
 
 
 class Batches:
-    """Shuffled batches of support rows, drawn from torch's global generator; any length of training, no workers."""
+    """Shuffled batches of training images, drawn from torch's global generator; any length of training, no workers."""
 
     def __init__(self, support: Images, schedule: Schedule) -> None:
         self.support, self.size = support, schedule.batch_size
@@ -161,7 +162,7 @@ class Batches:
 
 
 def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
-    """Train what requires a gradient on the support set, by the method's `schedule`.
+    """Train what requires a gradient on the method's training images, by its `schedule`.
 
     Args:
         method: fitted, with a hyperparameter named ``schedule``.
@@ -171,19 +172,22 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     schedule = getattr(method, "schedule", None)
     if not isinstance(schedule, Schedule):
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
-    if not len(task.support):
+    images = method.training_images(task)
+    if not len(images):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     one_device(options)
     known = inspect.signature(pl.Trainer).parameters
     if odd := [key for key in options if key not in known]:
         raise ValueError(must_be("a key of trainer", known, odd[0]))
-    batches = Batches(task.support.load(), schedule)
-    shots = round(len(task.support) / max(1, len(task.classnames)))
+    batches = Batches(images.load(), schedule)
+    shots = round(len(images) / max(1, len(task.classnames)))
     asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last
     told = [int(n) * steps for key, steps in asked.items() if (n := options.get(key)) is not None and int(n) >= 0]  # type: ignore[call-overload]
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
+    if method._keeps_start:
+        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}

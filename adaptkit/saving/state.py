@@ -23,6 +23,7 @@ from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.settle import OWN
+from adaptkit.methods.tuned_weights import TunedWeights
 from adaptkit.runs import plugins
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.once import Once
@@ -155,7 +156,7 @@ LAYERS: dict[str, type] = {
 }
 """Layers of torch that a saved method may hold: they compute, and do nothing else."""
 
-HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Once, Prompts, Schedule)}
+HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Once, Prompts, Schedule, TunedWeights)}
 """What methods are built with, of adaptkit."""
 
 

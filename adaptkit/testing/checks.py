@@ -153,7 +153,7 @@ def every_parameter_learns(make: Make, task: Task, queries: Images) -> None:
     method.fit(bound)
     params = {n: p for n, p in method.named_parameters() if p.requires_grad}
     if params:
-        method.loss(bound.support[:10]).backward()
+        method.loss(method.training_images(bound)[:10]).backward()
         idle = [n for n, p in params.items() if p.grad is None]
         ensure(not idle, f"no gradient reaches {idle} of {type(method).__name__}")
 

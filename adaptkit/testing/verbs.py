@@ -20,7 +20,11 @@ from adaptkit.methods.task import Task
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
 
-VERBS = ("fit", "forward", "needs", "support_needs", "loss", "callbacks", "grid", "sweep", "replay", "retarget", "set")
+READS, LEARNS = (
+    ("forward", "needs", "support_needs", "training_images"),
+    ("fit", "loss", "parameter_groups", "callbacks"),
+)
+VERBS = (*LEARNS, *READS, "grid", "sweep", "replay", "retarget", "set")
 """What the kit calls."""
 ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "forward", "training_step": "loss"}
 """What other libraries call."""

@@ -118,9 +118,10 @@ class Backbone:
         return self.text({name: value.to(self.device) for name, value in tokens.items()})
 
     def logits(self, x: Tensor, text: Tensor) -> Tensor:
-        """Image embeddings ``(B, D)`` and class embeddings ``(C, D)`` or ``(B, C, D)``, unit-norm, to ``(B, C)``."""
+        """Unit-norm images ``(B, D)``, or ``(B, V, D)``, and classes ``(C, D)`` or ``(B, C, D)`` to ``(B, ..., C)``."""
         x = self.logit_scale * x  # scaled before the product, as the papers' code does: the same rounding
-        out = x @ text.T if text.dim() == 2 else torch.einsum("bd,bcd->bc", x, text)
+        one_each = text.dim() == 3 and x.dim() == 2
+        out = torch.einsum("bd,bcd->bc", x, text) if one_each else x @ text.mT
         return out + self.logit_bias if self.logit_bias else out
 
     def words(self, tokens: Tokens) -> Tensor:

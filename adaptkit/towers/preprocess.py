@@ -16,17 +16,21 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from adaptkit.towers.augments import CHANGES
 from adaptkit.towers.resize import crop_of_resized
 
 AUGMENTS: dict[str, tuple[float, float]] = {
     "crop-flip": (0.5, 1.0),
     "wide-crop-flip": (0.08, 1.0),
     "augmix": (0.08, 1.0),
+    "jitter": (0.08, 1.0),
+    "strong": (0.2, 1.0),
+    "randaugment": (0.3, 1.0),
 }
 """Ways to draw a random view, with the range of the crop's share of the area.
 
 ``crop-flip`` is Tip-Adapter's and GDA's, ``wide-crop-flip`` CoOp's and TPT's, ``augmix`` the wide crop followed by the
-mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use.
+mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. The others change more: see `augments`.
 """
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -77,6 +81,8 @@ class Preprocess:
         out = rgb(image).resize((self.size, self.size), FILTERS[self.resample], box=box)
         if rng.random() < 0.5:
             out = ImageOps.mirror(out)
+        if augment in CHANGES:
+            out = CHANGES[augment](out, rng)
         return augmix(out, self.tensor, rng) if augment == "augmix" else self.tensor(out)
 
     def shown(self, boxes: Tensor) -> Tensor:

