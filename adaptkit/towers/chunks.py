@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adaptkit.towers.backbone import Backbone
 
-SENTENCES = 256  # sentences, each by itself, that a processor takes at once
+WHOLE_SENTENCES = 256  # sentences, each by itself, that a processor takes at once
 HELD = 24  # numbers of the tower's width that a token leaves in each block for the backward pass; 20 were measured
 SHARE = 0.5  # of a device's free memory that sentences may take
 
@@ -22,7 +22,7 @@ def at_once(backbone: Backbone, length: int) -> int:
     """
     device = backbone.device
     if device.type != "cuda":
-        return SENTENCES
+        return WHOLE_SENTENCES
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0] + unused
     sentence = 4 * HELD * backbone.width["text"] * backbone.depth["text"] * length  # bytes

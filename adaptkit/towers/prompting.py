@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.towers.backbone import Backbone
-from adaptkit.towers.chunks import SENTENCES, at_once
+from adaptkit.towers.chunks import WHOLE_SENTENCES, at_once
 from adaptkit.towers.chunks import chunked as chunked
 from adaptkit.towers.once import Once
 from adaptkit.towers.packing import WORTH, Packs
@@ -147,7 +147,7 @@ class Prompts:
         if torch.is_grad_enabled() and in_effect():
             return every(0)  # somebody's weights: gone by the backward pass
         # answers do not depend on how much memory is free: nothing is kept where no gradient is wanted
-        size = self.chunk if torch.is_grad_enabled() else min(self.chunk, SENTENCES)
+        size = self.chunk if torch.is_grad_enabled() else min(self.chunk, WHOLE_SENTENCES)
         return self.once(lambda: every(size), context, *deep.values())
 
     def encode_each(self, contexts: Tensor) -> Tensor:
