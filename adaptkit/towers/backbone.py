@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from adaptkit.towers import threads
 from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.weights import Slot, cast_once, ensure_finite, find_slot, find_slots, placed, swapped, swapped_out
+from adaptkit.towers.weights import (
+    Slot,
+    at_slots,
+    cast_once,
+    ensure_finite,
+    find_slot,
+    find_slots,
+    swapped,
+    swapped_out,
+)
 
 Tokens = Mapping[str, Tensor]
 
@@ -172,7 +181,7 @@ class Backbone:
         Raises:
             ValueError: for an unknown name, a weight given twice, and what is no tensor of its shape, type and device.
         """
-        with swapped(placed(values, self._slot)):
+        with swapped(at_slots(values, self._slot)):
             yield
 
     @contextlib.contextmanager

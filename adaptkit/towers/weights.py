@@ -101,7 +101,7 @@ def ensure_finite(model: nn.Module) -> None:
             raise ValueError(f"weight {name!r} must be finite; got NaN or inf in {bad} of {fine.numel()} numbers")
 
 
-def placed(values: Mapping[str, Tensor], find: Callable[[str], Slot]) -> dict[Slot, Tensor]:
+def at_slots(values: Mapping[str, Tensor], find: Callable[[str], Slot]) -> dict[Slot, Tensor]:
     """Tensors by the slots of their names, each as what stands there.
 
     Raises:
