@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ from adaptkit.testing.harness import adapted
 from adaptkit.testing.toy import toy_task
 
 STEPS = {"beats_chance": 60}  # of training; 4 in the other checks
+LIVE = 8  # views of pixels, which no cache holds, at most
 QUERIES = {"beats_chance": 60, "sweep_matches_forward": 8}  # 20 in the others
 
 HERE = Path(__file__).parent
@@ -32,9 +34,23 @@ FEW_VAL: list[Task] = []  # the task that was asked for last, and the same with 
 
 
 def brief(name: str, steps: int) -> Method:
-    """A method as its author means it, but for the length of its training."""
-    options = {f.name: default(f) for f in fields(plugins.table("methods")[name])}
-    return method(name, **{n: replace(s, steps=steps, warmup=0) for n, s in options.items() if isinstance(s, Schedule)})
+    """A method as its author means it, but for the length of its training, its base's too, and views of pixels."""
+    made = method(name, **briefly(plugins.table("methods")[name], steps))
+    live = any(not need.stored and need.views > LIVE for need in made.needs().values())
+    return method(name, views=LIVE, **briefly(type(made), steps)) if live and hasattr(made, "views") else made
+
+
+def briefly(cls: type[Method], steps: int) -> dict[str, Any]:
+    """The options of a method that say how long it trains, all the shorter, those of methods below it among them."""
+    options: dict[str, Any] = {}
+    for f in fields(cls):
+        value = default(f)
+        if isinstance(value, Schedule):
+            options[f.name] = replace(value, steps=steps, warmup=0)
+        elif isinstance(value, Method) and (changes := briefly(type(value), steps)):
+            kept = {g.name: getattr(value, g.name) for g in fields(value)}
+            options[f.name] = type(value)(**{**kept, **changes})
+    return options
 
 
 def check_briefly(name: str, title: str, task: Task, queries: Images) -> None:

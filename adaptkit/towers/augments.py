@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 FILL = (128, 128, 128)  # where an operation moves the image away
 
 
-def jitter(image: Image.Image, rng: random.Random, hue: float = 0.0) -> Image.Image:
-    """Brightness, contrast and saturation by a factor from 0.6 to 1.4 each, and the hue, in an order that is drawn."""
-    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    changes = [scaled(kind, rng.uniform(0.6, 1.4)) for kind in kinds]
+def jitter(image: Image.Image, rng: random.Random, saturation: float = 0.4, hue: float = 0.0) -> Image.Image:
+    """Brightness and contrast by a factor from 0.6 to 1.4, saturation and the hue, in an order that is drawn."""
+    kinds = ((ImageEnhance.Brightness, 0.4), (ImageEnhance.Contrast, 0.4), (ImageEnhance.Color, saturation))
+    changes = [scaled(kind, rng.uniform(1 - most, 1 + most)) for kind, most in kinds]
     if hue:
         shift = round(255 * rng.uniform(-hue, hue))
         changes.append(lambda x: shifted_hue(x, shift))
@@ -35,10 +36,10 @@ def shifted_hue(image: Image.Image, shift: int) -> Image.Image:
     return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
-def strong(image: Image.Image, rng: random.Random) -> Image.Image:
+def strong(image: Image.Image, rng: random.Random, saturation: float = 0.4) -> Image.Image:
     """As contrastive learners see images: colours jittered, at times grey, blurred."""
     if rng.random() < 0.8:
-        image = jitter(image, rng, hue=0.1)
+        image = jitter(image, rng, saturation, hue=0.1)
     if rng.random() < 0.2:
         image = ImageOps.grayscale(image).convert("RGB")
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 2.0)))
@@ -88,6 +89,7 @@ STRENGTHENED: tuple[Callable[[Image.Image, float, int], Image.Image], ...] = (
 CHANGES: dict[str, Callable[[Image.Image, random.Random], Image.Image]] = {
     "jitter": jitter,
     "strong": strong,
+    "moco": partial(strong, saturation=0.2),
     "randaugment": randaugment,
 }
 """What a random view changes beyond its crop and its mirror image, by the name of the augmentation."""

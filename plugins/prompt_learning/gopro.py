@@ -63,7 +63,7 @@ class GOPro(Method):
         return {"x": Pooled(), "statistics": Statistics()}
 
     def support_needs(self):
-        crop, moco, augmix = ({"views": self.views, "augment": how} for how in ("wide-crop-flip", "strong", "augmix"))
+        crop, moco, augmix = ({"views": self.views, "augment": how} for how in ("wide-crop-flip", "moco", "augmix"))
         own = {"crop_x": Pooled(**crop), "crop_statistics": Statistics(**crop), "moco_x": Pooled(**moco)}
         return {**own, "moco_statistics": Statistics(**moco), "augmix_statistics": Statistics(**augmix)}
 

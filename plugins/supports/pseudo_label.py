@@ -14,12 +14,13 @@ Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, a
 Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
 (``fpl``, ``ifpl`` and ``grip``, of unlabelled images alone); Zhang et al., Candidate Pseudolabel Learning,
 arXiv:2406.10502 (``cpl``).
-Deviations: none known of ``pseudo-label``. The released ``fpl`` asks in the order of the files, once: an image that a
-surer one pushes out is lost, and one that its likeliest class has no room for enters all others that have some. From
-ten a class on a fifth of these images, drawn at random, is held out, to choose the epoch on; ``ifpl`` and ``grip`` do
-both in all rounds. ``as_released`` does so, too, by the seed of the support; the grid of `by` is searched on the fifth.
-GRIP's last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the
-recipe is trained in that round. The released ``cpl`` fills classes from images in an order of its own.
+Deviations: UPL's release ranks by logits, not by probabilities, without a threshold: ``pseudo-label`` with
+``as_released``. The released ``fpl`` asks in the order of the files, once: an image that a surer one pushes out is
+lost, and one that its likeliest class has no room for enters all others that have some. From ten a class on a fifth of
+these images, drawn at random, is held out, to choose the epoch on; ``ifpl`` and ``grip`` do both in all rounds.
+``as_released`` of these does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
+last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
+trained in that round. The released ``cpl`` fills classes from images in an order of its own.
 """
 
 from dataclasses import replace
@@ -34,11 +35,19 @@ from adaptkit.methods.candidates import candidate_bounds, candidates
 BY = "fpl-prompts"  # what labels images in the paper
 
 
-def pseudo_label(task, train, val, *, shots, seed, threshold: Share = 0.0):
-    """`threshold` is the probability that an image must exceed; `seed` draws nothing."""
-    train = train.blind()
-    rows, labels, _ = surest(zero_shot(task, train), shots, threshold)
-    return train[rows].label(labels), None
+def pseudo_label(
+    task, train, val, *, shots, seed, threshold: Share = 0.0, others: tuple[str, ...] = (), as_released: bool = False
+):
+    """`threshold` is the probability that an image must exceed; `others` are further backbones; `seed` draws nothing.
+
+    With `others` labels are those of the mean logits of all backbones, as UPL* has them.
+    """
+    train, names = train.blind(), ("", *others)
+    seen = train.bind({f"x{k}": Pooled(backbone=name) for k, name in enumerate(names)})
+    texts = [task.text_by(name) if name else task.text for name in names]  # (C, D_k) each
+    logits = torch.stack([task.backbone.logits(getattr(seen, f"x{k}"), text) for k, text in enumerate(texts)]).mean(0)
+    sure = surest(logits, shots) if as_released else surest(logits.softmax(-1), shots, threshold)
+    return train[sure[0]].label(sure[1]), None
 
 
 def fpl(task, train, val, *, shots, seed, as_released: bool = False):

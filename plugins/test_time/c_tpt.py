@@ -7,6 +7,8 @@ ImageNet and its variants. ``two_step``, an option of their code, is not in the 
 embeddings must depend on words alone, as those of CoOp do.
 """
 
+from typing import ClassVar
+
 from adaptkit import hookimpl
 from adaptkit.io.ranges import Weight
 from adaptkit.methods.episodes import Episodes
@@ -21,9 +23,12 @@ class CTPT(Episodes):
     weight: Weight = 50.0  # of the spread, lambda
     two_step: bool = False  # a step for the entropy, then one for the spread
 
-    exempt = MappingProxyType(
-        {"beats_chance": "to spread classes leads random towers off the sentence they were fitted to"}
-    )
+    exempt: ClassVar = {"beats_chance": "spreading classes leads random towers off the sentence they were fitted to"}
+
+    def fit(self, task):
+        super().fit(task)
+        if self.words() is None:
+            raise ValueError(f"base must answer by class embeddings of words alone, e.g. coop; got {self.base}")
 
     def stages(self):
         if self.two_step:

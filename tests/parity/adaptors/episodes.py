@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import optimizer
 
-from adaptkit import Backbone, Preprocess, Task, adapt, method, predict, unit
+from adaptkit import Backbone, Method, Pixels, Preprocess, Task, adapt, method, predict, unit
 from adaptkit.features.items import Images
 from adaptkit.methods.episodes import picked
 from tests.parity.golden import adaptor
@@ -181,3 +181,75 @@ def rlcf_visual(golden):
     golden.close("out_A_after_first", weights[0], atol=1e-4)
     golden.close("out_A_after_last", weights[-1], atol=1e-4)
     golden.close("out_A_initial_last", made.start(1)["model.weight"][0], atol=1e-4)
+
+
+class ToyTower(Backbone):
+    """An image tower of tokens that pass maps with a tanh, of which the first token is projected."""
+
+    def __init__(self, maps, projection, logit_scale, tokens):
+        layers = [nn.Linear(*each.shape, bias=False) for each in maps]
+        self.model = nn.Sequential(*(nn.Sequential(layer, nn.Tanh()) for layer in layers))
+        for layer, each in zip(layers, maps, strict=True):
+            layer.weight.data = each.T.contiguous()
+        self.projection, self.tokens = projection, tokens
+        self.preprocess = Preprocess(size=1, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        self.start = nn.Identity()
+        blocks = {f"image.block.{i}": block for i, block in enumerate(self.model)}
+        self.points = {"image.tokens": self.start, **blocks}
+        self.dim, self.width = projection.shape[1], {"image": len(projection)}
+        self.depth, self.logit_scale = {"image": len(maps)}, logit_scale
+        self.freeze()
+
+    def image(self, pixels, project):
+        length, width = self.tokens
+        out = self.model(self.start(pixels.flatten(1)[:, : length * width].unflatten(1, self.tokens)))
+        return out[:, 0] @ self.projection
+
+
+class Shifted(Method):
+    """Every token of the toy tower is shifted by a prompt."""
+
+    tunable = ("prompt",)
+
+    def needs(self):
+        return {"pixels": Pixels()}
+
+    def support_needs(self):
+        return {}
+
+    def fit(self, task):
+        self.backbone, self.text = task.backbone, task.text
+        self.prompt = nn.Parameter(torch.zeros(task.backbone.width["image"]), requires_grad=False)
+
+    def forward(self, batch):
+        with self.backbone.taps({"image.tokens": lambda _, tokens: tokens + self.prompt}):
+            return self.backbone.logits(unit(self.backbone.encode_image(batch.pixels)), self.text)
+
+
+@adaptor("promptalign", method="prompt-align")
+def prompt_align(golden):
+    hyper, tokens = golden.hyper, golden["in_tokens"].transpose(0, 1)  # (V, L, dm)
+    assert hyper["ALIGN_LAYER_FROM"] == 0, "blocks are aligned from the first"
+    tower = ToyTower(golden["in_A"], golden["in_P"], hyper["logit_scale"], tokens.shape[1:])
+    pixels = LinearTower.pixels(tokens.flatten(1)[None])  # (1, V, 3, 1, ...)
+    task = Task.from_arrays((pixels[0, :1], [0]), golden["in_text"], backbone=tower)
+    options = {"weight": hyper["DISTR_LOSS_W"], "keep": hyper["TPT_THRESHOLD"], "align_keep": hyper["ALIGN_THRESHOLD"]}
+    options |= {"layers": hyper["ALIGN_LAYER_TO"], "lr": hyper["lr"], "weight_decay": hyper["weight_decay"]}
+    made = adapt(method("prompt-align", base=Shifted(), as_released=True, views=len(tokens), **options), task)
+    made.base.prompt.copy_(golden["in_prompt"])
+    made.source_mean, made.source_variance = (golden[f"in_source_{name}"][: made.layers] for name in ("means", "vars"))
+    with watched() as (grads, _, after):
+        predict(made, pixels)
+    golden.close("out_grad", grads[0][0], of_max=1e-4)
+    golden.close("out_prompt_after", after[0][0], atol=1e-5)
+    seen = {"pixels": pixels}
+    chosen = made.choose(seen)
+    kept, aligned = picked(seen, chosen), made.surest(made.see(made.start(1), seen).logits, made.align_keep)
+    answer = made.see(made.start(1), kept)
+    golden.close("out_loss", made.objective(answer, kept)[0], rtol=1e-5)
+    golden.close("out_entropy", made.disagreement(answer.logits)[0], rtol=1e-5)
+    golden.equal("out_selected", aligned[0])
+    made.blocks = range(tower.depth["image"])
+    blocks = torch.cat(made.see(made.start(1), kept).blocks)[:, : aligned.shape[1]]  # (nl, K, L, dm)
+    golden.close("out_means", blocks.mean(1), atol=1e-5)
+    golden.close("out_vars", blocks.var(1, correction=0), atol=1e-5)
