@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -95,6 +96,12 @@ class Prompts:
     def of(self, classnames: Sequence[str]) -> Prompts:
         """The same words around the names of other classes."""
         return Prompts(self.backbone, classnames, **self.words_around)  # type: ignore[arg-type]
+
+    def unpacked(self) -> Prompts:
+        """The same, without `packs`, which are made again when they are asked for."""
+        other = copy.copy(self)
+        other._packs = ()
+        return other
 
     def _count(self, text: str) -> int:
         """Tokens of a text, special ones and padding not counted: what it adds in front of a word."""
