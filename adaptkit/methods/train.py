@@ -44,6 +44,11 @@ class LitMethod(pl.LightningModule):
         self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
 
+    def on_train_start(self) -> None:
+        """Keep how the method was, where one over it wants to know."""
+        if getattr(self.method, "keeps_start", False):
+            vars(self.method)["started"] = {name: t.clone() for name, t in self.method.state_dict().items()}
+
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
         loss = self.method.loss(batch)
@@ -205,8 +210,6 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
-    if method._keeps_start:
-        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
