@@ -10,10 +10,33 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
+from adaptkit.features.needs import Pooled
+from adaptkit.methods.arrays import NoTowers
+from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
-from adaptkit.towers.backbone import unit
+from adaptkit.towers.backbone import Backbone, unit
 
 AT_ONCE = 32  # images read and encoded together
+
+
+def require_tunable(backbone: Backbone, base: Method | None = None) -> None:
+    """Say at once that towers cannot be tuned, or that a base would not see it, by the option ``tune``.
+
+    Raises:
+        ValueError: for towers that are no transformers, or are not there, and for a base that reads more than `Pooled`.
+
+    >>> import adaptkit as ak
+    >>> from adaptkit.methods.on_queries import require_tunable
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> require_tunable(task.backbone, ak.method("zero-shot"))
+    """
+    if isinstance(backbone, NoTowers) or not {"image.block.0", "text.block.0"} <= {*backbone.points}:
+        kind = "features alone" if isinstance(backbone, NoTowers) else type(backbone).__name__
+        raise ValueError(f"tune must be false where there are no two transformer towers; got {kind}")
+    if odd := [need for need in (base.all_needs() if base else ()) if need != Pooled()]:
+        raise ValueError(
+            f"tune must be false where the base reads more than embeddings; got {base}, which reads {odd[0]}"
+        )
 
 
 def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0) -> Tensor:

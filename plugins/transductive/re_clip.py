@@ -18,7 +18,7 @@ from torch import nn
 from adaptkit import Pixels, Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import affinities, spread
-from adaptkit.methods.on_queries import embedded, train_in_rounds, tuned_on
+from adaptkit.methods.on_queries import embedded, require_tunable, train_in_rounds, tuned_on
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 
@@ -46,7 +46,7 @@ class ReCLIP(ZeroShot):
         super().fit(task)
         self.projection = nn.Buffer(self.projection_of(self.text))
         if self.tune:
-            self.backbone.require("image.block.0", "text.block.0")
+            require_tunable(self.backbone)
             self.tokens = self.backbone.tokenize([s for own in task.prompts for s in own])
             self.counts = [len(own) for own in task.prompts]
 
