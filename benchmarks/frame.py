@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import pkgutil
 import time
@@ -46,12 +47,14 @@ class Row:
         ours: adaptkit's.
         timed: how much of the paper's way was run.
         flops: of the products that no way can do without.
+        held: most memory that each way held beyond what there was, GB; zeros where nobody looked.
     """
 
     plain: float
     ours: float
     timed: str
     flops: float
+    held: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,24 @@ def timed(work: Callable[[], Result], times: int = 1) -> tuple[float, Result]:
         result = work()
         took.append(clock() - began)
     return min(took), result
+
+
+def peak(work: Callable[[], object]) -> float:
+    """Most memory that some work holds beyond what there was, GB; 0 where the system does not tell."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back
+        reset.write_text("5")  # the peak begins anew
+        before = resident(status, "VmRSS")
+        work()
+        return max(0.0, (resident(status, "VmHWM") - before) / 1e6)
+    except (OSError, AttributeError):
+        return 0.0
+
+
+def resident(status: Path, what: str) -> int:
+    """A line of a process's status, kB."""
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(what))
 
 
 @cache

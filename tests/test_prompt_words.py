@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Preprocess, Task, adapt, method, predict, unit
+from adaptkit import Pooled, Preprocess, Task, adapt, load, method, predict, unit
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import CLASSES, toy_backbone
 from tests.test_prompting import siglip
 
 KINDS = ["kgcoop", "prograd", "tcp"]
+ALL = [*KINDS, "lasp", "upl"]
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 5}}
 
 
@@ -50,7 +51,7 @@ def test_the_class_name_stands_where_it_is_told_to(name, position, task):
     assert (first.min() > 0) == (position == "front"), f"the name must stand at the {position}"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_it_runs_on_siglip_with_two_classes_and_one_shot(name):
     backbone = siglip()
     backbone.preprocess = Preprocess(size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -59,16 +60,22 @@ def test_it_runs_on_siglip_with_two_classes_and_one_shot(name):
     assert predict(made, torch.randn(3, 3, 16, 16)).shape == (3, 2), f"{name} must answer for two classes"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ALL)
 def test_new_classes_are_answered_with_what_was_learned(name, task):
     made = adapt(method(name, **BRIEF), task)
     names = ("emu", "grey_seal", "cat")
     turned = retarget(made, task_on(task.backbone, names))
     assert predict(turned, torch.randn(4, 3, 32, 32)).shape == (4, 3), "three other classes"
-    assert torch.equal(turned.context, made.context), "what was learned must stay"
-    own = method(name, per_class=True, **BRIEF)
+    for kept, own in zip(turned.parameters(), made.parameters(), strict=True):
+        assert torch.equal(kept, own), "what was learned must stay"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_words_of_each_class_serve_no_other_classes(name, task):
+    own = adapt(method(name, per_class=True, **BRIEF), task)
+    assert len(own.context) == len(CLASSES), "a context for each class"
     with pytest.raises(ValueError, match="per_class must be false where a context serves other classes"):
-        retarget(adapt(own, task), task_on(task.backbone, names))
+        retarget(own, task_on(task.backbone, ("emu", "grey_seal")))
 
 
 @pytest.mark.parametrize("name", ["kgcoop", "tcp"])
@@ -161,3 +168,105 @@ def test_tcp_of_one_block_or_in_the_first_adds_its_tokens_to_the_context(task):
     assert made.enters == 0 and torch.equal(made.text(), want), "block 0 has them in the context itself"
     made.loss(task.bind(made).support).backward()
     assert all(p.grad is not None and p.grad.any() for p in made.parameters()), "all that is learned must matter"
+
+
+LASP = {"templates": ["a photo of a {}.", "a bad photo of the {}.", "art of the {}.", "{} texture."], "norms": False}
+
+
+def apart(learned, written, scale, released=False):
+    """The text-to-text loss, sentence by sentence: learned ``(C, D)`` among written ``(L, C, D)``."""
+    losses = []
+    for template in written:
+        for c in range(len(learned)):
+            scores = learned @ template[c] if released else template @ learned[c]
+            losses.append(-(scale * scores).log_softmax(0)[c])
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("virtual", [(), ("emu", "grey_seal")])
+def test_lasp_tells_learned_sentences_apart_by_written_ones(groups, virtual, task):
+    torch.manual_seed(0)
+    made = fitted("lasp", task, groups=groups, virtual=virtual, init="", n=3, std=0.5, weight=7.0, **LASP)
+    made.added.data.normal_(std=0.1)
+    names = [name.replace("_", " ") for name in (*CLASSES, *virtual)]
+    written = [unit(task.backbone.encode_text([t.format(name) for name in names])) for t in LASP["templates"]]
+    learned = [unit(made.prompts.encode(context) + made.added) for context in made.contexts]
+    scale, (x, labels) = task.backbone.logit_scale, embedded(task)
+    between = torch.stack([apart(own, written[g::groups], scale) for g, own in enumerate(learned)]).mean()
+    text = unit(torch.stack(learned).mean(0))[:5]
+    want = F.cross_entropy(task.backbone.logits(x, text), labels) + 7.0 * between
+    got = made.loss(task.bind(made).support)
+    assert torch.allclose(got, want, rtol=1e-5), f"each group must be held to its own templates; got {got} for {want}"
+    assert predict(made.eval(), torch.randn(3, 3, 32, 32)).shape == (3, 5), "virtual classes are not asked for"
+
+
+def test_lasp_as_released_chooses_among_learned_sentences_and_adds_noise(task):
+    made = fitted("lasp", task, groups=1, as_released=True, **LASP)
+    learned, values = made.learned(), []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        values.append(made.text_to_text(learned))
+    plain = apart(learned[0], made.written.answer, task.backbone.logit_scale, released=True)
+    same = [bool(torch.isclose(value, plain, rtol=1e-5)) for value in values]
+    assert any(same) and not all(same), f"noise must come at some steps only; got {same}"
+
+
+def test_lasp_trains_the_norms_of_the_image_tower_at_their_own_pace(task):
+    made = adapt(method("lasp", groups=2, templates=LASP["templates"], **BRIEF), task)
+    assert len(made.tuned) == 2 * 2 * 2, "weight and bias of two norms in each of two blocks"
+    moved = [not torch.equal(p, task.backbone.weight(name)) for name, p in zip(made.names, made.tuned, strict=True)]
+    assert all(moved), "every norm must have learned"
+    fresh = fitted("lasp", task)
+    groups = fresh.schedule.make(fresh.parameter_groups([*fresh.parameters()])).param_groups
+    rates = [group["lr"] for group in groups]
+    assert rates == pytest.approx([2e-3, 2e-4]), "the norms learn at a tenth of the rate"
+    assert sum(len(group["params"]) for group in groups) == 3 + 1 + 8, "every parameter must be in one group"
+    plain = adapt(method("lasp", correction=False, **LASP, **BRIEF), task)
+    assert not plain.added.any() and not len(plain.tuned), "what is switched off must not learn"
+    with pytest.raises(ValueError, match="groups must be at most the templates, 4; got 5"):
+        fitted("lasp", task, groups=5, **LASP)
+    with pytest.raises(ValueError, match=r"templates must have \{\} once"):
+        fitted("lasp", task, templates=["a photo"] * 3)
+
+
+def test_upl_trains_each_context_as_if_it_were_alone(task):
+    torch.manual_seed(0)
+    made = fitted("upl", task, members=3, n=2)
+    starts = [context.detach().clone() for context in made.contexts]
+    assert not torch.equal(starts[0], starts[1]), "each member must start from noise of its own"
+    made.loss(task.bind(made).support).backward()
+    x, _ = embedded(task)
+    logits = torch.randn(0)
+    for start, context in zip(starts, made.contexts, strict=True):
+        alone = fitted("coop", task, n=2)
+        alone.context.data.copy_(start)
+        alone.loss(task.bind(alone).support).backward()
+        assert torch.allclose(context.grad, alone.context.grad, rtol=1e-3, atol=1e-5), "CoOp's own gradient"
+        logits = torch.cat([logits, task.backbone.logits(x, alone.text())[None]])
+    assert torch.allclose(predict(made.eval(), x), logits.mean(0), atol=1e-4), "the mean of their logits"
+
+
+def test_upl_takes_contexts_of_each_class(task):
+    made = adapt(method("upl", members=2, n=2, per_class=True, **BRIEF), task)
+    assert [tuple(c.shape) for c in made.contexts] == [(5, 2, 24)] * 2, "a context of each member for each class"
+    assert predict(made, torch.randn(3, 3, 32, 32)).shape == (3, 5), "five classes"
+
+
+def test_pseudo_labels_may_be_those_of_several_backbones():
+    def loaded(**options):
+        return load("toy", backbone="toy:0", shots=3, seed=1, select="none", support={"pseudo-label": options})[0]
+
+    task, needs = loaded(others=["toy:1"]), {"x": Pooled(), "y": Pooled(backbone="toy:1")}
+    images = task.pool.bind(needs)
+    own, other = task.backbone.logits(images.x, task.text), task.backbone.logits(images.y, task.text_by("toy:1"))
+    mean = (own + other) / 2
+    for options, ranked in (({}, mean.softmax(-1)), ({"as_released": True}, mean)):
+        support = loaded(others=["toy:1"], **options).support
+        best = [set((ranked.max(1).values * (mean.argmax(1) == c)).topk(3).indices.tolist()) for c in range(5)]
+        for c in set(support.labels.tolist()):
+            rows = set(support.index[support.labels == c].tolist())
+            assert rows <= {int(images.index[i]) for i in best[c]}, f"the surest of class {c} by {options}"
+    assert sorted(loaded().support.index.tolist()) != sorted(task.support.index.tolist()), (
+        "the other backbone must count"
+    )

@@ -253,14 +253,6 @@ def test_the_shots_of_the_task_decide_how_long_is_trained():
     assert len(adapt(Gain(schedule=schedule), TASK).sizes) == 3 * want, "the support's own shots must be counted"
 
 
-def test_a_parameter_may_learn_at_another_pace():
-    slow, fast = (nn.Parameter(torch.ones(1)) for _ in range(2))
-    slow.pace = 0.1
-    for optimizer in ("sgd", "adam", "adamw"):
-        groups = Schedule(lr=2.0, optimizer=optimizer).make([slow, fast]).param_groups
-        assert [g["lr"] for g in groups] == pytest.approx([0.2, 2.0]), "a pace must multiply the rate"
-
-
 def test_a_rate_falls_as_a_cosine_by_step_or_by_epoch():
     def rates(**options):
         return [Schedule(lr=2.0, **options).rate(step, 5, 20) for step in range(20)]

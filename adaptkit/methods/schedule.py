@@ -118,3 +118,6 @@ DASSL = Schedule(
 
 COOP = replace(DASSL, epochs=((1, 50), (2, 100), (8, 200)))
 """How CoOp trains: longer with more shots; 50 epochs on ImageNet, whatever the shots, are for a recipe to say."""
+
+COCOOP = replace(DASSL, epochs=10, batch_size=1)
+"""How CoCoOp trains: images one by one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import math
 import warnings
@@ -15,6 +16,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from adaptkit.features.ahead import Ahead
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.methods.method import Method, Schedule
@@ -30,15 +32,16 @@ QUIET = {
 }
 
 
+VAIN = 2  # times that pictures are decoded ahead in vain before it is left
 LOOK = 32  # losses that are looked at together
 
 
 class LitMethod(pl.LightningModule):
     """Any method as a LightningModule: `loss` becomes a training step, `schedule` the optimiser and its rate."""
 
-    def __init__(self, method: Method, schedule: Schedule, per_epoch: int, total: int) -> None:
+    def __init__(self, method: Method, schedule: Schedule, batches: Batches, total: int) -> None:
         super().__init__()
-        self.method, self.schedule, self.per_epoch, self.total = method, schedule, per_epoch, total
+        self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
 
     def training_step(self, batch: Images, _: int) -> Tensor:
@@ -49,6 +52,10 @@ class LitMethod(pl.LightningModule):
         if len(self.losses) == LOOK:
             self.look()
         return loss
+
+    def on_before_backward(self, _: Tensor) -> None:
+        """The forward pass has drawn what it draws: the next batch's pictures may be decoded meanwhile."""
+        self.batches.expect_next()
 
     def on_train_end(self) -> None:
         """Look at the last losses."""
@@ -82,7 +89,7 @@ class LitMethod(pl.LightningModule):
         learned = [p for p in self.method.parameters() if p.requires_grad]
         optimizer = self.schedule.make(self.method.parameter_groups(learned))
         rates = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
+            optimizer, lambda step: self.schedule.rate(step, len(self.batches), self.total) / (self.schedule.lr or 1)
         )
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
@@ -151,14 +158,26 @@ class Batches:
         self.support, self.size = support, schedule.batch_size
         whole = len(support) // self.size
         self.count = whole if schedule.drop_last and whole else math.ceil(len(support) / self.size)
+        self.next: Images | None = None
+        self.ahead: list[list[Ahead]] = []  # what the last steps expected
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Images]:
-        order = torch.randperm(len(self.support))
-        for i in range(self.count):
-            yield self.support[order[i * self.size : (i + 1) * self.size]]
+        rows = torch.randperm(len(self.support)).split(self.size)[: self.count]
+        for own, following in itertools.zip_longest(rows, rows[1:]):
+            self.next = None if following is None else self.support[following]
+            yield self.support[own]
+
+    def expect_next(self) -> None:
+        """Let threads decode the pictures of this epoch's next batch, unless it was in vain the last times.
+
+        It is where something draws between two readings, e.g. dropout on a processor: other views are read then.
+        """
+        in_vain = [not any(one.used for one in step) for step in self.ahead if step]
+        if self.next is not None and (in_vain[-VAIN:] != [True] * VAIN):
+            self.ahead = [*self.ahead[-VAIN:], self.next.expect()]
 
 
 def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
@@ -198,7 +217,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         with fitting(options):
             trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
-            trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
+            trainer.fit(LitMethod(method, schedule, batches, total), batches)
     method.to(device)
     for p in method.parameters():
         p.grad = None

@@ -21,8 +21,10 @@ from adaptkit.io.ranges import hold_options
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
+from adaptkit.methods.prefix_learner import Mixer
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.settle import OWN
+from adaptkit.methods.tower_end import TunedEnd
 from adaptkit.methods.tuned_weights import TunedWeights
 from adaptkit.runs import plugins
 from adaptkit.towers.backbone import Backbone
@@ -156,7 +158,8 @@ LAYERS: dict[str, type] = {
 }
 """Layers of torch that a saved method may hold: they compute, and do nothing else."""
 
-HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Once, Prompts, Schedule, TunedWeights)}
+TUNED = (TunedEnd, TunedWeights)
+HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Mixer, Once, Prompts, Schedule, *TUNED)}
 """What methods are built with, of adaptkit."""
 
 

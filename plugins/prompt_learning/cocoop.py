@@ -5,15 +5,13 @@ Deviations: random views come from a cache of ten unless ``fresh``; the authors 
 instead of float16. Every image has class embeddings of its own: B images of C classes are B * C sentences.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
 from adaptkit import Prompts, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Size
 from adaptkit.methods.prompt_learner import PromptLearner
-from adaptkit.methods.schedule import DASSL
+from adaptkit.methods.schedule import COCOOP
 
 
 class CoCoOp(PromptLearner):
@@ -22,7 +20,7 @@ class CoCoOp(PromptLearner):
     n: Size = 4  # context words, at most those of `init`
     init: str = "a photo of a"  # words to start from; "" for a random start
     bottleneck: Size = 16  # the network's hidden width is the embedding's over this
-    schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
+    schedule: Schedule = COCOOP
 
     def fit(self, task):
         self.backbone = task.backbone

@@ -33,7 +33,7 @@ class PromptAlign(Episodes):
     weight: Weight = 100.0  # of the alignment, beta
     align_keep: Share = 0.1  # share of the views whose tokens are aligned, those of lowest entropy
     layers: Size = 3  # blocks that are aligned, from the first
-    lr: Weight = 5e-4
+    lr: Weight = 5e-4  # of AdamW
     as_released: bool = False
 
     def support_needs(self):
@@ -44,12 +44,15 @@ class PromptAlign(Episodes):
         images = task.support if self.proxy == "support" else task.pool
         if images is None or not len(images):
             raise ValueError(f"proxy must name images to take statistics from; got {self.proxy!r}, of which are none")
-        self.blocks = range(min(self.layers, task.backbone.depth.get("image", 0)))
+        self.blocks = list(range(min(self.layers, task.backbone.depth.get("image", 0))))
         task.backbone.require("image.block.0", *(f"image.block.{i}" for i in self.blocks))
         total, squares, images = 0, 0, images.bind(self.base.needs())
         for i in range(0, len(images), 32):
+            part = images[i : i + 32].load()  # embeddings, if the base reads any, are not made under the taps
             with torch.no_grad(), self.tapped() as kept:
-                self.base(images[i : i + 32])
+                self.base(part)
+            if len(kept) != len(self.blocks):
+                raise ValueError(f"base must run the image tower once to align its tokens, e.g. maple; got {self.base}")
             tokens = torch.stack(kept).double()  # (L, B, T, W)
             total, squares = total + tokens.sum(1), squares + tokens.square().sum(1)
         mean = total / len(images)

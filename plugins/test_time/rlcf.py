@@ -29,7 +29,7 @@ class RLCF(Episodes):
     steps: Steps = 3  # the release takes 5 on fine-grained datasets
     lr: Weight = 7e-3  # of a prompt
     tower_lr: Weight = 1e-5  # of the image tower
-    weight_decay: Weight = 5e-4
+    weight_decay: Weight = 5e-4  # of AdamW
     momentum: bool = False  # images start from a running average of what earlier ones have tuned
     decay: Share = 0.9998  # of that average, at every image
     every: Many = 64  # images after which the start is moved
@@ -58,9 +58,8 @@ class RLCF(Episodes):
         return 1 if self.momentum or self.tunes == "image-tower" else super().together()
 
     def first_start(self):
-        """What is tuned before the first image, by name."""
         if self.tunes == "prompt":
-            return {name: value[0] for name, value in super().start(1).items()}
+            return super().first_start()
         return {name: self.backbone.weight(name) for name in self.names}
 
     def start(self, count):

@@ -69,6 +69,7 @@ def follow(golden, method, task, names, prefix="", of="loss"):
     golden.close(f"{prefix}logits0", predict(method.eval(), pixels), atol=room["logits"])
     steps, unsure = sum(f"{prefix}{of}{s}" in golden for s in range(9)), dict[str, torch.Tensor]()
     optimizer = method.train().schedule.make(method.parameter_groups(list(names.values())))
+    paces = [group["lr"] / method.schedule.lr for group in optimizer.param_groups]
     for s in range(steps):
         if f"{prefix}train_logits{s}" in golden:
             golden.close(f"{prefix}train_logits{s}", method(batch), atol=room["logits"])
@@ -77,8 +78,8 @@ def follow(golden, method, task, names, prefix="", of="loss"):
         yield s, loss
         optimizer.zero_grad()
         loss.backward()
-        for group in optimizer.param_groups:
-            group["lr"] = method.schedule.rate(s, per_epoch=1, total=steps)
+        for group, pace in zip(optimizer.param_groups, paces, strict=True):
+            group["lr"] = pace * method.schedule.rate(s, per_epoch=1, total=steps)
         for name, parameter in names.items():
             golden.close(f"{prefix}grad{s}.{name}", parameter.grad, of_max=room["grad_rel"])
             noise = 1e-5 * max(float(p.grad.abs().max()) for p in names.values()) if "adamw" in room else -1

@@ -4,8 +4,10 @@ import copy
 from dataclasses import replace
 
 import torch
+from adaptkit_plugins.prompt_learning.cpl import confidence, partial_loss
 
-from adaptkit import Images, unit
+from adaptkit import Images, method, unit
+from adaptkit.methods.candidates import among_likeliest, candidate_bounds
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_task
@@ -120,3 +122,42 @@ def gopro(golden):
 def buffers(made):
     """A method's buffers, by name."""
     return dict(made.named_buffers())
+
+
+@adaptor("fpl-train", method="fpl-prompts")
+def fpl_prompts(golden):
+    task, hyper = tiny_task(golden), golden.hyper
+    for key in [key for key in golden.arrays if key.startswith("text.") and key.endswith(".prefix")]:
+        golden.arrays[key] = golden.arrays[key][0]  # (1, n, W) in the release
+    schedule = {**constant(golden), "weight_decay": hyper["weight_decay"]}
+    for modality in ("text", "image"):
+        n = len(golden[f"{modality}.init.prefix"])
+        options = {"modality": modality, "n": n, "template": "a photo of a {}", "schedule": schedule}
+        made = fitted("fpl-prompts", task, **options)
+        prefix = made.context if modality == "text" else made.visual
+        for _ in follow(golden, made, task, {"prefix": prefix}, f"{modality}."):
+            pass
+
+
+@adaptor("cpl", method="cpl")
+def cpl(golden):
+    logits, hyper = golden["in_logits"], golden.hyper
+    p, sure = logits.softmax(-1), hyper["conf_quantile"] / 100
+    total, least = candidate_bounds(p, sure, hyper["regular_threshold"])
+    golden.close("out_threshold", total, atol=1e-7)
+    golden.equal("out_intra", among_likeliest(p, total))
+    golden.equal("out_inter", p >= least)
+    made = method("cpl", soft=True, sure=sure, top=hyper["regular_threshold"])
+    made.total, made.least = total, least
+    weights = made.weights(p)
+    golden.equal("out_kept", weights.sum(1) > 0)
+    golden.close("out_labels", weights, rtol=1e-5, atol=1e-7)
+    kept = golden["out_kept"]
+    later, weights = golden["in_logits_later"][kept].requires_grad_(), weights[kept]
+    for kind in ("cc", "ce", "gce", "rc_rc", "rc_cav", "lw_lw"):
+        short = kind.split("_")[-1]
+        losses = partial_loss(short, later, weights, confidence(short, None, weights))
+        golden.close(f"out_loss_{kind}", losses, rtol=1e-5)
+        golden.close(f"out_grad_{kind}", torch.autograd.grad(losses.mean(), later)[0], of_max=1e-5)
+        if "_" in kind:
+            golden.close(f"out_confidence_{kind}", confidence(short, later.detach(), weights), rtol=1e-5, atol=1e-7)

@@ -1,7 +1,10 @@
 """Methods that learn words in front of class names by more than cross-entropy."""
 
+from unittest import mock
+
 import torch
 import torch.nn.functional as F
+from adaptkit_plugins.supports.pseudo_label import surest
 
 from adaptkit import unit
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
@@ -74,3 +77,70 @@ def tcp(golden):
         known = tcp.penalty(tcp.text()) / tcp.weight
         golden.close(f"part{s}.kg_score", known, atol=room["loss"])
         golden.close(f"part{s}.cross_entropy.0", loss - tcp.weight * known, atol=room["loss"])
+
+
+@adaptor("lasp", method="lasp")
+def lasp(golden):
+    hyper, room, task = golden.hyper, golden.meta["tolerance"], tiny_task(golden)
+    options = {"init": hyper["ctx_init"], "templates": hyper["templates"], "weight": hyper["weight"], "groups": 1}
+    options["virtual"] = hyper["extra_classes_in_text_loss"]
+    for prefix in variants(golden):
+        norms = [key for key in golden.arrays if key.startswith(f"{prefix}init.image_encoder")]
+        schedule = {**constant(golden), "lr": hyper["lr_vit_ln"] if norms else hyper["lr"]}
+        lasp = fitted("lasp", task, norms=bool(norms), as_released=True, schedule=schedule, **options)
+        spoken = [name.replace("_", " ") for name in golden.meta["classnames"]]
+        raw = task.encode([one.format(name) for one in hyper["templates"] for name in spoken])
+        golden.close(f"{prefix}text_feat_templates", raw.view_as(lasp.written.answer), atol=room["logits"])
+        assert torch.allclose(unit(raw).view_as(lasp.written.answer), lasp.written.answer), "unit-norm, by template"
+        names = {CONTEXT: lasp.contexts[0], "prompt_learner.w": lasp.added}
+        for name, parameter in zip(lasp.names, lasp.tuned, strict=True):
+            _, _, block, norm, part = name.split(".")
+            names[f"image_encoder.transformer.resblocks.{block}.{norm.replace('norm', 'ln_')}.{part}"] = parameter
+        with mock.patch.object(torch, "rand", lambda *_: torch.tensor(0.9)):  # without noise, as the golden ran
+            for s, loss in follow(golden, lasp, task, names, prefix):
+                between = lasp.text_to_text(lasp.learned())
+                golden.close(f"{prefix}part{s}.cross_entropy.1", between, atol=room["loss"])
+                golden.close(f"{prefix}part{s}.cross_entropy.0", loss - lasp.weight * between, atol=room["loss"])
+
+
+@adaptor("upl", method="upl")
+def upl(golden):
+    task, room = tiny_task(golden), golden.meta["tolerance"]
+    for prefix in variants(golden):
+        context, name = golden[f"{prefix}init.{CONTEXT}"], prefix.removesuffix(".")
+        upl = fitted(
+            "upl",
+            task,
+            members=1,
+            n=context.shape[-2],
+            init="a photo of a" if name == "words" else "",
+            position=name if name in ("middle", "front") else "end",
+            per_class=context.dim() == 3,
+            schedule=constant(golden),
+        )
+        with torch.no_grad():
+            upl.contexts[0].copy_(context)
+            if f"{prefix}text_feat0" in golden:
+                raw = upl.prompts.encode(upl.contexts[0])
+                golden.close(f"{prefix}text_feat0", raw, atol=room["logits"])
+                assert torch.allclose(upl.text()[0], unit(raw), atol=1e-6), "one member must be the context's own"
+                x = task.backbone.encode_image(golden["in.pixel_values"])
+                golden.close(f"{prefix}image_feat0", x, atol=room["logits"])
+        for s, loss in follow(golden, upl, task, {CONTEXT: upl.contexts[0]}, prefix):
+            golden.close(f"{prefix}part{s}.cross_entropy.0", loss, atol=room["loss"])
+    logits, found = (
+        golden["sel.in.logits"],
+        {key.rpartition(".")[0] for key in golden.outputs if key.startswith("sel.")},
+    )
+    for key in sorted(found - {"sel.in"}):
+        rule, _, number = key.removeprefix("sel.").rpartition("_k")
+        if rule:  # the K surest of each class, by probability or, of averaged logits, by the logit itself
+            chosen = surest(logits if rule == "raw" else logits.softmax(-1), int(number))
+        else:  # all above a threshold, surest first
+            chosen = surest(logits.softmax(-1), len(logits), int(key.removeprefix("sel.thr")) / 100)
+            order = chosen[2].argsort(descending=True, stable=True)
+            chosen = [part[order] for part in chosen]
+        golden.equal(f"{key}.index", chosen[0])
+        golden.equal(f"{key}.label", chosen[1])
+        if f"{key}.conf" in golden:
+            golden.close(f"{key}.conf", chosen[2], atol=1e-5)
