@@ -36,7 +36,7 @@ class Method(nn.Module):
     Attributes:
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
-        output: ``"logits"``, ``(B, C)`` or what the kind asks for, or ``"score"``, ``(B,)``, higher for in-distribution.
+        output: ``"logits"``, ``(B, C)`` or what the kind asks for, or ``"score"``, ``(B,)``, high in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
         tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.

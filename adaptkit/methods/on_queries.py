@@ -16,7 +16,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
 from adaptkit.towers.backbone import Backbone, unit
 
-AT_ONCE = 32  # images read and encoded together
+IMAGES_AT_ONCE = 32  # images read and encoded together
 
 
 def require_tunable(backbone: Backbone, base: Method | None = None) -> None:
@@ -59,8 +59,8 @@ def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0)
     """
     digests = [
         hashlib.sha256(pixels.contiguous().cpu().numpy().tobytes()).digest()
-        for i in range(0, len(queries), AT_ONCE)
-        for pixels in queries[i : i + AT_ONCE].pixels
+        for i in range(0, len(queries), IMAGES_AT_ONCE)
+        for pixels in queries[i : i + IMAGES_AT_ONCE].pixels
     ]
     order = torch.tensor(sorted(range(len(digests)), key=digests.__getitem__), dtype=torch.long)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -70,16 +70,16 @@ def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0)
 
 
 @torch.no_grad()
-def embedded(images: Images, encode: Callable[[Tensor], Tensor]) -> Tensor:
+def embedded_now(images: Images, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Unit-norm embeddings of all images, ``(N, D)``, as a tower sees them now; a few are read at a time.
 
     >>> import adaptkit as ak
-    >>> from adaptkit.methods.on_queries import embedded
+    >>> from adaptkit.methods.on_queries import embedded_now
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
-    >>> embedded(test.bind({"pixels": ak.Pixels()}), task.backbone.encode_image).shape
+    >>> embedded_now(test.bind({"pixels": ak.Pixels()}), task.backbone.encode_image).shape
     torch.Size([60, 16])
     """
-    parts = (images[i : i + AT_ONCE].pixels for i in range(0, len(images), AT_ONCE))
+    parts = (images[i : i + IMAGES_AT_ONCE].pixels for i in range(0, len(images), IMAGES_AT_ONCE))
     return torch.cat([unit(encode(pixels)) for pixels in parts])
 
 

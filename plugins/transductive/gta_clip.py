@@ -16,7 +16,7 @@ from torch import nn
 from adaptkit import Images, Method, OverBase, Pixels, Schedule, Task, ZeroShot, hookimpl, method, predict, unit
 from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.adapt import retarget
-from adaptkit.methods.on_queries import embedded, positives, require_tunable, train_in_rounds, tuned_on
+from adaptkit.methods.on_queries import embedded_now, positives, require_tunable, train_in_rounds, tuned_on
 from adaptkit.methods.tuned_weights import TunedWeights
 
 PROJECTIONS = ("image.projection.", "text.projection.")
@@ -88,7 +88,7 @@ class GTACLIP(OverBase):
     @torch.no_grad()
     def transduced(self, images, weights):
         """The base's logits of N images, ``(N, C)``, by what the towers see and read now: all before is stale."""
-        x, text = embedded(images, weights.encode_image), unit(weights.encode_text(self.tokens)).split(self.counts)
+        x, text = embedded_now(images, weights.encode_image), unit(weights.encode_text(self.tokens)).split(self.counts)
         task = Task.from_arrays((x[:0], x.new_zeros(0).long()), text, backbone=self.backbone, **self.called).to(
             x.device
         )
