@@ -36,8 +36,7 @@ class Method(nn.Module):
     Attributes:
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
-        output: ``"logits"``, ``(B, C)`` (or what the kind of the task asks for), or ``"score"``, ``(B,)``, higher for
-            in-distribution.
+        output: ``"logits"``, ``(B, C)`` or what the kind asks for, or ``"score"``, ``(B,)``, high in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
         tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
@@ -45,14 +44,11 @@ class Method(nn.Module):
     >>> import torch, adaptkit as ak
     >>> class NearestMean(ak.Method):
     ...     "Cosine to the mean of each class's support."
-    ...
     ...     scale: float = 10.0  # from cosine to logit
-    ...
     ...     def fit(self, task):
     ...         x, y = task.support.x, task.support.labels  # (S, D), (S,)
     ...         means = [x[y == c].mean(0) for c in range(len(task.classnames))]
     ...         self.register_buffer("means", ak.unit(torch.stack(means)))  # (C, D)
-    ...
     ...     def forward(self, batch):
     ...         return self.scale * batch.x @ self.means.T  # (B, C)
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)

@@ -196,8 +196,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     schedule = getattr(method, "schedule", None)
     if not isinstance(schedule, Schedule):
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
-    images = method.training_images(task)
-    if not len(images):
+    if not len(images := method.training_images(task)):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     one_device(options)
     known = inspect.signature(pl.Trainer).parameters
