@@ -42,6 +42,7 @@ class LitMethod(pl.LightningModule):
     def __init__(self, method: Method, schedule: Schedule, batches: Batches, total: int) -> None:
         super().__init__()
         self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
+        self.per_epoch = len(batches)
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
 
     def on_train_start(self) -> None:
@@ -94,7 +95,7 @@ class LitMethod(pl.LightningModule):
         learned = [p for p in self.method.parameters() if p.requires_grad]
         optimizer = self.schedule.make(self.method.parameter_groups(learned))
         rates = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.schedule.rate(step, len(self.batches), self.total) / (self.schedule.lr or 1)
+            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
