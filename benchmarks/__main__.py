@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.frame import SIZES, cases, gemm_rate
 
-HEAD = ("what", "size", "plain s", "measured on", "adaptkit s", "ratio", "target", "limit s")
+HEAD = ("what", "size", "plain s", "measured on", "adaptkit s", "ratio", "target", "limit s", "held GB")
 
 
 def main() -> None:
@@ -25,14 +25,15 @@ def main() -> None:
     threads = torch.get_num_threads()
     clock = "1 thread, seconds of the processor" if threads == 1 else f"{threads} threads, seconds of the wall"
     print(f"{clock}; limit: the products alone, at {rate / 1e9:.0f} GFLOP/s measured just now")
-    print(("{:28}{:>6}{:>11}  {:24}{:>11}{:>8}{:>8}{:>9}").format(*HEAD))
+    print(("{:28}{:>6}{:>11}  {:24}{:>11}{:>8}{:>8}{:>9}{:>15}").format(*HEAD))
     for name, case in chosen.items():
         row, target = case.run(SIZES[asked.size]), case.targets.get(asked.size)
         ratio = row.plain / row.ours
         print(
             f"{name:28}{asked.size:>6}{row.plain:11.4g}  {row.timed:24}{row.ours:11.3g}"
             f"{f'{ratio:.3g}' if ratio < 1000 else f'{ratio:,.0f}':>8}"
-            f"{f'{target:g}' if target else '-':>8}{row.flops / rate:9.2g}",
+            f"{f'{target:g}' if target else '-':>8}{row.flops / rate:9.2g}"
+            f"{f'{row.held[0]:.2f} to {row.held[1]:.2f}' if any(row.held) else '-':>15}",
             flush=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import pkgutil
 import time
@@ -46,12 +47,14 @@ class Row:
         ours: adaptkit's.
         timed: how much of the paper's way was run.
         flops: of the products that no way can do without.
+        held: most memory that each way held beyond what there was, GB; zeros where nobody looked.
     """
 
     plain: float
     ours: float
     timed: str
     flops: float
+    held: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,26 @@ def timed(work: Callable[[], Result], times: int = 1) -> tuple[float, Result]:
         result = work()
         took.append(clock() - began)
     return min(took), result
+
+
+def measured(work: Callable[[], Result]) -> tuple[float, float, Result]:
+    """Seconds of `clock`, GB that were held at most beyond what there was (0 where nobody tells), and the result."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back
+        reset.write_text("5")  # the peak begins anew
+        before = resident(status, "VmRSS")
+    except (OSError, AttributeError):
+        before = 0
+    seconds, result = timed(work)
+    if not before:
+        return seconds, 0.0, result
+    return seconds, max(0.0, (resident(status, "VmHWM") - before) / 1e6), result
+
+
+def resident(status: Path, what: str) -> int:
+    """A line of a process's status, kB."""
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(what))
 
 
 @cache

@@ -1,5 +1,7 @@
 """Tokens in both towers, or in the image tower: what each option does, towers of other depths, new classes, saving."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -78,8 +80,10 @@ def trained(name, task, steps=3, **options):
     return adapt(method(name, **{**NAMES.get(name, {}), **options}, schedule=schedule), task)
 
 
-@pytest.mark.parametrize("towers", TOWERS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "towers"),
+    [(name, towers) for name in (*NAMES, "map") for towers in TOWERS if (name, towers) != ("map", "siglip")],
+)
 def test_towers_of_any_depth_answer_for_their_classes_and_for_new_ones_and_after_saving(name, towers, tmp_path):
     task = task_over(TOWERS[towers](), CLASSES[:2], shots=1)
     made, x = trained(name, task), queries(task)
@@ -263,9 +267,98 @@ def test_co_prompt_is_held_to_another_view_and_to_one_sentence_of_each_class(dis
 
 
 def test_co_prompt_reads_sentences_of_a_file_and_draws_every_one(task, tmp_path):
-    (tmp_path / "told.json").write_text("{" + ", ".join(f'"{c}": ["a {c}.", "one {c}."]' for c in CLASSES) + "}")
+    (tmp_path / "told.json").write_text(json.dumps({c: [f"a {c}.", f"one {c}."] for c in CLASSES}))
     made = fitted("co-prompt", task, file=str(tmp_path / "told.json"))
     assert [len(rows) for rows in made.sentences] == [2] * 5, "two sentences of each class"
     seen = {round(float(made.drawn()[0, 0]), 5) for _ in range(30)}
     assert len(seen) == 2, f"either of two must come; got {seen}"
     assert trained("co-prompt", task).sentences is None, "they need not be kept"
+
+
+ATTRIBUTES = {c: ["whiskers", f"{c} ears", "fur"][: 1 + i % 3] for i, c in enumerate(CLASSES)}
+
+
+def attributes_file(folder):
+    (folder / "attributes.json").write_text(json.dumps({"descriptors": {"classes": ATTRIBUTES}}))
+    return str(folder / "attributes.json")
+
+
+def map_by_hand(made, pixels):
+    """MAP's logits, image by image and class by class, with the tower's modules one after the other."""
+    backbone, vision = made.backbone, made.backbone.model.vision_model
+
+    def joint(token):
+        return F.normalize(backbone.model.visual_projection(vision.post_layernorm(token)), dim=-1)
+
+    written = [[f"{c}, which has {a}" for a in ATTRIBUTES[c]] for c in CLASSES]
+    written = [[own[k % len(own)] for k in range(made.attributes)] for own in written]
+    names = F.normalize(backbone.encode_text([f"a photo of a {c}." for c in CLASSES]), dim=-1)
+    texts = [F.normalize(backbone.encode_text([f"a photo of a {a}." for a in own]), dim=-1) for own in written]
+    logits = torch.zeros(len(pixels), len(CLASSES))
+    for i, image in enumerate(pixels):
+        hidden = torch.cat([vision.embeddings(image[None])[0], made.visual[0]])
+        hidden = vision.pre_layrnorm(hidden)
+        for number, layer in enumerate(vision.encoder.layers, 1):
+            hidden = layer(hidden[None], attention_mask=None)[0]
+            if number == min(made.block, len(vision.encoder.layers)):
+                nearest = (names @ joint(hidden[0])).argsort(descending=True)[: made.candidates]
+                told = torch.cat([texts[c] for c in nearest])
+                for m in range(made.tokens):
+                    own = hidden[len(hidden) - made.tokens + m]
+                    scores = made.key(told) @ made.query(own) / len(own) ** 0.5
+                    own = own + (scores.softmax(0)[:, None] * made.value(told)).sum(0)
+                    hidden[len(hidden) - made.tokens + m] = own + made.refine(own)
+        x, seen = joint(hidden[0]), joint(hidden[-made.tokens :])
+        for c in range(len(CLASSES)):
+            cosines = (seen @ texts[c].T).double()
+            kernel = ((cosines - 1) / made.epsilon).exp()
+            u, v = torch.ones(len(kernel)).double(), torch.ones(kernel.shape[1]).double()
+            for _ in range(300):
+                u = 1 / len(u) / (kernel @ v)
+                v = 1 / len(v) / (kernel.T @ u)
+            matched = (u[:, None] * kernel * v * cosines).sum()
+            logits[i, c] = backbone.logit_scale * (x @ names[c] + made.weight * matched)
+    return logits
+
+
+@pytest.mark.parametrize(("block", "candidates"), [(1, 2), (7, 10)])
+def test_map_answers_as_its_account_says_part_by_part(block, candidates, task, tmp_path):
+    options = {"tokens": 3, "attributes": 2, "block": block, "candidates": candidates, "weight": 0.7}
+    made = fitted("map", task, **options, file=attributes_file(tmp_path))
+    for parameter in (made.value.weight, made.refine[-1].weight):
+        torch.nn.init.normal_(parameter, std=0.2)
+    with torch.no_grad():
+        want, got = map_by_hand(made, queries(task, 3)), predict(made, queries(task, 3))
+    assert torch.allclose(got, want, atol=1e-3), f"off by {(got - want).abs().max()}"
+
+
+def test_the_plan_of_map_has_equal_masses_however_little_entropy_counts(task):
+    made, cosines = fitted("map", task), torch.rand(2, 5, 4, 3) * 2 - 1
+    for epsilon, room in ((0.1, 1e-5), (1e-6, 2e-2)):  # a millionth leaves few digits
+        made.epsilon, made.iterations = epsilon, 1000
+        plan = made.plan(cosines)
+        assert plan.isfinite().all() and (plan >= 0).all(), "masses must be numbers"
+        assert torch.allclose(plan.sum(-2), torch.full((2, 5, 3), 1 / 3), atol=room), "each attribute gets as much"
+    made.epsilon = 0.1
+    assert torch.allclose(made.plan(cosines).sum(-1), torch.full((2, 5, 4), 1 / 4), atol=1e-3), "from each token"
+
+
+def test_map_starts_with_tokens_that_take_nothing_from_attributes(task):
+    made, x = fitted("map", task), queries(task)
+    other = fitted("map", task, block=1)
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(predict(made, x), predict(other, x)), "whatever the block, nothing is added at the start"
+    made.loss(task.bind(made).support).backward()
+    assert made.value.weight.grad.abs().sum() > 0, "and training can begin"
+
+
+def test_map_reads_the_tasks_own_sentences_without_a_file(task):
+    made = fitted("map", task, attributes=2)
+    ids = made.prompts.tokens["input_ids"]
+    names, attributes = ids[: len(CLASSES)], ids[len(CLASSES) :]
+    assert torch.equal(attributes, names.repeat_interleave(2, 0)), "of one sentence, less the learned words, the name"
+
+
+def test_map_says_that_it_needs_a_class_token():
+    with pytest.raises(ValueError, match=r"must have tap point 'image\.projection'"):
+        fitted("map", task_over(siglip()))

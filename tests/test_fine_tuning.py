@@ -4,10 +4,24 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from adaptkit import Preprocess, Task, adapt, load_classifier, method, predict, save_classifier, unit
+from adaptkit import (
+    Method,
+    Pooled,
+    Preprocess,
+    Schedule,
+    Task,
+    adapt,
+    load_classifier,
+    method,
+    predict,
+    save_classifier,
+    unit,
+)
 from adaptkit.methods.adapt import retarget
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 from adaptkit.testing import CLASSES, toy_backbone
@@ -194,6 +208,7 @@ def test_two_states_of_one_method_are_mixed_and_others_are_refused(toy):
     assert torch.allclose(predict(pair, queries[:6]), predict(pair.other, queries[:6])), "at 0 it must be the other"
     pair.set({"alpha": 1.0})
     assert torch.allclose(predict(pair, queries[:6]), predict(pair.base, queries[:6])), "and at 1 the base"
+    assert not any("started" in vars(part) for part in (pair.base, pair.other)), "no further copy may be kept"
     with pytest.raises(ValueError, match="other must be the same method as base where mix is 'weights'; got GDA"):
         adapt(method("wise-ft", base=adapter, other="gda"), task)
     wide = {"clip-adapter": {"reduction": 2, "schedule": {"steps": 1}}}
@@ -273,8 +288,8 @@ def test_clip_cite_adds_up_its_three_parts_as_written():
     assert parts[2] > 0, "and what is distilled must be something"
 
 
-@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
-def test_two_classes_one_shot_and_towers_of_one_block(name):
+def one_block():
+    """A random CLIP of one block to a tower, of other widths than the toy's."""
     from transformers import CLIPConfig, CLIPModel
 
     tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 12, "hidden_size": 20}
@@ -282,6 +297,92 @@ def test_two_classes_one_shot_and_towers_of_one_block(name):
     vision = {**tower, "hidden_size": 28, "image_size": 16, "patch_size": 8}
     config = CLIPConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision, projection_dim=12)
     preprocess = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    task, pixels = pixel_task(CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess), 1, ("a very long name", "b"))
+    return CLIPBackbone(CLIPModel(config), toy_tokenizer, preprocess)
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_two_classes_one_shot_and_towers_of_one_block(name):
+    task, pixels = pixel_task(one_block(), 1, ("a very long name", "b"))
     made = adapt(method(name, schedule={"steps": 2, "lr": 1e-3}), task)
     assert predict(made, pixels).shape == (2, 2), "the smallest task there is must be learned"
+
+
+class Headed(Method):
+    """A weight that it keeps for other classes, and a row for each class that it makes anew."""
+
+    schedule: Schedule = Schedule(steps=2, lr=0.1)
+
+    def needs(self):
+        return {"x": Pooled()}
+
+    def fit(self, task):
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.retarget(task)
+
+    def retarget(self, task):
+        self.rows = torch.nn.Parameter(task.text.clone())
+
+    def forward(self, batch):
+        return 10 * self.scale * batch.x @ self.rows.T
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_what_a_base_makes_anew_for_other_classes_is_not_mixed(count, toy):
+    task, queries = toy
+    mixture = adapt(method("wise-ft", base=Headed()), task)
+    assert sorted(mixture.names) == ["rows", "scale"], "both were trained"
+    names = ("wolf", "hen", "bee", "ox", "emu")[:count]
+    prompts = tuple((f"a photo of a {n}.",) for n in names)
+    other = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
+    made = retarget(mixture, other)
+    x = queries[:4].bind({"x": Pooled()}).x
+    want = 10 * (1 + mixture.base.scale) / 2 * x @ other.text.T
+    assert torch.allclose(predict(made, queries[:4]), want, atol=1e-4), "the new rows as they are, half of the weight"
+
+
+def test_fine_tuning_is_that_of_a_model_trained_in_the_usual_way():
+    task, pixels = pixel_task(toy_backbone())
+    schedule = {"epochs": 2, "lr": 1e-3, "batch_size": 10, "weight_decay": 0.1, "warmup_steps": 1}
+    made = adapt(method("fine-tuning", schedule=schedule), task)
+    model = copy.deepcopy(task.backbone.model).requires_grad_(True)
+    weight = torch.nn.Parameter(task.backbone.logit_scale * task.text)
+    bias = torch.nn.Parameter(torch.zeros(5))
+    tower = [p for name, p in model.named_parameters() if name.startswith("vis")]
+    optimizer = torch.optim.AdamW([*tower, weight, bias], weight_decay=0.1)
+    for rate in (1e-3, 1e-3):  # the first is the warm-up's last, the second the top of the cosine
+        optimizer.param_groups[0]["lr"] = rate
+        x = model.get_image_features(pixel_values=pixels).pooler_output
+        loss = torch.nn.functional.cross_entropy(unit(x) @ weight.T + bias, torch.arange(10) % 5)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        want = unit(model.get_image_features(pixel_values=pixels).pooler_output) @ weight.T + bias
+    assert torch.allclose(predict(made, pixels), want, atol=2e-2), "the same steps must lead to the same answers"
+    before = predict(adapt(method("zero-shot"), task), pixels)
+    assert not torch.allclose(before, want, atol=0.5), "and somewhere else"
+
+
+@pytest.mark.parametrize("name", ["flyp", "clip-cite"])
+def test_class_embeddings_follow_the_weights_and_are_not_computed_for_every_batch(name, monkeypatch):
+    task, pixels = pixel_task(toy_backbone())
+    made, backbone, calls = fitted(name, task).eval(), task.backbone, []
+    encode = type(backbone).encode_text
+    monkeypatch.setattr(type(backbone), "encode_text", lambda self, tokens: calls.append(0) or encode(self, tokens))
+    first, state = predict(made, pixels, batch_size=2), copy.deepcopy(made.state_dict())
+    assert len(calls) == 1, f"five batches must share one pass of the text tower; got {len(calls)}"
+    for p in made.tuned.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    assert not torch.allclose(predict(made, pixels), first, atol=0.1), "other weights must give another answer"
+    made.load_state_dict(state)
+    assert torch.equal(predict(made, pixels, batch_size=2), first), "and loaded ones the answer before"
+
+
+def test_views_are_slight_crops_that_are_never_mirrored():
+    assert method("flyp").support_needs()["views"].augment == "slight-crop", "as CLIP was trained"
+    ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (200, 1, 3)))
+    preprocess = Preprocess(size=40, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    views = torch.stack([preprocess.view(ramp, "slight-crop", str(i)) for i in range(30)])
+    left, right = 255 * views[..., 0].mean((1, 2)), 255 * views[..., -1].mean((1, 2))
+    assert (right - left > 150).all(), "no view may be mirrored, or smaller than nine tenths allow"
+    assert len({round(float(x), 3) for x in left}) > 5, "and they must differ"

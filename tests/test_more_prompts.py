@@ -7,12 +7,38 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Layers, Task, adapt, load_classifier, method, predict, save_classifier, unit
+from adaptkit import (
+    Images,
+    Layers,
+    Method,
+    Pooled,
+    Task,
+    adapt,
+    load_classifier,
+    method,
+    predict,
+    save_classifier,
+    unit,
+)
 from adaptkit.methods.adapt import retarget
-from adaptkit.testing import CLASSES, ToyImages, toy_backbone
+from adaptkit.methods.candidates import candidate_bounds, candidates
+from adaptkit.runs import plugins
+from adaptkit.testing import CLASSES, toy_backbone
 from tests.test_prompting import siglip
 
-OURS = {"plot": {"n": 4}, "plot, pooled": {"n": 4, "pooled": True}, "mocoop": {}, "gopro": {}}
+OURS = {
+    "plot": {"n": 4},
+    "plot, pooled": {"n": 4, "pooled": True},
+    "mocoop": {},
+    "gopro": {},
+    "eco": {},
+    "fpl-prompts": {"n": 4},
+    "fpl-prompts, image": {"n": 4, "modality": "image"},
+    "fpl-prompts, both": {"n": 4, "modality": "both"},
+    "cpl": {"n": 4, "partial": "rc"},
+    "cpl, image": {"n": 4, "modality": "image"},
+    "ship": {"others": ("elk", "ant"), "hidden_generator": 8, "hidden_encoder": 8, "generator": {"steps": 2}},
+}
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 4}}
 
 
@@ -33,6 +59,8 @@ def pictured(backbone, names, per_class=2, side=32):
 
 def fitted(name, task, **options):
     made = method(name.partition(",")[0], **{**OURS.get(name, {}), **options})
+    for child in made.children_methods():
+        adapt(child, task)
     made.fit(task.bind(made))
     return made
 
@@ -199,9 +227,189 @@ def test_gopro_as_released_compares_with_the_first_images_augmentations(task):
     assert ours == 0 < theirs, "other images' prompts must differ from the first's"
 
 
-def test_views_of_contrastive_learning_are_drawn_by_value_and_change_colours():
-    picture, preprocess = ToyImages("test", 5).image(0), toy_backbone().preprocess
-    views = torch.stack([preprocess.view(picture, "moco", str(seed)) for seed in range(30)])
-    assert torch.equal(views[3], preprocess.view(picture, "moco", "3")), "a seed must give one view"
-    grey = [view for view in views if torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])]
-    assert 0 < len(grey) < 15, f"about a fifth must be without colours; got {len(grey)} of 30"
+def test_eco_is_the_mean_of_its_members_written_plainly(task):
+    made, pixels = fitted("eco", task, lengths=(1, 5)).eval(), torch.randn(3, 3, 32, 32)
+    backbone, text = task.backbone, torch.zeros(5, task.backbone.dim)
+    for context in made.contexts:
+        tokens = backbone.tokenize([" ".join(["X"] * len(context)) + f" {name}." for name in CLASSES])
+
+        def learned(_, words, context=context):
+            return torch.cat([words[:, :1], context.expand(5, -1, -1), words[:, 1 + len(context) :]], 1)
+
+        with torch.no_grad(), backbone.taps({"text.tokens": learned}):
+            text += F.normalize(backbone.encode_text(tokens), dim=-1) / 2
+    with torch.no_grad():
+        want = backbone.logit_scale * unit(backbone.encode_image(pixels)) @ F.normalize(text, dim=-1).T
+    assert torch.allclose(predict(made, pixels), want, atol=1e-4), "the logits must be those of the mean embedding"
+    made.loss(task.bind(made).support).backward()
+    assert all(c.grad.abs().sum() > 0 for c in made.contexts), "all contexts must be trained together"
+
+
+def test_ecos_contexts_have_the_lengths_asked_for(task):
+    assert [len(c) for c in fitted("eco", task, lengths=(2, 7)).contexts] == [2, 7], "words of each context"
+    with pytest.raises(ValueError, match="lengths must be at least one number"):
+        fitted("eco", task, lengths=())
+
+
+def test_prefixes_are_learned_in_the_towers_asked_for(task):
+    names = {"text": {"context"}, "image": {"visual"}, "both": {"context", "visual", "mixer"}}
+    for modality, learned in names.items():
+        made = fitted("fpl-prompts", task, modality=modality)
+        got = {name.partition(".")[0] for name, p in made.named_parameters() if p.requires_grad}
+        assert got == learned, f"{modality} must learn {learned}; got {got}"
+        made.loss(task.bind(made).support).backward()
+        assert all(p.grad is not None for p in made.parameters()), "a gradient must reach every parameter"
+
+
+def test_image_prefixes_stand_between_class_token_and_patches_without_positions(task):
+    made, pixels = (
+        fitted("fpl-prompts", task, modality="image", n=3, template="one {}").eval(),
+        torch.randn(2, 3, 32, 32),
+    )
+    model = task.backbone.model
+    with torch.no_grad():
+        text = unit(task.backbone.encode_text([f"one {name}" for name in CLASSES]))
+        tokens = model.vision_model.embeddings(pixels)
+        tokens = torch.cat([tokens[:, :1], made.visual.expand(2, -1, -1), tokens[:, 1:]], 1)
+        hidden = model.vision_model.encoder(model.vision_model.pre_layrnorm(tokens)).last_hidden_state
+        x = unit(model.visual_projection(model.vision_model.post_layernorm(hidden[:, 0])))
+    want = task.backbone.logits(x, text)
+    assert torch.allclose(predict(made, pixels), want, atol=1e-4), "tokens must enter behind the class token"
+
+
+def test_as_released_a_word_is_mixed_with_the_token_of_its_number_alone(task):
+    for paired in (False, True):
+        made = fitted("fpl-prompts", task, modality="both", n=3, as_released=paired)
+        words, _ = made.mixer(made.context, made.visual)
+        (grad,) = torch.autograd.grad(words[0].sum(), made.visual)
+        seen = (grad.abs().sum(1) > 0).tolist()
+        assert seen == [True, not paired, not paired], f"paired {paired}: word 0 must see those tokens; got {seen}"
+
+
+def test_as_released_the_prefix_best_on_validation_images_is_kept(task):
+    val = task.support[:4]
+    watched = fitted("fpl-prompts", replace(task, val=val), as_released=True)
+    assert len(watched.callbacks()) == 1, "validation images must be looked at"
+    assert not fitted("fpl-prompts", replace(task, val=val)).callbacks(), "by default the last prefix stays"
+    assert not fitted("fpl-prompts", task, as_released=True).callbacks(), "without validation images, too"
+    quick = {"schedule": {"epochs": 2, "warmup": 0, "batch_size": 4}}
+    adapt(method("fpl-prompts", n=2, as_released=True, **quick), replace(task, val=val))
+
+
+@pytest.mark.parametrize("rule", ["ifpl", "grip"])
+def test_rounds_are_labelled_by_the_method_adapted_to_the_round_before(rule, task):
+    seen, p = [], []
+
+    class Spy(Method):
+        def fit(self, task):
+            seen.append(torch.bincount(task.support.labels, minlength=5).tolist())
+            self.register_buffer("text", task.text)
+
+        def forward(self, batch):
+            p.append(self.text)
+            return batch.x @ self.text.roll(len(seen), 0).T
+
+    plugins.table("methods")["spy"] = Spy
+    try:
+        train = Images.from_arrays(torch.randn(60, 16))
+        support, _ = plugins.pick("supports", rule)(task, train, None, shots=4, seed=1, by="spy", rounds=4)
+    finally:
+        del plugins.table("methods")["spy"]
+    want = {"ifpl": [[4] * 5] * 3, "grip": [[1] * 5, [2] * 5, [3] * 5]}[rule]
+    assert seen == want, f"the method must see {want}; got {seen}"
+    assert torch.bincount(support.labels).tolist() == [4] * 5, "in the end, as many as asked for"
+
+
+def test_candidates_are_those_of_image_and_class_written_plainly():
+    p = torch.randn(30, 4).mul(2).softmax(-1)
+    total, least = candidate_bounds(p, 0.6, 0.5)
+    largest = sorted(p.amax(1).tolist())
+    assert abs(total - (largest[17] + 0.4 * (largest[18] - largest[17]))) < 1e-6, "60 % of 29 steps are 17.4"
+    for row, chosen in zip(p, candidates(p, total, least), strict=True):
+        reached, own = 0.0, set()
+        for c in row.argsort(descending=True).tolist():
+            if reached <= total:
+                own.add(c)
+            reached += row[c]
+        want = [c in own and bool(row[c] >= least[c]) for c in range(4)]
+        assert chosen.tolist() == want, f"candidates must be {want}; got {chosen.tolist()}"
+
+
+def test_cpl_reads_no_label_and_counts_no_image_without_candidate(task):
+    made = fitted("cpl", task, top=0.9, partial="cc")
+    support = task.bind(made).support
+    weights = made.weights(made.base(support).softmax(-1))
+    kept = weights.sum(1) > 0
+    assert 0 < kept.sum() < len(kept), "some images have candidates, and some have none"
+    p = made(support).softmax(-1)
+    want = -(p * weights).sum(1)[kept].log().mean()
+    for labels in (support.labels, 4 - support.labels):
+        assert torch.allclose(made.loss(support.label(labels)), want, rtol=1e-5), "the loss must be of candidates alone"
+    nobody = made.total.new_full((5,), 2.0)
+    made.least = nobody
+    assert made.loss(support) == 0, "without candidates nothing is learned"
+
+
+@pytest.mark.parametrize("partial", ["cc", "ce", "gce", "rc", "cav", "lw"])
+def test_cpls_losses_train_and_may_label_again(partial, task):
+    schedule = {"epochs": 3, "warmup": 0, "batch_size": 4, "drop_last": False, "lr": 0.2}
+    made = adapt(method("cpl", n=4, partial=partial, schedule=schedule), task)
+    assert made.earlier is None, "what the epoch before learned must not stay"
+    again = adapt(method("cpl", n=4, base={"cpl": {"n": 2, "schedule": schedule}}, schedule=schedule), task)
+    assert predict(again, torch.randn(2, 3, 32, 32)).shape == (2, 5), "a cpl may label for another"
+
+
+def test_cpls_weights_follow_the_prefix_of_the_epoch_before(task):
+    made = fitted("cpl", task, partial="rc", top=0.0)
+    support = task.bind(made).support
+    first = made.loss(support)
+    made.earlier = {"context": torch.randn_like(made.context)}
+    assert not torch.allclose(made.loss(support), first), "another prefix must give other weights"
+
+
+def test_support_cpl_takes_images_with_candidates(task):
+    train = Images.from_arrays(torch.randn(60, 16))
+    support, val = plugins.pick("supports", "cpl")(task, train, None, shots=3, seed=1, top=0.9)
+    p = task.backbone.logits(train.bind({"x": Pooled()}).x, task.text).softmax(-1)
+    may = candidates(p, *candidate_bounds(p, 0.6, 0.9))
+    assert may[support.index, support.labels].all() and val is None, "every label must be a candidate of its image"
+    assert torch.bincount(support.labels).max() <= 3, "and no class has more than its shots"
+
+
+def test_ship_makes_up_classes_without_images_and_those_named(task):
+    seen = replace(task, support=task.support[task.support.labels < 3])
+    made = fitted("ship", seen, others=("elk", CLASSES[0]))
+    assert made.new.tolist() == [3, 4, 5], f"classes 3 and 4 have no images, and 5 is named; got {made.new}"
+    assert fitted("ship", task, others=()).maker is None, "with images of all classes nothing is made up"
+    batch = seen.bind(made).support
+    made.loss(batch).backward()
+    assert made.context.grad.abs().sum() > 0, "the context must be trained"
+    assert all(p.grad is None for p in made.maker.parameters()), "and the generator no more"
+    assert predict(made.eval(), torch.randn(2, 3, 32, 32)).shape == (2, 5), "the task's classes alone are answered"
+    quick = {"generator": {"steps": 1}, "schedule": {"steps": 1}, "hidden_encoder": 4, "hidden_generator": 4}
+    assert adapt(method("ship", others=("elk",), **quick), task).maker is None, "what only training needs must not stay"
+
+
+def test_ships_generator_learns_to_make_images_up_again(task):
+    slow, quick = ({"steps": n, "lr": 0.02, "decay": "constant"} for n in (1, 60))
+    losses = []
+    for generator in (slow, quick):
+        torch.manual_seed(0)
+        made = fitted("ship", task, others=("elk",), generator=generator, hidden_encoder=16, hidden_generator=16)
+        torch.manual_seed(1)
+        losses.append(float(made.maker_loss(task.bind(made).support.views[:, 0], task.support.labels)))
+    assert losses[1] < losses[0] - 0.05, f"the loss must fall; got {losses}"
+
+
+def test_ships_latent_cost_is_the_divergence_from_the_normal_distribution(task):
+    made = fitted("ship", task, others=("elk",), hidden_encoder=8, hidden_generator=8)
+    x, y = task.bind(made).support.views[:, 0], task.support.labels
+    inner = made.maker["encoder"](x)
+    mean, std = made.maker["mean"](inner), (made.maker["log_var"](inner) / 2).exp()
+    normal = torch.distributions.Normal
+    cost = torch.distributions.kl_divergence(normal(mean, std), normal(0.0, 1.0)).sum(1).mean()
+    torch.manual_seed(0)
+    loss = made.maker_loss(x, y)
+    torch.manual_seed(0)
+    again = made.made_up(mean + std * torch.randn_like(mean), y)
+    assert torch.allclose(loss, (again - x).square().sum(1).mean() + cost, rtol=1e-4), "reconstruction and divergence"

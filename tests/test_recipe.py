@@ -326,3 +326,36 @@ def test_a_methods_odd_name_keeps_an_error_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="must be one of") as told:
         recipe.read_recipe(str(tmp_path / "x.yaml"), only=["gda"])
     assert "\n" not in str(told.value), f"got {told.value}"
+
+
+def test_a_recipe_has_options_for_methods_which_those_that_are_asked_for_win_over(tmp_path):
+    below = tmp_path / "below.yaml"
+    below.write_text(GOOD + "defaults: {coop: {n: 8, schedule: {epochs: 3, lr: 0.1}}, gda: {alpha: 2.0}}\n")
+    above = tmp_path / "above.yaml"
+    above.write_text(
+        "extends: below.yaml\nmethods: [{coop: {schedule: {epochs: 5}}}, gda, tda]\ndefaults: {gda: {alpha: 3.0}}\n"
+    )
+    found = options.check_recipe(recipe.read_recipe(str(above)))
+    coop, gda, tda = (options.method(spec) for spec in found.methods)
+    assert (coop.n, coop.schedule.epochs, coop.schedule.lr) == (8, 5, 0.1), f"what was asked for must win; got {coop}"
+    assert gda.alpha == 3.0, f"a recipe's defaults must replace those below, by method; got {gda.alpha}"
+    labels = ["coop(schedule={epochs: 5})", "gda", "tda"]
+    assert [*found.labels()] == labels, f"a row's name must be what was asked for; got {[*found.labels()]}"
+    assert repr(tda) == repr(options.method("tda")), "others must be as they were"
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [
+        ("[coop]", "defaults must be options by method"),
+        ("{coop: 4}", "defaults must be options by method"),
+        ("{coup: {n: 4}}", "method must be one of .*; got 'coup'"),
+        ("{coop: {m: 4}}", "an option of coop must be one of .*; got 'm'"),
+        ("{coop: {n: many}}", "coop.n must be a whole number; got 'many'"),
+    ],
+)
+def test_defaults_are_checked_whether_their_method_runs_or_not(tmp_path, defaults, words):
+    file = tmp_path / "x.yaml"
+    file.write_text(GOOD + f"defaults: {defaults}\n")
+    with pytest.raises(ValueError, match=words):
+        options.check_recipe(recipe.read_recipe(str(file)))

@@ -13,10 +13,10 @@ from PIL import Image
 from adaptkit import cli
 from adaptkit.io import yamls
 from adaptkit.runs import build as options
-from adaptkit.runs import plugins, recipe
+from adaptkit.runs import plugins, recipe, shelf
 
-NAMES, read = recipe.names(), functools.cache(recipe.read_recipe)
-CHILDREN = [name for name in NAMES if "extends" in yamls.read_yaml(recipe.find_recipe(name))]
+NAMES, read = shelf.names(), functools.cache(recipe.read_recipe)
+CHILDREN = [name for name in NAMES if "extends" in yamls.read_yaml(shelf.find_recipe(name))]
 CLIP = [f"hf:openai/clip-vit-base-patch{size}" for size in (16, 32)]
 ELEVEN = [
     *("caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet"),
@@ -25,7 +25,7 @@ ELEVEN = [
 
 
 def test_every_recipe_file_is_found_by_a_name_of_its_own():
-    files = [path.relative_to(recipe.shelf()).with_suffix("") for path in recipe.shelf().rglob("*.yaml")]
+    files = [path.relative_to(shelf.folder()).with_suffix("") for path in shelf.folder().rglob("*.yaml")]
     assert sorted(map(str, files)) == NAMES == sorted(set(NAMES)), "each file must be one name"
 
 
@@ -44,7 +44,7 @@ def test_a_recipe_is_right(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_says_what_it_is_for_and_whose_its_numbers_are(name):
-    text, found = recipe.find_recipe(name).read_text(), read(name)
+    text, found = shelf.find_recipe(name).read_text(), read(name)
     assert text.startswith("# "), "it must begin with what it is for"
     for quote in own(name):
         assert quote.source.startswith(("github.com/", "arXiv:")), f"anyone must be able to look: {quote}"
@@ -61,20 +61,20 @@ def test_a_recipe_says_what_it_is_for_and_whose_its_numbers_are(name):
 
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_recipe_is_a_difference_from_its_protocol(name):
-    path = recipe.find_recipe(name)
+    path = shelf.find_recipe(name)
     raw = yamls.read_yaml(path)
     parent = (path.parent / raw.pop("extends")).resolve()
-    assert parent.parent == recipe.shelf() and "extends" not in yamls.read_yaml(parent), (
+    assert parent.parent == shelf.folder() and "extends" not in yamls.read_yaml(parent), (
         "one step must lie between them"
     )
-    assert path.parent.name in (recipe.shelf().name, "quickstart", parent.stem), "a folder must have its name"
+    assert path.parent.name in (shelf.folder().name, "quickstart", parent.stem), "a folder must have its name"
     same = [key for key, value in raw.items() if yamls.read_yaml(parent).get(key) == value]
     assert not same, f"what it says must differ from {parent.name}; got the same {', '.join(same)}"
 
 
 @pytest.mark.parametrize("folder", ["few_shot", "base_to_new", "unsupervised", "test_time"])
 def test_a_setting_has_a_recipe_for_each_of_the_eleven_datasets(folder):
-    assert sorted(path.stem for path in (recipe.shelf() / folder).glob("*.yaml")) == ELEVEN
+    assert sorted(path.stem for path in (shelf.folder() / folder).glob("*.yaml")) == ELEVEN
     made = [read(f"{folder}/{dataset}") for dataset in ELEVEN]
     assert all(one.methods == made[0].methods for one in made), "rows of other options could not be averaged"
     assert {one.backbone for one in made} == {"hf:openai/clip-vit-base-patch16"}
@@ -83,7 +83,7 @@ def test_a_setting_has_a_recipe_for_each_of_the_eleven_datasets(folder):
 def own(name):
     """What a recipe's own file quotes, each with its backbone."""
     found = read(name)
-    count = len(yamls.read_yaml(recipe.find_recipe(name)).get("published", ()))
+    count = len(yamls.read_yaml(shelf.find_recipe(name)).get("published", ()))
     return [replace(q, backbone=q.backbone or found.backbone) for q in found.published[len(found.published) - count :]]
 
 
@@ -113,7 +113,7 @@ def test_quoted_means_are_the_means_of_what_is_quoted():
             halves = [values[(*of, half, backbone), "mean"] for half in ("accuracy", "new/accuracy")]
             assert values[about, "mean"] == pytest.approx(harmonic_mean(halves), abs=0.01), f"{about}: so it was here"
             held += 1
-    assert held == 9, "GDA with 16 shots on two backbones, on base and on new classes; and five harmonic means"
+    assert held == 18, "GDA with 16 shots on two backbones, on base and on new classes; and fourteen harmonic means"
 
 
 @pytest.fixture

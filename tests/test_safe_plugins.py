@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from adaptkit import adapt, cli, method
 from adaptkit.methods.trainer_options import ALLOWED, INSTEAD
-from adaptkit.runs import job, plugins, protocol, recipe
+from adaptkit.runs import job, plugins, protocol, recipe, shelf
 from adaptkit.runs.build import check_recipe
 
 HEAD = '"""Of a test. Source: none. Deviations: none."""\nfrom adaptkit import ZeroShot, hookimpl\n'
@@ -122,7 +122,7 @@ def test_a_recipe_cannot_trust_itself(stranger, say):
 
 
 def test_no_recipe_that_comes_with_adaptkit_names_a_plugin_file():
-    for name in recipe.names():
+    for name in shelf.names():
         assert not recipe.read_recipe(name).plugins, f"{name} must run as it is, without --trust"
 
 

@@ -7,7 +7,7 @@ import pytest
 from adaptkit import cli
 from adaptkit.report import verify
 from adaptkit.report.table import Table
-from adaptkit.runs import recipe
+from adaptkit.runs import recipe, shelf
 from adaptkit.runs.results import Result
 
 TOY = "{dataset: toy, backbone: 'toy:0', shots: [1, 2], seeds: [1, 2], methods: [zero-shot, {gda: {views: 2}}]"
@@ -55,7 +55,7 @@ def beside(quotes, *rows):
     results = [Result(method=m, shots=k, seed=i, metrics=metrics) for i, (m, k, metrics) in enumerate(rows)]
     made = {"dataset": "toy", "backbone": "toy:0", "methods": ["gda"]}
     made["published"] = [{"value": 50.0, "source": "s", **q} for q in quotes]
-    found = verify.beside(recipe.build_recipe(made, recipe.shelf() / "x.yaml"), Table(results))
+    found = verify.beside(recipe.build_recipe(made, shelf.folder() / "x.yaml"), Table(results))
     return [(b.method, b.shots, round(b.ours, 2), b.quote.metric) for b in found]
 
 

@@ -18,7 +18,7 @@ from adaptkit.methods.explore import choose, trying
 from adaptkit.methods.search import unfold
 from adaptkit.methods.searched import searched
 from adaptkit.methods.widening import beyond
-from adaptkit.runs import plugins, recipe
+from adaptkit.runs import plugins, recipe, shelf
 from adaptkit.runs.results import Result
 
 fault = pytest.mark.fault("a search that ends at the edge of its grid", "said; continued where a recipe asks to widen")
@@ -245,7 +245,7 @@ def test_only_paper_and_widen_are_ways_to_search(toy):
 def test_a_run_records_edges_marks_them_and_keys_cells_by_search(tmp_path, capsys):
     file = tmp_path / "mine.yaml"
     tip = "{tip-adapter: {views: 1, search_scale: [0.3, 0.2], search_steps: [3, 3]}}"
-    toy = recipe.find_recipe("toy")
+    toy = shelf.find_recipe("toy")
     file.write_text(f"extends: {toy}\nshots: [4]\nseeds: [1]\nmethods: [{tip}]\n")
     names = {}
     for search, more in (("paper", []), ("widen", []), ("widen", ["--set", "select=oracle"])):
@@ -269,7 +269,7 @@ def test_a_run_records_edges_marks_them_and_keys_cells_by_search(tmp_path, capsy
 
 
 @fault
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", shelf.names())
 def test_recipes_on_the_datasets_of_papers_keep_the_papers_grids_and_others_widen(name):
     found = recipe.read_recipe(name)
     if found.select != "none":

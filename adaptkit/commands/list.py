@@ -12,7 +12,7 @@ from typing import Any
 from adaptkit.commands.requested import load_files
 from adaptkit.io.safe import in_lines
 from adaptkit.io.text import columns
-from adaptkit.runs import plugins, recipe
+from adaptkit.runs import plugins, shelf
 
 WIDTH = 119  # of a line
 
@@ -37,7 +37,7 @@ def _roles(options: Namespace) -> tuple[str, ...]:
 def _entries(role: str) -> list[dict[str, Any]]:
     from adaptkit.report.cards import entry
 
-    return [entry(role, name) for name in (recipe.names() if role == "recipes" else plugins.table(role))]
+    return [entry(role, name) for name in (shelf.names() if role == "recipes" else plugins.table(role))]
 
 
 def _as_text(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.features.ahead import Ahead
 from adaptkit.features.answering import Answering, code_of
 from adaptkit.features.captions import Captions
-from adaptkit.features.extraction import Extraction, decoders
+from adaptkit.features.extraction import Extraction
 from adaptkit.features.items import Source
+from adaptkit.features.live import Live
 from adaptkit.features.needs import Need, Sentence
-from adaptkit.features.parts import Part, row_id, view_seed
+from adaptkit.features.parts import Part, row_id
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
@@ -60,6 +61,7 @@ class FeatureCache:
         self.own, self.store, self.load = backbone, store, load
         self.answering = Answering(hook, precision)
         self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count)
+        self.live = Live(self.compute, batch_size)
         self.dtype, self.precision, self.batch_size = dtype, precision, batch_size
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
@@ -80,7 +82,7 @@ class FeatureCache:
     def images(self, source: Source, need: Need, index: Tensor) -> Tensor:
         """``(N, ...)`` or, with views, ``(N, V, ...)`` rows as `need` reads them; float32."""
         if not need.stored or need.fresh:
-            return self._live(source, need, index.tolist())
+            return self.live.read(source, need, index.tolist(), self.tower(need.backbone))
         if not len(index):
             return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
@@ -90,6 +92,12 @@ class FeatureCache:
             blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
         rows = torch.cat(blocks, 1)
         return need.read(rows if need.views else rows[:, 0])
+
+    def expect(self, source: Source, need: Need, index: Sequence[int]) -> Ahead | None:
+        """Begin to decode what will be read next, in threads; nothing where rows are stored. See `Live`."""
+        return (
+            None if need.stored and not need.fresh else self.live.expect(source, need, index, self.tower(need.backbone))
+        )
 
     def fill(self, source: Source, need: Need, index: Sequence[int]) -> None:
         """Extract what is missing for a reading, without reading it."""
@@ -173,21 +181,6 @@ class FeatureCache:
         """Rows of some prepared items, from the first plugin that answers."""
         return self.answering.ask(need, backbone, ready)
 
-    def _live(self, source: Source, need: Need, index: Sequence[int]) -> Tensor:
-        """Rows that are never stored: pixels, and views that are drawn anew."""
-        backbone, salt = self.tower(need.backbone), ""
-        if need.fresh:
-            salt = f"{torch.initial_seed()}/{int(torch.randint(2**62, ()))}"
-        views = [-1] * (need.views == 0 or need.plain_first) + list(range(need.views - need.plain_first))
-
-        def views_of(i: int) -> list[Any]:
-            key, item = source.open(i)  # once for all its views
-            return [need.prepare(item, backbone, v, view_seed(key, v, salt)) for v in views]
-
-        ready, size = [r for rows in decoders(os.getpid()).map(views_of, index) for r in rows], self.batch_size
-        rows = torch.cat([self.compute(need, backbone, ready[k : k + size]) for k in range(0, len(ready), size)])
-        return need.read(rows.unflatten(0, (len(index), -1)) if need.views else rows)
-
     def _count(self, name: str, rows: int, seconds: float) -> None:
         self.computed[name] = self.computed.get(name, 0) + rows
         self.seconds += seconds
@@ -203,3 +196,7 @@ class CachedRows:
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """One row per index."""
         return self.cache.images(self.source, need, index)
+
+    def expect(self, need: Need, index: Tensor) -> Ahead | None:
+        """Begin to decode the rows that are read next; see `FeatureCache.expect`."""
+        return self.cache.expect(self.source, need, index.tolist())

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from adaptkit.features.ahead import Ahead
 from adaptkit.features.given import Array as Array
 from adaptkit.features.given import features, whole_numbers
 from adaptkit.features.needs import PIXELS, Need
@@ -111,6 +112,10 @@ class Images:
         """The same images, read onto a device."""
         return Images(self.rows, self.index, self.labels, self.needs, device)
 
+    def expect(self) -> list[Ahead]:
+        """Let threads begin to decode these images, where they are stored nowhere: they are to be read next."""
+        return [ahead for need in self.needs.values() if (ahead := expected(self.rows, need, self.index))]
+
     def load(self) -> Images:
         """The same images with every stored need read into memory once: for loops that read them again and again."""
         held = {(n, need): getattr(self, n) for n, need in self.needs.items() if need.stored and not need.fresh}
@@ -149,6 +154,14 @@ class Images:
             got = len(own) if own.dim() else "one number"
             raise ValueError(f"{role} labels must be as many as the rows, {n}; got {got}".strip())
         return cls(rows, torch.arange(n), own)
+
+
+def expected(rows: Rows, need: Need, index: Tensor) -> Ahead | None:
+    """What begins to be decoded where rows come from files, and are not held."""
+    if isinstance(rows, InMemory):
+        held = any(need == known for _, known in rows.held)
+        return None if held else expected(rows.images.rows, need, rows.images.index[index])
+    return rows.expect(need, index) if hasattr(rows, "expect") else None
 
 
 @dataclass(frozen=True)

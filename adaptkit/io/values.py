@@ -24,10 +24,12 @@ class Spec:
     Attributes:
         name: as ``adaptkit list`` shows it.
         options: plain values by name, as they were written; types are checked where the thing is built.
+        below: options that it has where none was written, inside of mappings too; no part of its label.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    below: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: object, where: str = "a method") -> Spec:
@@ -53,6 +55,11 @@ class Spec:
         return f"{self.name}({options})" if options else self.name
 
     @property
+    def whole(self) -> dict[str, Any]:
+        """What it is built with."""
+        return joined(self.below, self.options)
+
+    @property
     def plain(self) -> str | dict[str, Any]:
         """As a recipe writes it; the inverse of `of`."""
         return {self.name: dict(self.options)} if self.options else self.name
@@ -62,6 +69,12 @@ class Spec:
 
 
 builders[Spec] = Spec.of
+
+
+def joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping over another, and so on in the mappings that both hold."""
+    deeper = [k for k, v in below.items() if isinstance(v, Mapping) and isinstance(above.get(k), Mapping)]
+    return {**below, **above, **{k: joined(below[k], above[k]) for k in deeper}}
 
 
 def convert(value: Any, kind: Any, where: str, field: Field | None = None) -> Any:  # noqa: ANN401 (any type)

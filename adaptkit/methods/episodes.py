@@ -15,6 +15,7 @@ from adaptkit.features.needs import Need, Pooled
 from adaptkit.io.ranges import Share, Size, Steps, Views, Weight
 from adaptkit.methods.method import Method
 from adaptkit.methods.ops import entropy
+from adaptkit.methods.prompt_learner import ContextLearner
 from adaptkit.methods.task import Task
 from adaptkit.towers.backbone import unit
 from adaptkit.towers.once import Once
@@ -22,7 +23,6 @@ from adaptkit.towers.prompting import Prompts
 
 State = Mapping[str, Tensor]
 Watched = Mapping[str, Tensor]
-SENTENCES = 1024  # encoded at once on an accelerator
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Answer:
     logits: Tensor
     text: Tensor | None = None
     blocks: Sequence[Tensor] = ()
+
+
+Objective = Callable[[Answer, Watched], Tensor]
 
 
 class Episodes(Method):
@@ -67,7 +70,7 @@ class Episodes(Method):
     augment: Literal["wide-crop-flip", "crop-flip", "augmix"] = "wide-crop-flip"
     keep: Share = 0.1  # share of the views, those of lowest entropy
     steps: Steps = 1  # of AdamW, from its empty state
-    lr: Weight = 5e-3
+    lr: Weight = 5e-3  # of AdamW
     weight_decay: Weight = 0.01  # AdamW's own default
     base: Method | None = None  # whose learned prompts are tuned in place of words, e.g. coop or maple
 
@@ -92,25 +95,32 @@ class Episodes(Method):
 
     def fit(self, task: Task) -> None:
         """Keep the words to start from, or see that the base has a prompt."""
-        self.backbone = task.backbone
-        if self.base is not None:
-            if self.base.scope != "sample" or not self.tunable_of_base():
-                raise ValueError(f"base must be a method that names prompts as tunable, e.g. coop; got {self.base}")
-            return
-        chunk = 256 if task.backbone.device.type == "cpu" else SENTENCES
-        self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init, chunk=chunk)
-        self.first = Once()
-        self.register_buffer("context", self.prompts.words())  # (n, W)
+        self.backbone, self.first = task.backbone, Once()
+        if self.base is None:
+            self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
+            self.register_buffer("context", self.prompts.words())  # (n, W)
+        elif self.base.scope != "sample" or not self.first_start():
+            raise ValueError(f"base must be a method that names prompts as tunable, e.g. coop; got {self.base}")
 
-    def tunable_of_base(self) -> dict[str, Tensor]:
-        """Parameters of the base that its class names as tunable, or as modules of such."""
-        base = self.base or self
-        named = tuple(f"{name}." for name in base.tunable)
-        return {name: value for name, value in base.named_parameters() if f"{name}.".startswith(named)}
+    def words(self) -> Episodes | ContextLearner | None:
+        """Whose words alone give the class embeddings, its own or the base's; ``None`` where the base does more."""
+        base = self.base
+        plain = isinstance(base, ContextLearner) and all(
+            getattr(type(base), name) is getattr(ContextLearner, name) for name in ("forward", "text", "needs")
+        )
+        return base if plain else None if base else self  # type: ignore[return-value]
+
+    def first_start(self) -> State:
+        """What is tuned, by name: the words, or what the base's class names as tunable, parameters or modules."""
+        if self.base is None:
+            return {"context": self.context}
+        named = tuple(f"{name}." for name in self.base.tunable)
+        return {name: value for name, value in self.base.named_parameters() if f"{name}.".startswith(named)}
 
     def together(self) -> int:
-        """Images that are tuned at once: as many as their sentences are encoded at once; over a base, one."""
-        return max(1, self.prompts.chunk // len(self.prompts.places)) if self.base is None else 1
+        """Images that are tuned at once: as many as their sentences are encoded at once; one where not words alone."""
+        words = self.words()
+        return max(1, words.prompts.chunk // len(words.prompts.places)) if words else 1
 
     def forward(self, batch: Images) -> Tensor:
         """Logits ``(B, C)`` of each image, by the prompt as its own views tuned it."""
@@ -126,15 +136,15 @@ class Episodes(Method):
 
     def start(self, count: int) -> State:
         """What is tuned, as it is before the first step, once for each image: ``(count, ...)`` by name."""
-        first: State = {"context": self.context} if self.base is None else self.tunable_of_base()
-        return {name: value[None].expand(count, *value.shape) for name, value in first.items()}
+        return {name: value[None].expand(count, *value.shape) for name, value in self.first_start().items()}
 
     def choose(self, seen: Watched) -> Tensor:
         """Which views to learn from, ``(B, K)``, the surest first: by the prompt as it is before the first step."""
-        if self.base is not None:
+        words = self.words()
+        if words is None:
             return self.confident(self.see(self.start(1), seen).logits)
-        text = self.first(lambda: self.prompts.encode(self.context), self.context)  # the same for all images
-        return self.confident(self.backbone.logits(seen["views"], unit(text)))
+        text = self.first(lambda: words.prompts.encode(words.context), words.context)  # the same for all images
+        return self.confident(self.backbone.logits(first_of(seen), unit(text)))
 
     def confident(self, logits: Tensor) -> Tensor:
         """Which of ``(..., V, C)`` views to keep, ``(..., K)``, by ascending entropy."""
@@ -146,19 +156,19 @@ class Episodes(Method):
 
     def see(self, state: State, seen: Watched) -> Answer:
         """What views say under the prompts of a state."""
-        if self.base is not None:
+        words = self.words()
+        if words is None:
             return Answer(self.by_base({name: value[0] for name, value in state.items()}, seen))
-        text = unit(self.prompts.encode_each(state["context"]))  # (B, C, D)
-        return Answer(self.backbone.logits(seen["views"], text), text)
+        contexts = state["context"]  # (B, n, W), or one for each class, (B, C, n, W)
+        text = unit(words.prompts.encode(contexts if contexts.dim() == 4 else contexts[:, None]))  # (B, C, D)
+        return Answer(self.backbone.logits(first_of(seen), text), text)
 
     def by_base(self, state: State, seen: Watched) -> Tensor:
         """The base's logits of one image's views under other prompts, ``(1, V, C)``."""
         needs = self.base.needs()  # type: ignore[union-attr]
-        held = {(name, need): seen[name][0] for name, need in needs.items()}
-        count = len(next(iter(held.values())))
-        device = next(iter(held.values())).device
-        none = Images.from_arrays(torch.zeros(count, 1))
-        views = Images(InMemory(held, none), torch.arange(count), None, needs, device)
+        held, rows = {(name, need): seen[name][0] for name, need in needs.items()}, first_of(seen)[0]
+        others = Images.from_arrays(torch.zeros(len(rows), 1))  # all is held: these are never read
+        views = Images(InMemory(held, others), torch.arange(len(rows)), None, needs, rows.device)
         return functional_call(self.base, dict(state), (views,))[None]  # type: ignore[arg-type]
 
     @torch.enable_grad()
@@ -166,19 +176,33 @@ class Episodes(Method):
         """The state after the steps, for the views that were chosen, ``(B, K, ...)`` by name."""
         state = {name: nn.Parameter(value.detach().clone()) for name, value in start.items()}
         optimizer = torch.optim.AdamW(state.values(), self.rate(), weight_decay=self.weight_decay)
-        for objective in self.steps * self.stages():
-            losses = objective(self.see(state, seen), seen)
-            grads = torch.autograd.grad(losses.sum(), [*state.values()], allow_unused=True)
-            for value, grad in zip(state.values(), grads, strict=True):
-                value.grad = grad
+        for step, objective in enumerate(self.steps * self.stages()):
+            shared = not step and self.words() is not None and len(first_of(seen)) > 1
+            slopes = (self.shared_slopes if shared else self.slopes)(objective, state, seen)
+            for value, slope in zip(state.values(), slopes, strict=True):
+                value.grad = slope
             optimizer.step()
         return {name: value.detach() for name, value in state.items()}
+
+    def slopes(self, objective: Objective, state: State, seen: Watched) -> Sequence[Tensor]:
+        """Gradients of each image's loss by its own state."""
+        losses = objective(self.see(state, seen), seen)
+        return torch.autograd.grad(losses.sum(), [*state.values()], allow_unused=True)
+
+    def shared_slopes(self, objective: Objective, state: State, seen: Watched) -> Sequence[Tensor]:
+        """The same where images still have one prompt: sentences are encoded once for all, and gone back for each."""
+        context = state["context"][0].detach().requires_grad_()
+        text = unit(self.words().prompts.encode(context))  # type: ignore[union-attr]
+        each = text.detach().expand(len(first_of(seen)), *text.shape).requires_grad_()  # (B, C, D)
+        losses = objective(Answer(self.backbone.logits(first_of(seen), each), each), seen)
+        (by_text,) = torch.autograd.grad(losses.sum(), each)
+        return torch.autograd.grad(text, context, by_text, is_grads_batched=True)
 
     def rate(self) -> float:
         """Learning rate of AdamW."""
         return self.lr
 
-    def stages(self) -> tuple[Callable[[Answer, Watched], Tensor], ...]:
+    def stages(self) -> tuple[Objective, ...]:
         """What falls in the optimiser's steps, one after the other, `steps` times."""
         return (self.objective,)
 
@@ -189,6 +213,11 @@ class Episodes(Method):
     def disagreement(self, logits: Tensor) -> Tensor:
         """Entropy of the mean of the views' softmax distributions: ``(..., K, C)`` to ``(...)``, nats."""
         return entropy(logits.log_softmax(-1).logsumexp(-2))
+
+
+def first_of(seen: Watched) -> Tensor:
+    """Views as the first need reads them, ``(B, V, ...)``."""
+    return next(iter(seen.values()))
 
 
 def picked(seen: Watched, chosen: Tensor) -> Watched:

@@ -40,6 +40,57 @@ def largest(scores: Tensor, k: int, group: int = 64) -> tuple[Tensor, Tensor]:
     return values, at.gather(1, which)
 
 
+def affinities(nodes: Tensor, k: int) -> Tensor:
+    """Normalised symmetric adjacency of unit-norm rows, each linked to its `k` nearest, sparse, ``(M, M)``.
+
+    >>> import torch, adaptkit as ak
+    >>> from adaptkit.methods.graph import affinities
+    >>> affinities(ak.unit(torch.randn(6, 4)), k=2).shape
+    torch.Size([6, 6])
+    """
+    n = len(nodes)
+    cosine, to = knn(nodes, nodes, k + 1)
+    source = torch.arange(n).to(to)[:, None].expand_as(to)
+    other = to != source
+    other &= other.cumsum(1) <= k  # of equal rows, a node itself may come late
+    w, edge = (cosine[other] + 1) / 4, torch.stack([source[other], to[other]])  # half of each direction
+    degree = w.new_zeros(n).index_add_(0, edge.flatten(), w.repeat(2))
+    degree = degree.clamp_min(1e-12)  # of a node whose neighbours all lie opposite
+    w = w * degree[edge[0]].rsqrt() * degree[edge[1]].rsqrt()  # D^-1/2 W D^-1/2
+    both = torch.cat([edge, edge.flip(0)], 1)
+    return torch.sparse_coo_tensor(both, w.repeat(2), (n, n), check_invariants=False).coalesce()
+
+
+def spread_labels(graph: Tensor, classes: int, alpha: float, steps: int, tolerance: float) -> Tensor:
+    """``(I - alpha W)^-1`` applied to the first nodes, those of classes, up to the error that some steps leave.
+
+    Args:
+        graph: W, ``(M, M)``.
+        classes: C, at most M.
+        alpha: how far what is spread travels, below 1.
+        steps: of conjugate gradients.
+        tolerance: residual, beside the right-hand side, at which a class takes no further step.
+
+    Returns:
+        ``(M, C)``.
+
+    >>> import torch
+    >>> from adaptkit.methods.graph import spread_labels
+    >>> spread_labels(torch.eye(4) * 0.5, classes=2, alpha=0.5, steps=20, tolerance=1e-6).shape
+    torch.Size([4, 2])
+    """
+    r = torch.eye(len(graph), classes).to(graph.device)
+    z, p, rr = torch.zeros_like(r), r.clone(), r.square().sum(0)
+    enough = tolerance**2 * rr
+    for _ in range(steps):
+        q = p - alpha * (graph @ p)
+        step = torch.where(rr > enough, rr / (p * q).sum(0), 0)
+        z, r = z + step * p, r - step * q
+        before, rr = rr, r.square().sum(0)
+        p = r + rr / before.clamp_min(1e-30) * p
+    return z
+
+
 class Graph:
     """A sparse matrix, ``(rows, M)``: in ``graph @ f`` each row is the weighted sum of those of ``f`` it links to."""
 

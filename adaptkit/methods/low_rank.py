@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.points import Tap
 
 Pair = tuple[Tensor, Tensor]
+
+
+def low_rank_start(backbone: Backbone, maps: Sequence[str], rank: int) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """A and B of each map as they start: random, ``(r, W)``, and zero, ``(W', r)``, so that nothing is changed yet."""
+    shapes = [backbone.weight(name).shape for name in maps]
+    downs = [nn.init.kaiming_uniform_(torch.empty(rank, width), a=5**0.5) for _, width in shapes]
+    return nn.ParameterList(downs), nn.ParameterList(torch.zeros(out, rank) for out, _ in shapes)
 
 
 def low_rank(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import math
 import warnings
@@ -15,6 +16,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from adaptkit.features.ahead import Ahead
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.methods.method import Method, Schedule
@@ -30,16 +32,23 @@ QUIET = {
 }
 
 
+VAIN = 2  # times that pictures are decoded ahead in vain before it is left
 LOOK = 32  # losses that are looked at together
 
 
 class LitMethod(pl.LightningModule):
     """Any method as a LightningModule: `loss` becomes a training step, `schedule` the optimiser and its rate."""
 
-    def __init__(self, method: Method, schedule: Schedule, per_epoch: int, total: int) -> None:
+    def __init__(self, method: Method, schedule: Schedule, batches: Batches, total: int) -> None:
         super().__init__()
-        self.method, self.schedule, self.per_epoch, self.total = method, schedule, per_epoch, total
+        self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
+        self.per_epoch = len(batches)
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
+
+    def on_train_start(self) -> None:
+        """Keep how the method was, where one over it wants to know."""
+        if getattr(self.method, "keeps_start", False):
+            vars(self.method)["started"] = {name: t.clone() for name, t in self.method.state_dict().items()}
 
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
@@ -49,6 +58,10 @@ class LitMethod(pl.LightningModule):
         if len(self.losses) == LOOK:
             self.look()
         return loss
+
+    def on_before_backward(self, _: Tensor) -> None:
+        """The forward pass has drawn what it draws: the next batch's pictures may be decoded meanwhile."""
+        self.batches.expect_next()
 
     def on_train_end(self) -> None:
         """Look at the last losses."""
@@ -151,14 +164,26 @@ class Batches:
         self.support, self.size = support, schedule.batch_size
         whole = len(support) // self.size
         self.count = whole if schedule.drop_last and whole else math.ceil(len(support) / self.size)
+        self.next: Images | None = None
+        self.ahead: list[list[Ahead]] = []  # what the last steps expected
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Images]:
-        order = torch.randperm(len(self.support))
-        for i in range(self.count):
-            yield self.support[order[i * self.size : (i + 1) * self.size]]
+        rows = torch.randperm(len(self.support)).split(self.size)[: self.count]
+        for own, following in itertools.zip_longest(rows, rows[1:]):
+            self.next = None if following is None else self.support[following]
+            yield self.support[own]
+
+    def expect_next(self) -> None:
+        """Let threads decode the pictures of this epoch's next batch, unless it was in vain the last times.
+
+        It is where something draws between two readings, e.g. dropout on a processor: other views are read then.
+        """
+        in_vain = [not any(one.used for one in step) for step in self.ahead if step]
+        if self.next is not None and (in_vain[-VAIN:] != [True] * VAIN):
+            self.ahead = [*self.ahead[-VAIN:], self.next.expect()]
 
 
 def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
@@ -172,8 +197,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     schedule = getattr(method, "schedule", None)
     if not isinstance(schedule, Schedule):
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
-    images = method.training_images(task)
-    if not len(images):
+    if not len(images := method.training_images(task)):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     one_device(options)
     known = inspect.signature(pl.Trainer).parameters
@@ -186,8 +210,6 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
-    if method._keeps_start:
-        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
@@ -198,7 +220,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         with fitting(options):
             trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
-            trainer.fit(LitMethod(method, schedule, len(batches), total), batches)
+            trainer.fit(LitMethod(method, schedule, batches, total), batches)
     method.to(device)
     for p in method.parameters():
         p.grad = None

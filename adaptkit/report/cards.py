@@ -18,7 +18,7 @@ from adaptkit.io.ranges import hints, ranges_in, written
 from adaptkit.io.values import default
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
-from adaptkit.runs import plugins, recipe
+from adaptkit.runs import plugins, shelf
 
 
 def entry(role: str, name: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def method_card(name: str, cls: type[Method]) -> str:
     if grid:
         told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())
         lines.append("chosen on validation images: " + ", ".join(told))
-    used = [r for r in recipe.names() if name in _methods_of(r)]
+    used = [r for r in shelf.names() if name in _methods_of(r)]
     lines.append(f"in recipes: {', '.join(used) or 'none'}")
     return "\n".join(lines)
 
@@ -128,7 +128,7 @@ def comments(cls: type) -> dict[str, str]:
 
 def first_comment(name: str) -> str:
     """The first line of a recipe's comment."""
-    first = recipe.find_recipe(name).read_text(encoding="utf-8").splitlines()[:1]
+    first = shelf.find_recipe(name).read_text(encoding="utf-8").splitlines()[:1]
     return first[0].lstrip("# ") if first and first[0].startswith("#") else ""
 
 
@@ -138,5 +138,5 @@ def _needs(needs: Any) -> str:  # noqa: ANN401 (a mapping of needs)
 
 @cache
 def _methods_of(name: str) -> list[str]:
-    raw = yamls.read_yaml(recipe.find_recipe(name))
+    raw = yamls.read_yaml(shelf.find_recipe(name))
     return [spec if isinstance(spec, str) else next(iter(spec)) for spec in raw.get("methods", [])]

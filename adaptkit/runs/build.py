@@ -48,7 +48,7 @@ def method(spec: AnyMethod, /, **options: Any) -> Method:  # noqa: ANN401 (an op
     hints = typing.get_type_hints(cls, include_extras=True)
     declared = {f.name: f for f in fields(cls)}
     values = {}
-    for key, value in {**asked.options, **options}.items():
+    for key, value in {**asked.whole, **options}.items():
         if key not in declared:
             raise ValueError(must_be(f"an option of {asked.name}", declared, key))
         values[key] = convert(value, hints[key], f"{asked.name}.{key}", declared[key])
@@ -78,6 +78,8 @@ def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
         for spec in recipe.methods:
             built = method(spec)
             check_needs(built)
+        for name, options in recipe.defaults.items():
+            method(Spec(name, options))
         if recipe.classes == "base" and "new" not in (*recipe.near, *recipe.far):
             check_elsewhere(recipe)
         if len(set(recipe.seeds)) < len(recipe.seeds):

@@ -10,13 +10,13 @@ from adaptkit.io import git
 from adaptkit.io.paths import resolved
 from adaptkit.methods.task import Task
 from adaptkit.methods.train import check_trainer
-from adaptkit.runs import plugins
+from adaptkit.runs import plugins, shelf
 from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, method
 from adaptkit.runs.evaluate import check_able
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.guard import Guard
 from adaptkit.runs.protocol import Cell, file_name, participants, protocol
-from adaptkit.runs.recipe import Recipe, shelf
+from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.workspace import Workspace
 
 HELD_OPEN = 2  # settings that a process holds open, with their towers
@@ -49,7 +49,7 @@ class Opened:
         self.steps = self.workspace.steps()
         self.fixed = protocol(recipe, self.workspace, self.tests)
         self.shared = participants(self.workspace)
-        self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf()) else recipe.folder)
+        self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf.folder()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
         self._tasks: dict[tuple[int, int], list[Task]] = {}
 

@@ -7,13 +7,12 @@ import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
-from adaptkit.io.paths import regular, resolved
+from adaptkit.io.paths import resolved
 from adaptkit.io.ranges import Seed, Shots
 from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.io.values import Spec, convert
@@ -21,6 +20,7 @@ from adaptkit.methods.trainer_options import trainer_options
 from adaptkit.methods.widening import Widening
 from adaptkit.runs.published import Published
 from adaptkit.runs.setting import Setting, sentences_of
+from adaptkit.runs.shelf import find_recipe, name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Recipe(Setting):
         name: of the file, without its suffix; one that comes with adaptkit has its folder before it.
         folder: that the file lies in.
         methods: that are compared, each a name with options; they may be given as recipes write them.
+        defaults: options by method that hold where `methods` sets none: what its paper has in this setting alone.
         shots: labelled images per class; ``all`` of them, where recipes write so.
         seeds: of supports and of training.
         search: ``"widen"`` lets searches on validation images go on beyond the edge of their papers' grids; test images
@@ -46,6 +47,7 @@ class Recipe(Setting):
     name: str
     folder: Path
     methods: list[Spec]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     shots: list[Shots] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3])
     trainer: Mapping[str, Any] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class Recipe(Setting):
     def __post_init__(self) -> None:
         """Read methods as recipes write them, and hold the trainer's options to what a recipe may set."""
         super().__post_init__()
-        object.__setattr__(self, "methods", [Spec.of(spec) for spec in self.methods])
+        asked = [Spec.of(spec) for spec in self.methods]
+        methods = [replace(spec, below=self.defaults.get(spec.name) or {}) for spec in asked]
+        object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "trainer", trainer_options(self.trainer))
 
     @property
@@ -122,8 +126,8 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
 def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The plain values of a recipe's file over those of the file that it extends, and so on up to one that does not.
 
-    What the files quote as ``published`` is joined, the protocol's first. Beside the values: the test sets of a file
-    below whose dataset another was put in the place of.
+    What the files quote as ``published`` is joined, the protocol's first; so are ``defaults``, by method. Beside the
+    values: the test sets of a file below whose dataset another was put in the place of.
 
     Raises:
         ValueError: when a file cannot be read, or the chain comes back to one of its files, with the whole chain.
@@ -149,10 +153,23 @@ def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:
         quoted = [*own, *quoted]  # what a protocol quotes, its recipes do
         if "dataset" in below:
             inherited += own_sets(raw, below)
-        below = {**raw, **below, **({"published": quoted} if quoted else {})}
+        both = {**defaults_of(raw, path), **defaults_of(below, path)}
+        below = {**raw, **below, **({"published": quoted} if quoted else {}), **({"defaults": both} if both else {})}
         if base is None:
             return below, inherited
         path = path.parent / base
+
+
+def defaults_of(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The options that a file sets by method.
+
+    Raises:
+        ValueError: when they are no options.
+    """
+    found = raw.get("defaults") or {}
+    if not isinstance(found, Mapping) or not all(isinstance(own, Mapping) for own in found.values()):
+        raise ValueError(f"{path.name}: defaults must be options by method, e.g. 'coop: {{n: 4}}'; got {found!r}")
+    return found
 
 
 def own_sets(raw: Mapping[str, Any], over: Mapping[str, Any]) -> list[str]:
@@ -181,40 +198,6 @@ def build_recipe(raw: Mapping[str, Any], path: Path) -> Recipe:
     return recipe
 
 
-def find_recipe(where: str) -> Path:
-    """The file of a recipe, by path or by name."""
-    path = Path(where)
-    if path.suffix in (".yaml", ".yml"):
-        if not regular(path, "a recipe").exists():
-            raise ValueError(
-                f"a recipe must be a file, or one of {', '.join(names())}; got {where!r}, which does not exist"
-            )
-        return path
-    if where not in names():
-        raise ValueError(must_be("a recipe", names(), where))
-    return shelf() / f"{where}.yaml"
-
-
-def names() -> list[str]:
-    """The recipes that come with adaptkit."""
-    return sorted(path.relative_to(shelf()).with_suffix("").as_posix() for path in shelf().rglob("*.yaml"))
-
-
-def name_of(path: Path) -> str:
-    """What a recipe is called: ``few_shot/dtd``, or ``mine`` for one that lies elsewhere."""
-    path = resolved(path)
-    if path.is_relative_to(shelf()):
-        return path.relative_to(shelf()).with_suffix("").as_posix()
-    if not path.stem.strip(". "):
-        raise ValueError(f"a recipe's file must have a name, as its results' folder is called so; got {str(path)!r}")
-    return path.stem
-
-
-def shelf() -> Path:
-    """The folder of the recipes that come with adaptkit."""
-    return resolved(str(resources.files("adaptkit_recipes")))
-
-
 def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (any YAML value)
     """Set one value, reaching into mappings at dots."""
     *outer, last = key.split(".")
@@ -229,7 +212,7 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 
 
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
-    if key == "trainer":
+    if key in ("trainer", "defaults"):
         return convert(value, Mapping, key)
     if key in ("prompts", "support", "stream"):
         return sentences_of(value) if key == "prompts" else Spec.of(value, key)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.io.errors import must_be
-from adaptkit.runs import plugins, recipe
+from adaptkit.runs import plugins, recipe, shelf
 from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.setting import named_sets
 
@@ -58,7 +58,7 @@ def _dataset(name: str, trust: bool) -> tuple[str, list[str]]:
     """The dataset that is meant, by its name or by that of a recipe, and the recipe's further test sets."""
     if name.partition(":")[0] in plugins.table("datasets"):
         return name, []
-    known = [*plugins.table("datasets"), *recipe.names()]
+    known = [*plugins.table("datasets"), *shelf.names()]
     if Path(name).suffix not in (".yaml", ".yml") and name not in known:
         raise ValueError(must_be("a dataset or a recipe", known, name))
     asked = recipe.read_recipe(name)

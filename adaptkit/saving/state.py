@@ -21,8 +21,10 @@ from adaptkit.io.ranges import hold_options
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
+from adaptkit.methods.prefix_learner import Mixer
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.settle import OWN
+from adaptkit.methods.tower_end import TunedEnd
 from adaptkit.methods.tuned_weights import TunedWeights
 from adaptkit.runs import plugins
 from adaptkit.towers.backbone import Backbone
@@ -82,6 +84,8 @@ def _dump(value: object, where: str, backbone: Backbone, tensors: dict[str, Tens
         return None  # what was learned from is not saved
     if isinstance(value, Once):
         value = Once()  # it remembers what it can compute again
+    if isinstance(value, Prompts):
+        value = value.unpacked()  # so do they
     if isinstance(value, list | tuple) and kind in (list, tuple, torch.Size):
         items = each({str(i): v for i, v in enumerate(value)})
         return {"list" if kind is list else "tuple": [*items.values()]}
@@ -156,7 +160,8 @@ LAYERS: dict[str, type] = {
 }
 """Layers of torch that a saved method may hold: they compute, and do nothing else."""
 
-HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Once, Prompts, Schedule, TunedWeights)}
+TUNED = (TunedEnd, TunedWeights)
+HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Mixer, Once, Prompts, Schedule, *TUNED)}
 """What methods are built with, of adaptkit."""
 
 

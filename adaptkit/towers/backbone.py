@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from adaptkit.towers import threads
 from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.weights import Slot, ensure_finite, find_slot, find_slots, swapped, swapped_out
+from adaptkit.towers.weights import (
+    Slot,
+    at_slots,
+    cast_once,
+    ensure_finite,
+    find_slot,
+    find_slots,
+    swapped,
+    swapped_out,
+)
 
 Tokens = Mapping[str, Tensor]
 
@@ -61,6 +70,7 @@ class Backbone:
     logit_bias: float = 0.0
     vocabulary: str = ""
     prefix: int = 1
+    takes_packs: bool = False  # whether `text` takes rows of sentences that share a beginning; see `Packs`
 
     _points: Mapping[str, Point] = MappingProxyType({})
     _slots: Mapping[str, Slot] | None = None
@@ -108,13 +118,15 @@ class Backbone:
     def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
         """``(B, 3, H, W)`` preprocessed pixels to raw embeddings, ``(B, D)``; gradients pass."""
         threads.tower()
-        return self.image(pixels.to(self.device), project)
+        with cast_once(self.slots(), self.device):
+            return self.image(pixels.to(self.device), project)
 
     def encode_text(self, text: Sequence[str] | Tokens) -> Tensor:
         """P sentences, or their tokens, to raw embeddings, ``(P, D)``; gradients pass through taps."""
         threads.tower()
         tokens = text if isinstance(text, Mapping) else self.tokenize(text)
-        return self.text({name: value.to(self.device) for name, value in tokens.items()})
+        with cast_once(self.slots(), self.device):
+            return self.text({name: value.to(self.device) for name, value in tokens.items()})
 
     def logits(self, x: Tensor, text: Tensor) -> Tensor:
         """Unit-norm images ``(B, D)``, or ``(B, V, D)``, and classes ``(C, D)`` or ``(B, C, D)`` to ``(B, ..., C)``."""
@@ -169,23 +181,7 @@ class Backbone:
         Raises:
             ValueError: for an unknown name, a weight given twice, and what is no tensor of its shape, type and device.
         """
-        slots: dict[Slot, tuple[str, Tensor]] = {}
-        for name, value in values.items():
-            if not isinstance(value, Tensor):
-                raise ValueError(f"weight {name!r} must be a tensor; got {type(value).__name__}")
-            slot = self._slot(name)
-            if slot in slots:
-                raise ValueError(f"a weight must be given once; got {slots[slot][0]!r} and {name!r} for one")
-            slots[slot] = name, value
-        for slot, (name, value) in slots.items():
-            want = slot.get()
-            if value.shape != want.shape:
-                raise ValueError(f"weight {name!r} must have shape {tuple(want.shape)}; got {tuple(value.shape)}")
-            if value.dtype != want.dtype:
-                raise ValueError(f"weight {name!r} must be {want.dtype}, as the backbone; got {value.dtype}")
-            if value.device != want.device:
-                raise ValueError(f"weight {name!r} must be on {want.device}, as the backbone; got {value.device}")
-        with swapped({slot: value for slot, (_, value) in slots.items()}):
+        with swapped(at_slots(values, self._slot)):
             yield
 
     @contextlib.contextmanager

@@ -67,11 +67,28 @@ class CLIPBackbone(Backbone):
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output  # type: ignore[operator]
         return self.model.visual_projection(pooled) if project else pooled  # type: ignore[operator]
 
+    @property
+    def takes_packs(self) -> bool:  # type: ignore[override]
+        """Where `text` is this class's, and attention one that takes any mask."""
+        attention = self.model.text_model.config._attn_implementation  # type: ignore[union-attr]
+        return type(self).text is CLIPBackbone.text and attention in ("sdpa", "eager")
+
     def text(self, tokens: Tokens) -> Tensor:
-        """Pooled at end-of-text."""
+        """Pooled at end-of-text; where ``ends`` are given, there, of rows as `adaptkit.towers.packing` makes them."""
         ids = tokens["input_ids"]
+        if "ends" in tokens:
+            return self.model.text_projection(self._packed(tokens))  # type: ignore[operator]
         ids = ids[:, : int(self.ends(ids).max()) + 1]
         return self.model.text_projection(self.model.text_model(input_ids=ids).pooler_output)  # type: ignore[operator]
+
+    def _packed(self, tokens: Tokens) -> Tensor:
+        """What leaves the last norm where sentences end, ``(P, W)``. Rows may be longer than any sentence."""
+        text, mask = self.model.text_model, tokens["attention_mask"]
+        if text.config._attn_implementation == "eager":  # type: ignore[union-attr]
+            mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+        x = self.points["text.tokens"](tokens["input_ids"]) + self.points["text.positions"](tokens["position_ids"])
+        x = text.encoder(inputs_embeds=x, attention_mask=mask).last_hidden_state  # type: ignore[operator, union-attr]
+        return self.points["text.norm"](x.flatten(0, 1)[tokens["ends"]])
 
     @property
     def end(self) -> int | None:

@@ -27,12 +27,13 @@ AUGMENTS: dict[str, tuple[float, float]] = {
     "strong": (0.2, 1.0),
     "randaugment": (0.3, 1.0),
     "moco": (0.08, 1.0),
+    "slight-crop": (0.9, 1.0),
 }
 """Ways to draw a random view, with the range of the crop's share of the area.
 
 ``crop-flip`` is Tip-Adapter's and GDA's, ``wide-crop-flip`` CoOp's and TPT's, ``augmix`` the wide crop followed by the
-mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. The others change more, ``moco`` as in Chen et al.,
-arXiv:2104.02057: see `augments`.
+mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. ``slight-crop`` is CLIP's own in its training, the
+only one that never mirrors. The others change more, ``moco`` as in Chen et al., arXiv:2104.02057: see `augments`.
 """
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -81,7 +82,7 @@ class Preprocess:
         rng = random.Random(int.from_bytes(hashlib.blake2b(f"{seed}/{augment}".encode(), digest_size=8).digest()))
         box = random_box(image.width, image.height, AUGMENTS[augment], rng)
         out = rgb(image).resize((self.size, self.size), FILTERS[self.resample], box=box)
-        if rng.random() < 0.5:
+        if augment != "slight-crop" and rng.random() < 0.5:
             out = ImageOps.mirror(out)
         if augment in CHANGES:
             out = CHANGES[augment](out, rng)

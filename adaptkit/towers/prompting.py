@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.chunks import WHOLE_SENTENCES, at_once
+from adaptkit.towers.chunks import chunked as chunked
 from adaptkit.towers.once import Once
+from adaptkit.towers.packing import WORTH, Packs
 from adaptkit.towers.points import Tap
 from adaptkit.towers.reading import fill_all
 from adaptkit.towers.weights import in_effect
 
 Position = Literal["end", "middle", "front"]
+ALONE = 4  # sentences that are not worth laying out
 
 
 class Prompts:
@@ -49,7 +54,7 @@ class Prompts:
         init: str = "",
         position: Position = "end",
         suffix: str = ".",
-        chunk: int = 256,
+        chunk: int | Literal["auto"] = "auto",
     ) -> None:
         """Tokenise.
 
@@ -61,9 +66,10 @@ class Prompts:
             position: where the class name stands in the context.
             suffix: what closes each sentence; never learned.
             chunk: sentences encoded at a time; with more, each chunk is computed again in the backward pass, so that
-                memory does not grow with C.
+                memory does not grow with C. ``"auto"`` looks at what is free on a GPU when it first encodes; on a
+                processor it takes the tokens of 256 sentences.
         """
-        self.backbone, self.init, self.chunk, self.once = backbone, init, chunk, Once()
+        self.backbone, self.init, self.once = backbone, init, Once()
         self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
         context = placed_name(init or " ".join(["X"] * n), position)
         names = [name.replace("_", " ") for name in classnames]
@@ -77,6 +83,15 @@ class Prompts:
         word = torch.arange(min(n, before + after))
         self.n = len(word)
         self.places = backbone.prefix + word + (word >= before) * lengths[:, None]  # (C, n)
+        self._chunk = 0 if chunk == "auto" else chunk
+        self._packs: tuple[Packs | None, ...] = ()
+
+    @property
+    def chunk(self) -> int:
+        """Sentences encoded at a time, each by itself; of those that share a beginning more take the same memory."""
+        if not self._chunk:
+            self._chunk = at_once(self.backbone, self.tokens["input_ids"].shape[1])
+        return self._chunk
 
     def of(self, classnames: Sequence[str]) -> Prompts:
         """The same words around the names of other classes."""
@@ -122,14 +137,19 @@ class Prompts:
             return self._encode(rows, words, {block: of_rows(prompt, rows) for block, prompt in deep.items()})
 
         def every(size: int) -> Tensor:
-            return chunked(encode, everyone, size).unflatten(0, (*batch, classes))
+            return chunked(encode, everyone, size or len(everyone)).unflatten(0, (*batch, classes))
 
         everyone = torch.arange(classes * math.prod(batch))  # (B * C,)
         if any(point.tapped for name, point in self.backbone.points.items() if name.startswith("text")):
-            return every(len(everyone))  # somebody's taps: gone by the backward pass, and unknown to `once`
+            return every(0)  # somebody's taps: gone by the backward pass, and unknown to `once`
+        alone = context.shape[1] == 1 if batch else context.dim() == 2  # one context for all classes
+        if alone and all(prompt.dim() == 2 for prompt in deep.values()) and (packs := self.packs()):
+            every = partial(self._encode_packed, packs, context, deep)
         if torch.is_grad_enabled() and in_effect():
-            return every(len(everyone))  # somebody's weights: gone by the backward pass
-        return self.once(lambda: every(self.chunk), context, *deep.values())
+            return every(0)  # somebody's weights: gone by the backward pass
+        # answers do not depend on how much memory is free: nothing is kept where no gradient is wanted
+        size = self.chunk if torch.is_grad_enabled() else min(self.chunk, WHOLE_SENTENCES)
+        return self.once(lambda: every(size), context, *deep.values())
 
     def encode_each(self, contexts: Tensor) -> Tensor:
         """Raw class embeddings under each of B contexts: ``(B, n, W)`` to ``(B, C, D)``."""
@@ -142,10 +162,34 @@ class Prompts:
         with self.backbone.taps(taps):
             return self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()})
 
+    def packs(self) -> Packs | None:
+        """The sentences in rows that hold their beginning once; none where the tower does not take such, or for few."""
+        ids = self.tokens["input_ids"]
+        if not self._packs and self.backbone.takes_packs and min(self.chunk, len(ids)) >= ALONE:
+            ends = self.backbone.ends(ids)  # type: ignore[attr-defined]
+            packs = Packs(ids, ends, self.places, self.backbone.width["text"], self.chunk)
+            self._packs = (packs if packs.tokens < WORTH * len(ids) * int(ends.max() + 1) else None,)
+        return self._packs[0] if self._packs else None
+
+    def unpacked(self) -> Prompts:
+        """A copy that lays its sentences out when it is asked to: what is saved."""
+        other = copy.copy(self)
+        other._packs = ()
+        return other
+
+    def _encode_packed(self, packs: Packs, context: Tensor, deep: Mapping[int, Tensor], size: int) -> Tensor:
+        for prompt in (context, *deep.values()):
+            self._hold(prompt)
+        each = packs.whole if self.words_around["chunk"] == "auto" else int(packs.counts.max())
+        return packs.encode(self.backbone, context, deep, size and max(1, size // each))
+
+    def _hold(self, prompt: Tensor) -> None:
+        if prompt.shape[-2] != self.n:
+            raise ValueError(f"a context must have {self.n} words; got {prompt.shape[-2]}")
+
     def splice(self, words: Tensor, context: Tensor, rows: Tensor) -> Tensor:
         """Put a context, ``(P, n, W)``, in its place among the words of some classes, ``(P, L, W)``."""
-        if context.shape[1] != self.n:
-            raise ValueError(f"a context must have {self.n} words; got {context.shape[1]}")
+        self._hold(context)
         places = self.places[rows].to(words.device)[..., None].expand(-1, -1, words.shape[-1])
         return words.scatter(1, places, context.to(words.dtype))
 
@@ -181,16 +225,3 @@ def image_prompts(prompts: Sequence[Tensor]) -> dict[str, Tap]:
 def of_rows(prompt: Tensor, rows: Tensor) -> Tensor:
     """One prompt, ``(n, W)``, for each of P rows, or the rows' own of ``(C, n, W)``: ``(P, n, W)``."""
     return prompt.expand(len(rows), -1, -1) if prompt.dim() == 2 else prompt[rows]
-
-
-def chunked(encode: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
-    """``encode(rows)``, `size` rows at a time: the same values and gradients, in the memory of one part.
-
-    With gradients each part is computed again in the backward pass: taps must be set inside `encode`, not around this.
-    """
-    parts = rows.split(size)
-    if len(parts) == 1:
-        return encode(rows)
-    if not torch.is_grad_enabled():
-        return torch.cat([encode(part) for part in parts])
-    return torch.cat([checkpoint(encode, part, use_reentrant=False) for part in parts])

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from adaptkit.towers.points import Point
 
 NUMBERS = ("logit_scale", "logit_bias")  # a backbone keeps them as numbers; in the model nobody reads them
+PRODUCTS = (nn.Linear, nn.Conv2d)  # modules whose weights autocast casts
 _swaps: list[tuple[Mapping[Slot, Tensor], dict[Slot, Tensor]]] = []  # of open blocks: what came in, what was there
+
+
+class Cast(NamedTuple):
+    """A weight in another type, the weight, and where and in which state it was then."""
+
+    lower: Tensor
+    whole: Tensor
+    made_of: tuple[torch.device, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +33,27 @@ class Slot:
 
     module: nn.Module
     attribute: str
+    casts: dict[torch.dtype, Cast] = field(default_factory=dict, repr=False)
 
     def __deepcopy__(self, memo: dict) -> Slot:
         return self  # a place in a frozen model, which is not copied either
 
     def get(self) -> Tensor:
-        """The weight in effect."""
-        return self.module._parameters[self.attribute]  # type: ignore[return-value]
+        """The weight in effect, as it was before `cast_once`."""
+        weight: Tensor = self.module._parameters[self.attribute]  # type: ignore[assignment]
+        return getattr(weight, "whole", weight)
 
     def put(self, weight: Tensor) -> None:
         """Let the module read another one, through which gradients pass."""
         self.module._parameters[self.attribute] = weight  # type: ignore[assignment]
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Let the module read its weight in another type, cast when it is first asked for."""
+        weight, known = self.get(), self.casts.get(dtype)
+        if known is None or known.whole is not weight or known.made_of != (weight.device, weight._version):
+            known = self.casts[dtype] = Cast(weight.detach().to(dtype), weight, (weight.device, weight._version))
+            known.lower.whole = weight  # type: ignore[attr-defined]
+        self.put(known.lower)
 
 
 def find_slots(points: Mapping[str, Point], model: nn.Module) -> dict[str, Slot]:
@@ -80,6 +101,31 @@ def ensure_finite(model: nn.Module) -> None:
             raise ValueError(f"weight {name!r} must be finite; got NaN or inf in {bad} of {fine.numel()} numbers")
 
 
+def at_slots(values: Mapping[str, Tensor], find: Callable[[str], Slot]) -> dict[Slot, Tensor]:
+    """Tensors by the slots of their names, each as what stands there.
+
+    Raises:
+        ValueError: for a weight given twice, and what is no tensor of its shape, type and device.
+    """
+    slots: dict[Slot, tuple[str, Tensor]] = {}
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"weight {name!r} must be a tensor; got {type(value).__name__}")
+        slot = find(name)
+        if slot in slots:
+            raise ValueError(f"a weight must be given once; got {slots[slot][0]!r} and {name!r} for one")
+        slots[slot] = name, value
+    for slot, (name, value) in slots.items():
+        want = slot.get()
+        if value.shape != want.shape:
+            raise ValueError(f"weight {name!r} must have shape {tuple(want.shape)}; got {tuple(value.shape)}")
+        if value.dtype != want.dtype:
+            raise ValueError(f"weight {name!r} must be {want.dtype}, as the backbone; got {value.dtype}")
+        if value.device != want.device:
+            raise ValueError(f"weight {name!r} must be on {want.device}, as the backbone; got {value.device}")
+    return {slot: value for slot, (_, value) in slots.items()}
+
+
 @contextlib.contextmanager
 def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
     """Put tensors into slots, and what was there back at the end, come what may, and in whatever order blocks end."""
@@ -98,6 +144,27 @@ def swapped(values: Mapping[Slot, Tensor]) -> Iterator[None]:
             else:  # a block that began inside this one goes on: it will put this back
                 later[slot] = weight
         del _swaps[place]
+
+
+@contextlib.contextmanager
+def cast_once(slots: Mapping[str, Slot], device: torch.device) -> Iterator[None]:
+    """Where autocast is on, let products read weights that were cast before; it would cast frozen ones at every use.
+
+    The same numbers, bit for bit. What is swapped in around stays: it changes, and gradients pass through it.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        yield
+        return
+    dtype, others = torch.get_autocast_dtype(device.type), in_effect()
+    own = [slot for slot in slots.values() if isinstance(slot.module, PRODUCTS) and slot not in others]
+    before = [(slot, slot.get()) for slot in own]
+    try:
+        for slot in own:
+            slot.cast(dtype)
+        yield
+    finally:
+        for slot, weight in before:
+            slot.put(weight)
 
 
 def in_effect() -> dict[Slot, Tensor]:

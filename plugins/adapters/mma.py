@@ -3,8 +3,8 @@
 Source: Yang et al., MMA: Multi-Modal Adapter for Vision-Language Models, CVPR 2024.
 Deviations: float32 instead of mixed precision. The gradients are those of the paper's equations, small by its scale of
 0.001; the authors' code divides what reaches the adapters by the scale: ``as_released`` does so, too, and is what their
-numbers were reached with. Blocks are counted alike in both towers; where the shallower has too few, its last is the
-last that is adapted. Their adapter of the embeddings, a block 0, is not here.
+numbers were reached with. Blocks are counted alike in both towers, of which each has adapters as far as it goes, at
+least in its last block. Their adapter of the embeddings, a block 0, is not here.
 """
 
 from dataclasses import replace
@@ -29,30 +29,24 @@ class MMA(TowerAdapter):
 
     def fit(self, task):
         task.backbone.require("image.block.0")
-        self.backbone, depth = task.backbone, min(task.backbone.depth.values())
         if self.start > self.end:
             raise ValueError(f"mma.start must be at most mma.end, {self.end}; got {self.start}")
-        self.blocks = [*range(min(self.start, depth) - 1, min(self.end, depth))]
-        widths = task.backbone.width
-        self.down = nn.ModuleDict({tower: self.maps(w, self.width) for tower, w in widths.items()})
-        self.shared = self.maps(self.width, self.width)
-        self.up = nn.ModuleDict({tower: self.maps(self.width, w) for tower, w in widths.items()})
+        self.backbone, width, depth = task.backbone, task.backbone.width, task.backbone.depth
+        self.blocks = {tower: [*range(min(self.start, d) - 1, min(self.end, d))] for tower, d in depth.items()}
+        counts = {tower: len(own) for tower, own in self.blocks.items()}
+        self.down = nn.ModuleDict({tower: maps(n, width[tower], self.width) for tower, n in counts.items()})
+        self.shared = maps(max(counts.values()), self.width, self.width)
+        self.up = nn.ModuleDict({tower: maps(n, self.width, width[tower]) for tower, n in counts.items()})
         self.retarget(task)
 
-    def maps(self, inside, outside):
-        """A linear map for each block, as it starts."""
-        made = nn.ModuleList(nn.Linear(inside, outside) for _ in self.blocks)
-        for one in made:
-            nn.init.kaiming_normal_(one.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(one.bias)
-        return made
-
     def changed(self, tower):
-        return self.backbone.taps({f"{tower}.block.{i}": self.beside(tower, j) for j, i in enumerate(self.blocks)})
+        return self.backbone.taps(
+            {f"{tower}.block.{i}": self.beside(tower, j) for j, i in enumerate(self.blocks[tower])}
+        )
 
     def beside(self, tower, j):
         """What an adapter adds to its block, from what enters the block, normalised as the block does it."""
-        norm = self.backbone.points[f"{tower}.block.{self.blocks[j]}.norm1"]
+        norm = self.backbone.points[f"{tower}.block.{self.blocks[tower][j]}.norm1"]
         down, shared, up = self.down[tower][j], self.shared[j], self.up[tower][j]
 
         def tap(x, out):
@@ -67,6 +61,15 @@ class MMA(TowerAdapter):
             x = x.view_as(x)  # so that no other path through it is met
             x.register_hook(lambda grad: factor * grad)
         return x
+
+
+def maps(n, inside, outside):
+    """Linear maps as they start."""
+    made = nn.ModuleList(nn.Linear(inside, outside) for _ in range(n))
+    for one in made:
+        nn.init.kaiming_normal_(one.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(one.bias)
+    return made
 
 
 @hookimpl

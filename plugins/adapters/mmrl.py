@@ -3,10 +3,10 @@
 Source: Guo and Gu, MMRL: Multi-Modal Representation Learning for Vision-Language Models, arXiv:2503.08497.
 Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, OpenAI's. Float32 instead of
 mixed precision. The two answers for known classes are mixed as logits, as in the authors' code. They choose ``penalty``
-by dataset, from 0.01 to 7, and a width of 2048 for EuroSAT; with few shots they train for 50 epochs in batches of 32 at
-a penalty of 0.5, on ImageNet for 5 in batches of 32. Blocks are counted alike in both towers, and a tower with fewer
-than ``end`` has tokens to its last. What is known is told by names: where a task has a class that was not trained on,
-all are answered by the class token alone.
+by dataset, from 0.01 to 7, and a width of 2048 for EuroSAT; with few shots they train for 50 epochs in batches of 32,
+on ImageNet for 5. Blocks are counted alike in both towers, and a tower with fewer than ``end`` has tokens to its last.
+What is known is told by names: where a task has a class that was not trained on, all are answered by the class token
+alone.
 """
 
 import copy
@@ -31,6 +31,7 @@ class MMRL(TowerAdapter):
     start: Size = 6  # block before which they join, J, counted from 1
     end: Size = 12  # last block with tokens of its own; these flow on
     alpha: Share = 0.7  # weight of the class token's answer; the tokens' has the rest
+    mixed: bool = True  # answer trained classes by both; the authors do not on other domains' images
     penalty: Weight = 1.0  # of leaving the frozen towers' embeddings, lambda
     std: Weight = 0.02  # of the tokens' random start
     augment: str = "crop-flip"
@@ -99,10 +100,8 @@ class MMRL(TowerAdapter):
 
     def forward(self, batch):
         text, (x, own) = self.text(), self.both(batch.pixels)
-        by_class = self.backbone.logits(x, text)
-        return (
-            self.alpha * by_class + (1 - self.alpha) * self.backbone.logits(own, text) if self.all_known else by_class
-        )
+        by_class, alpha = self.backbone.logits(x, text), self.alpha if self.mixed and self.all_known else 1.0
+        return alpha * by_class + (1 - alpha) * self.backbone.logits(own, text)
 
     def loss(self, batch):
         one = as_queries(batch, self.needs())

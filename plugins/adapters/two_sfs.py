@@ -16,8 +16,9 @@ from torch import nn
 
 from adaptkit import Pooled, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Count, Share, Size, Weight
-from adaptkit.methods.low_rank import low_rank
+from adaptkit.methods.low_rank import low_rank, low_rank_start
 from adaptkit.methods.tower_adapter import TowerAdapter
+from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 
 TOWERS = {"both": ("image", "text"), "vision": ("image",), "text": ("text",)}
 
@@ -48,11 +49,10 @@ class TwoSFS(TowerAdapter):
         self.names = [name for name in task.backbone.weight_names() if self.is_tuned(name)]
         if not self.names:
             raise ValueError(f"two-sfs must tune a weight at least; got {self!r}; start at a lower block")
-        weights = [task.backbone.weight(name).clone() for name in self.names]
         if self.tunes == "lora":
-            self.up = nn.ParameterList(w.new_zeros(len(w), self.rank) for w in weights)
-            weights = [nn.init.kaiming_uniform_(w.new_empty(self.rank, w.shape[1]), a=5**0.5) for w in weights]
-        self.tuned = nn.ParameterList(weights)  # or A of B A, where `up` holds B
+            self.down, self.up = low_rank_start(task.backbone, self.names, self.rank)
+        else:
+            self.tuned = TunedWeights(task.backbone, self.names)
         self.classifier = nn.Parameter(torch.zeros(len(self.known), task.backbone.dim), requires_grad=False)
         self.register_buffer("second", torch.tensor(False))  # stage
         self.retarget(task)
@@ -68,7 +68,7 @@ class TwoSFS(TowerAdapter):
             return of_qkv and name.endswith("weight")
         if self.tunes == "bitfit":
             return name.endswith("bias") and not (self.as_released and of_qkv)
-        return isinstance(self.backbone.slots()[name].module, nn.LayerNorm) and (in_block or not self.as_released)
+        return name in norm_weights(self.backbone) and (in_block or not self.as_released)
 
     def retarget(self, task):
         super().retarget(task)
@@ -78,12 +78,12 @@ class TwoSFS(TowerAdapter):
         return [] if self.encoder == "vision" else super().learned(tower)
 
     def changed(self, tower):
-        own = {name: w for name, w in zip(self.names, self.tuned, strict=True) if name.startswith(tower)}
         if self.tunes != "lora":
-            return self.backbone.weights(own)
-        pairs = {name.removesuffix(".weight"): (a, self.up[self.names.index(name)]) for name, a in own.items()}
+            return self.tuned.placed(tower)
+        every = zip(self.names, self.down, self.up, strict=True)
+        own = {name.removesuffix(".weight"): (a, b) for name, a, b in every if name.startswith(tower)}
         drop = partial(F.dropout, p=self.dropout) if self.training and not self.second else None
-        return low_rank(self.backbone, pairs, self.alpha / self.rank**0.5, drop)
+        return low_rank(self.backbone, own, self.alpha / self.rank**0.5, drop)
 
     def forward(self, batch):
         x = batch.x if self.encoder == "text" else self.images(batch.pixels)

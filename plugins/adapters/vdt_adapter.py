@@ -1,8 +1,8 @@
 """CLIP-A-self: generated sentences of a class attend to each other, and their mean is its embedding.
 
 Source: Maniparambil et al., Enhancing CLIP with GPT-4: Harnessing Visual Descriptions as Prompts, arXiv:2307.11661.
-Deviations: each step sees one of the stored views of an image instead of a fresh augmentation. Classes may have
-different numbers of sentences.
+Deviations: each step sees one of the stored views of an image; ``fresh: true`` draws it anew, as the authors do, at the
+price of the image tower's pass. Classes may have different numbers of sentences.
 Interactions: without a `file` the task's own sentences attend to each other, which with one sentence a class is a
 learned linear map of it.
 """
@@ -29,11 +29,12 @@ class VDTAdapter(ZeroShot):
     dropout: Share = 0.5  # of the output
     attention_dropout: Share = 0.1
     views: Views = 10  # random views per support image, to train on
+    fresh: bool = False  # draw views anew instead
     augment: str = "wide-crop-flip"
     schedule: Schedule = replace(DASSL, epochs=10, batch_size=1)
 
     def support_needs(self):
-        return {"views": Pooled(views=self.views, augment=self.augment)}
+        return {"views": Pooled(views=1 if self.fresh else self.views, augment=self.augment, fresh=self.fresh)}
 
     def retarget(self, task):
         super().fit(task)

@@ -1,13 +1,14 @@
 """MaPLe's tokens and an adapter behind each tower, held to what the frozen towers say of another view and a sentence.
 
 Source: Roy and Etemad, Consistency-guided Prompt Learning for Vision-Language Models, arXiv:2306.01195.
-Deviations: views are AugMix's; the authors' are RandAugment's. Float32 instead of float16. Towers with fewer blocks
-than ``depth`` get tokens in all of them. One number is drawn for the sentences of all classes at every step, as in the
-authors' code, and stands for as large a share of each class's, so that classes may have different numbers of them. As
-there, a ReLU follows both maps of an adapter, and further words of "a photo of a" than ``n`` stay as they are. Defaults
-are the authors' for ImageNet. Theirs for others, as (n, depth, weight): Caltech101 and Stanford Cars (4, 12, 4), Oxford
-Pets and EuroSAT (2, 12, 0.1), Flowers102 (4, 9, 8), Food101 (4, 9, 0.5) with 5 epochs, FGVC Aircraft (4, 9, 2), SUN397
-(4, 12, 8), DTD (2, 12, 8), UCF101 (4, 12, 2), and (2, 9, 1) elsewhere.
+Deviations: float32 instead of float16. Towers with fewer blocks than ``depth`` get tokens in all of them. RandAugment
+leaves out half of its operations and acts on a crop; theirs acts on the whole image. One number is drawn for the
+sentences of all classes at every step, as in the authors' code, and stands for as large a share of each class's, so
+that classes may have different numbers of them. As there, a ReLU follows both maps of an adapter, and further words of
+"a photo of a" than ``n`` stay as they are. Defaults are the authors' for ImageNet. Theirs for others, as (n, depth,
+weight): Caltech101 and Stanford Cars (4, 12, 4), Oxford Pets and EuroSAT (2, 12, 0.1), Flowers102 (4, 9, 8), Food101
+(4, 9, 0.5) with 5 epochs, FGVC Aircraft (4, 9, 2), SUN397 (4, 12, 8), DTD (2, 12, 8), UCF101 (4, 12, 2), and (2, 9, 1)
+elsewhere.
 Interactions: without a `file` the frozen text tower reads the task's own sentences.
 """
 
@@ -36,7 +37,7 @@ class CoPrompt(CoupledPrompts):
     reduction: Size = 4  # width of the embedding over an adapter's hidden width
     image_share: Share = 0.1  # of the adapter's output in the embedding
     text_share: Share = 0.2
-    augment: Literal["augmix", "wide-crop-flip", "crop-flip"] = "augmix"  # how views are drawn
+    augment: Literal["randaugment", "augmix", "wide-crop-flip"] = "randaugment"  # how views are drawn
     schedule: Schedule = replace(DASSL, epochs=8, lr=3.5e-3, batch_size=4)
 
     def support_needs(self):

@@ -3,8 +3,8 @@
 Source: Singha et al., GOPro: Generate and Optimize Prompts in CLIP using Self-Supervised Learning, arXiv:2308.11605.
 Deviations: each image's prompts are compared with those of its own AugMix view; in the release all are compared with
 views of the batch's first image: ``as_released``. Augmented views are made of the image; the release makes them of the
-normalised crop, turned into a picture again, and normalises MoCo's otherwise. Ten cached views of each kind stand for
-fresh ones. Float32 instead of float16. B images of C classes are B * C sentences, three times as many in training.
+normalised crop, as a picture, and normalises MoCo's otherwise, whose crops here are a fifth of the image at least. Ten
+cached views of each kind stand for fresh ones. Float32 instead of float16. B * C sentences, thrice that in training.
 """
 
 from dataclasses import dataclass, replace
@@ -57,6 +57,8 @@ class GOPro(Method):
     as_released: bool = False  # compare all prompts with those of AugMix views of the batch's first image
     schedule: Schedule = replace(DASSL, batch_size=4)
 
+    tunable = ("context",)
+
     def needs(self):
         return {"x": Pooled(), "statistics": Statistics()}
 
@@ -70,17 +72,15 @@ class GOPro(Method):
         self.backbone.require("image.block.0")
         self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
-        depth = task.backbone.depth["image"]
-        maps = [[nn.Linear(width["image"], width["text"]) for _ in range(depth)] for _ in range(2)]
+        maps = [[nn.Linear(width["image"], width["text"]) for _ in range(task.backbone.depth["image"])] for _ in "12"]
         self.style, self.content = map(nn.ModuleList, maps)
-        self.mix = nn.Linear(depth, 1)  # rho, over the blocks
+        self.mix = nn.Linear(len(self.style), 1)  # rho, over the blocks
         self.projector = nn.Sequential(nn.Linear(dim, dim), nn.BatchNorm1d(dim))
 
     def retarget(self, task):
         self.prompts = self.prompts.of(task.classnames)
 
-    def texts(self, statistics):
-        """Unit-norm class embeddings for each image, ``(B, C, D)``."""
+    def texts(self, statistics):  # unit-norm class embeddings for each image, (B, C, D)
         mean, both = statistics[:, :, 0], statistics.mean(2)  # (B, K, W)
         style = torch.stack([layer(both[:, i]) for i, layer in enumerate(self.style)], 2)  # (B, W', K)
         content = torch.stack([layer(mean[:, i]) for i, layer in enumerate(self.content)], 2)

@@ -39,6 +39,8 @@ class MoCoOp(Method):
     as_released: bool = False  # count words by spaces, and hold prompts with a full stop to their templates
     schedule: Schedule = replace(DASSL, lr=0.032, warmup=5)
 
+    tunable = ("before", "after")
+
     def support_needs(self):
         return {"views": Pooled(views=self.views, augment="wide-crop-flip")}
 

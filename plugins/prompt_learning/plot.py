@@ -5,8 +5,8 @@ Deviations: an image and a class stop the iterations by themselves; the release 
 their mean, so that an answer depends on its batch: ``as_released``. Local features are a transformer's patches behind
 the last norm and the projection, as in the authors' code for ViT; with ResNet they are those of attention pooling.
 Random views come from a cache of ten unless ``fresh``, patch by patch, which takes P times the room of embeddings.
-50 epochs whatever the shots, as on ImageNet; the paper follows CoOp, which trains longer with more. Float32 instead of
-float16. Words given by ``init`` get the noise of ``std``, or all prompts would stay equal.
+Float32 instead of float16. On ImageNet the authors train for 50 epochs whatever the shots: ``schedule: {epochs: 50}``.
+Words given by ``init`` get the noise of ``std``, or all prompts would stay equal.
 """
 
 from typing import ClassVar
@@ -14,9 +14,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from adaptkit import Dense, Pooled, Prompts, hookimpl, unit
+from adaptkit import Dense, Pooled, Prompts, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Many, Positive, Size, Weight
 from adaptkit.methods.prompt_learner import PromptLearner
+from adaptkit.methods.schedule import COOP
 from adaptkit.towers.prompting import Position
 
 AT_ONCE = 2**24  # cosines of images, classes, patches and prompts in memory
@@ -34,6 +35,7 @@ class PLOT(PromptLearner):
     threshold: Weight = 0.01  # mean change of the scaling at which they stop
     pooled: bool = False  # add the logits of image embedding and mean prompt, as the paper does on ImageNet
     as_released: bool = False  # stop the iterations of a whole batch at once
+    schedule: Schedule = COOP
 
     exempt: ClassVar = {"beats_chance": "random words need more than that check's sixty steps at the paper's rate"}
 

@@ -26,6 +26,8 @@ class VPT(ImagePrompts):
     depth: Size = 12  # blocks that get tokens of their own; 1 is the shallow variant
     schedule: Schedule = replace(DASSL, epochs=5, lr=2.5e-3, batch_size=4)
 
+    tunable = ("visual",)
+
     def fit(self, task):
         self.backbone = task.backbone
         self.backbone.require("image.tokens")

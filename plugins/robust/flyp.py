@@ -4,10 +4,9 @@ Source: Goyal et al., Finetune like you pretrain: Improved finetuning of zero-sh
 default schedule is the one of its few-shot experiments. On ImageNet: 10 epochs, 500 steps of warm-up, batches of 512,
 decay 0.1. ``fine-tuning`` is what it is compared with, and what WiSE-FT starts from: the image tower and a linear head
 that starts at the text, by cross-entropy (Wortsman et al., Robust fine-tuning of zero-shot models, arXiv:2109.01903).
-Deviations: views are cropped to half of the image at least and flipped; theirs keep nine tenths and are not flipped.
-They keep the epoch that does best on validation images, we the last. Float32 instead of mixed precision. A tower that
-was trained with a sigmoid, such as SigLIP, is tuned with it. WiSE-FT clips gradients at norm 1: the trainer's
-``gradient_clip_val`` does so.
+Deviations: they keep the epoch that does best on validation images, we the last. Float32 instead of mixed precision. A
+tower that was trained with a sigmoid, such as SigLIP, is tuned with it. WiSE-FT clips gradients at norm 1: the
+trainer's ``gradient_clip_val`` does so.
 Interactions: everything is decayed, norms and the logit scale too, and images of one class in a batch are each other's
 negatives, as in the authors' code. What is learned is as large as the towers; ``chunk`` bounds the rest.
 """
@@ -42,7 +41,7 @@ class FLYP(TowerTuner):
     schedule: Schedule = RisingCosine(epochs=20, lr=1e-5, batch_size=256, weight_decay=0.2)
 
     def support_needs(self):
-        return {"views": Pixels(views=1, augment="crop-flip", fresh=True)}
+        return {"views": Pixels(views=1, augment="slight-crop", fresh=True)}
 
     def fit(self, task):
         super().fit(task)
@@ -84,7 +83,7 @@ class FineTuning(TowerTuner):
         return [name for name in backbone.weight_names() if not name.startswith("text.")]
 
     def support_needs(self):
-        return {"views": Pixels(views=1, augment="crop-flip", fresh=True)}
+        return {"views": Pixels(views=1, augment="slight-crop", fresh=True)}
 
     def fit(self, task):
         super().fit(task)

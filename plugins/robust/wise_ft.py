@@ -2,11 +2,10 @@
 
 Source: Wortsman et al., Robust fine-tuning of zero-shot models, arXiv:2109.01903; ``fisher`` is the merge of Matena and
 Raffel, Merging Models with Fisher-Weighted Averaging, arXiv:2111.09832, which the release offers.
-Deviations: any method may be the `base`: what training changed in it is mixed, parameters and buffers, and what it
-solved for or searched stays; theirs is end-to-end fine-tuning. Whole numbers stay as trained; the release makes them
-floats. The Fisher information is estimated on the support, by the squared gradients of the cross-entropy with the right
-labels; the release draws labels from the model. As there, a weight without gradient counts 1, and none less than
-``floor``.
+Deviations: any method may be the `base`: what training changed in it is mixed, parameters and buffers, but for whole
+numbers, and what it solved for or searched stays; theirs is end-to-end fine-tuning. The Fisher information is that of
+the cross-entropy of the support's own labels; the release draws labels from the model. As there, a weight without
+gradient counts 1, and none less than ``floor``.
 Interactions: at ``alpha: 0`` a base that starts as zero-shot is zero-shot; one that starts from noise is that noise. So
 ``other`` may be the same method, otherwise trained, in the place of the start; and ``mix: answers`` adds up the logits
 of any two methods, by default zero-shot's and the base's, which is the paper's output-space ensemble. With ``alphas``
@@ -21,9 +20,8 @@ import torch
 from torch import nn
 
 from adaptkit import Method, OverBase, ZeroShot, hookimpl, method
+from adaptkit.io.files import digest
 from adaptkit.io.ranges import Epsilon, Share
-
-SCOPES = ("sample", "stream", "set")
 
 
 class WiSEFT(OverBase):
@@ -38,9 +36,9 @@ class WiSEFT(OverBase):
     floor: Epsilon = 1e-8  # of the Fisher information
 
     def __post_init__(self):
-        self.scope = max(self.base.scope, self.other.scope, key=SCOPES.index)
-        for part in parts(self.base).values():
-            part._keeps_start = True
+        self.scope = max(self.base.scope, self.other.scope, key=("sample", "stream", "set").index)
+        for part in parts(self.base).values() if self.mix == "weights" else ():
+            part.keeps_start = True
 
     def support_needs(self):
         return self.base.support_needs() if self.fisher else {}
@@ -54,6 +52,7 @@ class WiSEFT(OverBase):
         if odd := [name for name in start if name not in end or start[name].shape != end[name].shape]:
             raise ValueError(f"other must have weights of base's shapes; got another {odd[0]!r}; give both one size")
         self.names = [n for n, t in start.items() if t.is_floating_point() and not torch.equal(t, end[n])]
+        self.marks = [mark(end[name]) for name in self.names]
         self.before = fixed(start[name] for name in self.names)
         states = [{**end, **start}, end] if self.fisher else []
         trust = [information(self.base, state, self.names, task.support) for state in states]
@@ -61,25 +60,25 @@ class WiSEFT(OverBase):
         self.trust = nn.ModuleList(fixed(f) for f in trust or (plain, plain))  # F before and after
 
     def retarget(self, task):
-        self.backbone = task.backbone  # what was learned is mixed for any classes that the base answers for
+        end = self.base.state_dict()  # for other classes already: what it made anew for them is not mixed
+        self.marks = [m * (n in end and mark(end[n]) == m) for n, m in zip(self.names, self.marks, strict=True)]
 
     def start(self):
         """Tensors at alpha 0, by their names in the base."""
-        if type(self.other) is type(self.base):
-            return self.other.state_dict()
-        if type(self.other) is not ZeroShot:
-            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {self.other}")
         begun = {}
         for prefix, part in parts(self.base).items():  # those inside come later, and were trained earlier
-            begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in part._start.items()}
-            part._start = {}
-        return begun
+            begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in vars(part).pop("started", {}).items()}
+        if type(self.other) is ZeroShot:
+            return begun
+        if type(self.other) is not type(self.base):
+            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {self.other}")
+        return self.other.state_dict()
 
     def mixed(self):
         """The mixture's tensors, by their names in the base."""
         end, a = self.base.state_dict(), self.alpha
-        rows = zip(self.names, self.before, *self.trust, strict=True)
-        weighed = ((n, (1 - a) * f.clamp_min(self.floor), low, a * g.clamp_min(self.floor)) for n, low, f, g in rows)
+        rows = (row for row in zip(self.names, self.marks, self.before, *self.trust, strict=True) if row[1])
+        weighed = ((n, (1 - a) * f.clamp_min(self.floor), low, a * g.clamp_min(self.floor)) for n, _, low, f, g in rows)
         return {n: ((f * low + g * end[n]) / (f + g)).to(low) for n, f, low, g in weighed}
 
     def forward(self, batch):
@@ -88,9 +87,12 @@ class WiSEFT(OverBase):
         return torch.func.functional_call(self.base, self.mixed(), (batch,))
 
 
-def parts(base):
-    """A method and the methods inside of it, by the names of their modules."""
+def parts(base):  # with the methods inside of it, by the names of their modules
     return {name: part for name, part in base.named_modules() if isinstance(part, Method)}
+
+
+def mark(tensor):  # equal for equal tensors only
+    return digest(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
 
 
 def fixed(tensors):

@@ -1,24 +1,26 @@
-"""Training images by the labels that a model gives them: no true label is read. Three rules say which images.
+"""Training images by the labels that a model gives them: no true label is read. Rules say which images.
 
 ``pseudo-label``, UPL's: the surest `shots` of those whose likeliest class it is; one that is no image's likeliest gets
 none. ``fpl``: an image goes to the likeliest class that does not hold `shots` surer ones, so that every class has as
-many, if there are enough. ``grip``: as ``fpl``, but a few of each class at first, on which the method `by` is adapted
-to label all images anew, and so on in `rounds` equal steps to `shots`.
+many, if there are enough. ``ifpl``: as ``fpl``, but the method `by` is adapted to these images to label all anew, and
+so on for `rounds`. ``grip``: as ``ifpl``, but with a few of each class at first, and on in equal steps to `shots`.
+``cpl``: as ``fpl``, of an image's candidate classes alone.
 
 There are no labelled validation images to draw: ask for ``select: none``, and methods keep their default
-hyperparameters; so does `by`. As released, ``fpl`` and ``grip`` hold a fifth of the pseudo-labelled images out from ten
-a class on, which ``select: few-val`` chooses hyperparameters on.
+hyperparameters; so does `by`. As released, ``fpl``, ``ifpl`` and ``grip`` hold a fifth of the pseudo-labelled images
+out from ten a class on, which ``select: few-val`` chooses hyperparameters on.
 
 Source: Huang et al., Unsupervised Prompt Learning for Vision-Language Models, arXiv:2204.03649 (``pseudo-label``);
 Menghini et al., Enhancing CLIP with CLIP: Exploring Pseudolabeling for Limited-Label Prompt Tuning, arXiv:2306.01669
-(``fpl`` and ``grip``, of unlabelled images alone).
+(``fpl``, ``ifpl`` and ``grip``, of unlabelled images alone); Zhang et al., Candidate Pseudolabel Learning,
+arXiv:2406.10502 (``cpl``).
 Deviations: UPL's release ranks by logits, not by probabilities, without a threshold: ``pseudo-label`` with
 ``as_released``. The released ``fpl`` asks in the order of the files, once: an image that a surer one pushes out is
 lost, and one that its likeliest class has no room for enters all others that have some. From ten a class on a fifth of
-these images, drawn at random, is held out, to choose the epoch on; ``grip`` does both in all rounds. ``as_released``
-of these two does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
+these images, drawn at random, is held out, to choose the epoch on; ``ifpl`` and ``grip`` do both in all rounds.
+``as_released`` of these does so, too, by the seed of the support; the grid of `by` is searched on the fifth. GRIP's
 last round takes all images, a C-th of them a class; here that is for `shots` to say, and the method of the recipe is
-trained in that round. Its prompts are trained for 150 epochs, `by` as it is.
+trained in that round. The released ``cpl`` fills classes from images in an order of its own.
 """
 
 from dataclasses import replace
@@ -28,6 +30,9 @@ import torch
 
 from adaptkit import Pooled, adapt, hookimpl, method, predict
 from adaptkit.io.ranges import Share, Size
+from adaptkit.methods.candidates import candidate_bounds, candidates
+
+BY = "fpl-prompts"  # what labels images in the paper
 
 
 def pseudo_label(
@@ -51,18 +56,36 @@ def fpl(task, train, val, *, shots, seed, as_released: bool = False):
     return chosen(train, zero_shot(task, train), shots, seed, as_released)
 
 
-def grip(task, train, val, *, shots, seed, by: str | dict = "coop", rounds: Size = 10, as_released: bool = False):
+def ifpl(task, train, val, *, shots, seed, by: str | dict = BY, rounds: Size = 10, as_released: bool = False):
+    """As many of each class in all rounds; the rest as in `grip`."""
+    return labelled_in_rounds(task, train, [shots] * rounds, seed, by, as_released)
+
+
+def grip(task, train, val, *, shots, seed, by: str | dict = BY, rounds: Size = 10, as_released: bool = False):
     """`by` is a method as recipes write it; `seed` is that of its training; `as_released` as in `fpl`."""
-    if rounds < 1:
-        raise ValueError(f"rounds must be 1 or more; got {rounds}")
+    steps = [-(-i * shots // rounds) for i in range(1, rounds + 1)]
+    return labelled_in_rounds(task, train, steps, seed, by, as_released)
+
+
+def cpl(task, train, val, *, shots, seed, sure: Share = 0.6, top: Share = 0.9):
+    """`sure` and `top` are those of the method `cpl`; `seed` draws nothing."""
     train = train.blind()
-    support, held = fpl(task, train, val, shots=-(-shots // rounds), seed=seed, as_released=as_released)
+    confidence = zero_shot(task, train)
+    chosen = candidates(confidence, *candidate_bounds(confidence, sure, top))
+    return share(train, confidence.masked_fill(~chosen, -torch.inf), shots), None
+
+
+def labelled_in_rounds(task, train, steps, seed, by, as_released):
+    """The last of supports of so many images a class, each labelled by a method that is adapted to the one before."""
+    if not steps:
+        raise ValueError("rounds must be 1 or more; got 0")
+    train = train.blind()
+    support, held = chosen(train, zero_shot(task, train), steps[0], seed, as_released)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for i in range(2, rounds + 1):
+        for shots in steps[1:]:
             labeller = adapt(method(by), replace(task, support=support, val=held))
-            confidence = predict(labeller, train).softmax(-1)
-            support, held = chosen(train, confidence, -(-i * shots // rounds), seed, as_released)
+            support, held = chosen(train, predict(labeller, train).softmax(-1), shots, seed, as_released)
     return support, held
 
 
@@ -142,4 +165,4 @@ def leaderboards(images, confidence, shots):
 
 @hookimpl
 def supports():
-    return {"pseudo-label": pseudo_label, "fpl": fpl, "grip": grip}
+    return {"pseudo-label": pseudo_label, "fpl": fpl, "ifpl": ifpl, "grip": grip, "cpl": cpl}

@@ -25,6 +25,11 @@ class CTPT(Episodes):
 
     exempt: ClassVar = {"beats_chance": "spreading classes leads random towers off the sentence they were fitted to"}
 
+    def fit(self, task):
+        super().fit(task)
+        if self.words() is None:
+            raise ValueError(f"base must answer by class embeddings of words alone, e.g. coop; got {self.base}")
+
     def stages(self):
         if self.two_step:
             return (lambda answer, _: self.disagreement(answer.logits), lambda answer, _: self.closeness(answer.text))

@@ -6,7 +6,8 @@ Deviations: float32 instead of mixed precision; views are drawn once and cached.
 and with ``tunes: image-tower`` in the student's, for the mean over its sentences in the recipe, not for one sentence.
 The judge sees the views as its own preprocessing cuts them, not those of the student enlarged. Without `judge` the
 backbone judges itself. As in the release, candidates are the k likeliest classes, not a draw, and one candidate alone
-keeps its reward as it is. The release moves the average for the image tower only; here it also does for a prompt.
+keeps its reward as it is. The release moves the average for the image tower only; here it also does for a prompt. Its
+scripts start prompts from CoOp's, trained on ImageNet: ``base: coop``.
 """
 
 from typing import Literal
@@ -29,7 +30,7 @@ class RLCF(Episodes):
     steps: Steps = 3  # the release takes 5 on fine-grained datasets
     lr: Weight = 7e-3  # of a prompt
     tower_lr: Weight = 1e-5  # of the image tower
-    weight_decay: Weight = 5e-4
+    weight_decay: Weight = 5e-4  # of AdamW
     momentum: bool = False  # images start from a running average of what earlier ones have tuned
     decay: Share = 0.9998  # of that average, at every image
     every: Many = 64  # images after which the start is moved
@@ -58,9 +59,8 @@ class RLCF(Episodes):
         return 1 if self.momentum or self.tunes == "image-tower" else super().together()
 
     def first_start(self):
-        """What is tuned before the first image, by name."""
         if self.tunes == "prompt":
-            return {name: value[0] for name, value in super().start(1).items()}
+            return super().first_start()
         return {name: self.backbone.weight(name) for name in self.names}
 
     def start(self, count):

@@ -4,7 +4,9 @@ Source: Bendou et al., ProKeR: A Kernel Perspective on Few-Shot Adaptation of La
 arXiv:2501.11175. The default beta and lambda are those the authors found on ImageNet with 4 shots.
 Deviations: the regression lives on cosines, as theirs; its answers are multiplied by the backbone's logit scale at the
 end, so that their softmax means something. Their ranges of beta and lambda differ between datasets; the defaults are
-their first. Cholesky in double precision stands for their LU. The variant that also trains a text head is not here.
+their first. Cholesky in double precision stands for their LU. ``proker-clap`` is their training form: it learns a head
+as CLAP does (Silva-Rodriguez et al., arXiv:2312.12730) while the regression is solved for it. Its code was not at hand,
+so that the schedule, CLAP's, and the gradient, which passes the solution, could not be checked.
 A view of an image is a row of its own, so ten views of 16 shots of ImageNet are 160,000 rows, which no exact kernel can
 hold: ``average`` makes one row of an image's views, and ``features`` replaces the kernel by random Fourier features.
 """
@@ -12,11 +14,12 @@ hold: ``average`` makes one row of an image's views, and ``features`` replaces t
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Pooled, ZeroShot, hookimpl, unit
+from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Count, Positive, Tries, Views, Weight
-from adaptkit.methods.ops import one_hot
+from adaptkit.methods.ops import class_sums, one_hot, one_view, raw_text
 
 LARGEST = 2**14  # rows of a kernel matrix in double precision, of which three are held: 6 GiB
 
@@ -54,11 +57,11 @@ class ProKeR(ZeroShot):
                 f"proker must have at most {LARGEST} support rows for its exact kernel; got {len(self.keys)}; "
                 "use average=true or features=8192"
             )
-        self.coefficients = nn.Buffer(self.solve(self.system(self.beta), self.lam))
+        self.coefficients = nn.Buffer(self.solve(self.system(self.beta, self.residual), self.lam))
 
     def refit(self, values):
         super().refit(values)
-        self.coefficients.copy_(self.solve(self.system(self.beta), self.lam))
+        self.coefficients.copy_(self.solve(self.system(self.beta, self.residual), self.lam))
 
     def lift(self, x, beta):
         """Kernel with every key, ``(B, N)``, or Fourier features, ``(B, F)``, whose inner product is the kernel."""
@@ -66,14 +69,14 @@ class ProKeR(ZeroShot):
             return (2 / self.features) ** 0.5 * (beta**0.5 * x @ self.frequencies.T + self.phases).cos()
         return (-beta * (1 - x.double() @ self.keys.double().T)).exp()
 
-    def system(self, beta):
+    def system(self, beta, targets):
         """A symmetric matrix M and a right-hand side, such that the coefficients are ``(M / lambda + I)^-1 rhs``."""
         if not self.features:
-            return self.lift(self.keys, beta), self.residual.double()
+            return self.lift(self.keys, beta), targets.double()
         matrix, rhs = 0, 0
-        for keys, residual in zip(self.keys.split(4096), self.residual.split(4096), strict=True):
+        for keys, rows in zip(self.keys.split(4096), targets.split(4096), strict=True):
             phi = self.lift(keys, beta).double()
-            matrix, rhs = matrix + phi.T @ phi, rhs + phi.T @ residual.double()
+            matrix, rhs = matrix + phi.T @ phi, rhs + phi.T @ rows.double()
         return matrix, rhs
 
     def solve(self, system, lam):
@@ -92,11 +95,53 @@ class ProKeR(ZeroShot):
     def sweep(self, val):
         zero_shot, (betas, lams) = self.zero_shot(val.x), self.grid().values()
         for beta in betas:
-            lifted, system = self.lift(val.x, beta), self.system(beta)
+            lifted, system = self.lift(val.x, beta), self.system(beta, self.residual)
             for lam in lams:
                 yield zero_shot + self.correction(lifted, self.solve(system, lam))
 
 
+class ProKeRCLAP(ProKeR):
+    """Kernel ridge regression and a trained head that starts at the text, and is held to it, class by class."""
+
+    schedule: Schedule = Schedule(
+        epochs=300, lr=0.1, batch_size=256, optimizer="sgd", decay="cosine-epoch", warmup=1, drop_last=True
+    )
+
+    def fit(self, task):
+        super().fit(task)
+        self.raw = nn.Buffer(raw_text(task))  # t, (C, D)
+        self.prototypes = nn.Parameter(self.raw.clone())  # w, (C, D)
+        labels = task.support.labels.repeat_interleave(len(self.keys) // len(task.support))  # (N,)
+        own = self.zero_shot(self.keys).softmax(-1).gather(1, labels[:, None])[:, 0]
+        counts = labels.bincount(minlength=len(self.text))
+        belief = class_sums(own, labels, len(counts)) / counts.clamp_min(1)
+        self.multipliers = nn.Buffer(torch.where(counts > 0, belief, 1.0))  # CLAP's lambda, (C,)
+        both = torch.cat([one_hot(labels, len(counts)), self.keys], 1)  # what coefficients are linear in, (N, C + D)
+        solved = self.solve(self.system(self.beta, both), self.lam).split([len(counts), both.shape[1] - len(counts)], 1)
+        self.of_labels, self.of_keys = (nn.Buffer(part, persistent=False) for part in solved)
+        self.keep_head()
+
+    def loss(self, batch):
+        x, text = one_view(batch.views), unit(self.prototypes)
+        coefficients = self.of_labels - self.of_keys @ text.T  # the regression's for this head, solved
+        logits = self.backbone.logits(x, text) + self.correction(self.lift(x, self.beta), coefficients)
+        held = (self.multipliers * (self.prototypes - self.raw).square().sum(-1)).mean()
+        return F.cross_entropy(logits, batch.labels) + held
+
+    @torch.no_grad()
+    def keep_head(self):
+        """Answer with the head as it is now, and with the regression for it."""
+        moved = unit(self.prototypes)
+        self.residual += self.keys @ (self.text - moved).T
+        self.text.copy_(moved)
+        self.refit({})
+
+    def callbacks(self):
+        from pytorch_lightning.callbacks import LambdaCallback
+
+        return [LambdaCallback(on_train_end=lambda trainer, module: self.keep_head())]
+
+
 @hookimpl
 def methods():
-    return {"proker": ProKeR}
+    return {"proker": ProKeR, "proker-clap": ProKeRCLAP}

@@ -1,10 +1,11 @@
-"""Transduction over lists of attributes, and what its rounds are made of: classes to tell apart, images to learn from.
+"""Transduction over lists of attributes, in rounds that tune the towers on its surest images and their attributes.
 
 Source: Saha et al., Generate, Transduct, Adapt: Iterative Transduction with VLMs, arXiv:2501.06031.
-Deviations: the attributes are the task's prompts, several a class; here is no language model that writes more for the
-pairs of `confusions`, and no training of the towers on the images of `examples` by `contrast`. So an answer is the
-transduction of one round, where the release takes the best of 30 by the test labels. As released, a class's logit is
-the mean over its attributes: the mean of their embeddings, not brought back to unit norm.
+Deviations: float32; the attributes are the task's prompts and stay the same: here is no language model that writes more
+for the pairs of `confusions`. Towers are tuned on the queries, for each set anew; the answer is that after the last
+round, where the release takes the best by the test labels. The factor from cosine to logit is not trained. The release
+leaves out what it calls proj, so all maps of attention and the second of each MLP: ``as_released=True``. As released, a
+class's logit is the mean over its attributes: the mean of their embeddings, not brought back to unit norm.
 """
 
 from dataclasses import field
@@ -12,8 +13,14 @@ from dataclasses import field
 import torch
 from torch import nn
 
-from adaptkit import Method, OverBase, ZeroShot, hookimpl, method, predict
-from adaptkit.io.ranges import Share, Size
+from adaptkit import Images, Method, OverBase, Pixels, Schedule, Task, ZeroShot, hookimpl, method, predict, unit
+from adaptkit.io.ranges import Share, Size, Weight
+from adaptkit.methods.adapt import retarget
+from adaptkit.methods.on_queries import embedded_now, positives, require_tunable, train_in_rounds, tuned_on
+from adaptkit.methods.tuned_weights import TunedWeights
+
+PROJECTIONS = ("image.projection.", "text.projection.")
+SPARED = (".q.", ".k.", ".v.", ".out.", ".fc2.")  # by the release
 
 
 class AttributeMean(ZeroShot):
@@ -25,26 +32,67 @@ class AttributeMean(ZeroShot):
 
 
 class GTACLIP(OverBase):
-    """A Gaussian mixture over all queries, of classes described by lists of attributes.
-
-    The logits are those of `base`: log-probabilities by TransCLIP.
-    """
+    """A mixture over all queries, of classes described by attributes, on whose surest images both towers are tuned."""
 
     scope = "set"
 
-    base: Method = field(default_factory=lambda: method("trans-clip", base=AttributeMean()))
+    base: Method = field(default_factory=lambda: method("trans-clip", base=AttributeMean()))  # log-probabilities
     gap: Share = 0.1  # an image is confused whose two best classes are closer than this
     fraction: Share = 0.05  # of the pairs of classes that confuse images, the share to ask about
     k: Size = 8  # examples of a class, those that it is most probable for
+    tune: bool = True  # both towers; without, one transduction of features is the answer
+    projection_lr: Weight = 1e-6  # of the projections to the joint space
+    as_released: bool = False  # with the omission above
+    schedule: Schedule = Schedule(epochs=30, lr=2e-7, weight_decay=1e-4, eps=1e-6, decay="constant")  # epochs: rounds
+
+    def needs(self):
+        return {"pixels": Pixels(), "views": Pixels(views=1, augment="jitter", fresh=True)} if self.tune else {}
 
     def fit(self, task):
         super().fit(task)
-        counts = torch.tensor([len(rows) for rows in task.text_per_prompt]).to(task.text.device)
+        self.counts, self.called = [*map(len, task.prompts)], {"classnames": task.classnames, "prompts": task.prompts}
         self.attributes = nn.Buffer(torch.cat(task.text_per_prompt))  # (A, D)
-        self.owner = nn.Buffer(torch.arange(len(counts)).to(counts).repeat_interleave(counts))  # its class, (A,)
+        owner = torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
+        self.owner = nn.Buffer(owner.to(task.text.device))  # its class, (A,)
+        if self.tune:
+            require_tunable(self.backbone, self.base)
+            sentences = [s for own in task.prompts for s in own]
+            self.tokens = self.backbone.tokenize(sentences)
+            self.order = torch.tensor(sorted(range(len(sentences)), key=sentences.__getitem__))  # whatever the classes'
 
     def forward(self, batch):
-        return predict(self.base, batch)
+        return tuned_on(batch, self.tuned) if self.tune else predict(self.base, batch)
+
+    def tuned(self, images):
+        """The base's logits of N images, by both towers as tuned."""
+        names, spared = self.backbone.weight_names(), SPARED if self.as_released else ()
+        weights = TunedWeights(self.backbone, [name for name in names if not any(part in name for part in spared)])
+        rates = [{"lr": self.projection_lr} if name.startswith(PROJECTIONS) else {} for name in weights.names]
+        groups = [{"params": p, "betas": (0.9, 0.98), **own} for p, own in zip(weights.values, rates, strict=True)]
+
+        def begin():
+            examples = self.examples(self.transduced(images, weights).softmax(1))  # (C, k)
+
+            def loss(rows):
+                own = (examples[self.owner[self.order]][:, None] == rows.to(examples)[:, None]).any(-1)  # (A, B)
+                texts = self.order[torch.multinomial(own.T.float().cpu(), 1)[:, 0]]
+                x = unit(weights.encode_image(images[rows].views[:, 0]))
+                t = unit(weights.encode_text({name: value[texts] for name, value in self.tokens.items()}))
+                return self.contrast(examples, rows.to(examples), x, texts.to(examples), t)
+
+            return examples.unique().cpu(), loss
+
+        train_in_rounds(begin, groups, self.schedule, self.schedule.passes(1), anew=True)
+        return self.transduced(images, weights)
+
+    @torch.no_grad()
+    def transduced(self, images, weights):
+        """The base's logits of N images, ``(N, C)``, by what the towers see and read now: all before is stale."""
+        x, text = embedded_now(images, weights.encode_image), unit(weights.encode_text(self.tokens)).split(self.counts)
+        task = Task.from_arrays((x[:0], x.new_zeros(0).long()), text, backbone=self.backbone, **self.called).to(
+            x.device
+        )
+        return predict(retarget(self.base, task), Images.from_arrays(x).to(x.device))
 
     def confusions(self, z):
         """Pairs of classes, ``(P, 2)``, ascending, and how many images each confuses, of probabilities ``(N, C)``."""
@@ -61,16 +109,10 @@ class GTACLIP(OverBase):
         """The most probable images of each class, ``(C, k)``, which may be examples of several."""
         return z.topk(min(self.k, len(z)), 0).indices.T
 
-    def contrast(self, examples, images, x, attributes):
-        """The loss that the towers would be tuned by, on B images, ``(B,)`` ids and ``(B, D)``, and B attributes' ids.
-
-        An image and an attribute belong together if the image is an example of the attribute's class.
-        """
-        belong = (examples[self.owner[attributes]] == images[:, None, None]).any(-1).float()  # (B, B)
-        logits = self.backbone.logits(x, self.attributes[attributes])
-        rows = -(belong * logits.log_softmax(1)).sum(1) / belong.sum(1).clamp_min(1)
-        columns = -(belong * logits.log_softmax(0)).sum(0) / belong.sum(0).clamp_min(1)
-        return rows.mean() + columns.mean()
+    def contrast(self, examples, images, x, attributes, text=None):
+        """The loss of B images, ``(B,)`` ids and ``(B, D)``, and B attributes, ids and perhaps embeddings."""
+        belong = (examples[self.owner[attributes]] == images[:, None, None]).any(-1)  # (B, B): of its class
+        return positives(self.backbone.logits(x, self.attributes[attributes] if text is None else text), belong)
 
 
 @hookimpl

@@ -53,7 +53,7 @@ class DPA(PoolLearner):
         return unit(self.tuned.encode_image(pixels))
 
     def logits(self, x):
-        return self.backbone.logits(x, unit(self.text))
+        return self.backbone.logits(x, F.normalize(self.text))  # trained or loaded, the same last bits
 
     def forward(self, batch):
         return self.logits(self.encode(batch.pixels))
@@ -64,7 +64,7 @@ class DPA(PoolLearner):
         logits = self.logits(self.encode(batch.strong[:, 0]))  # (B, C)
         taught = (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
         fair = -logits.softmax(1).mean(0).log().mean()
-        alike = self.align_scale * self.centres @ unit(self.text).T  # (C, C)
+        alike = self.align_scale * self.centres @ F.normalize(self.text).T  # (C, C)
         own = torch.arange(len(alike)).to(labels)
         return taught + self.fairness * fair + self.align * F.cross_entropy(alike, own)
 

@@ -13,7 +13,7 @@ import yaml
 
 from adaptkit import cli
 from adaptkit.commands import requested
-from adaptkit.runs import build, plugins, recipe
+from adaptkit.runs import build, plugins, recipe, shelf
 from tests.fuzz import damage
 
 TAGS = ("!!int", "!!float", "!!bool", "!!timestamp", "!!null", "!!set", "!!omap", "!!pairs", "!!binary", "!!str", "!x")
@@ -33,7 +33,7 @@ def chosen(dice):
 @cache
 def chain(name):
     """The plain values of a recipe that comes with adaptkit."""
-    return recipe.read_chain(recipe.find_recipe(name))[0]
+    return recipe.read_chain(shelf.find_recipe(name))[0]
 
 
 def options(name, dice):
@@ -98,7 +98,7 @@ def fuzz(cases, root, seed=0):
 
 
 PARSER = cli.parser()
-NAMES, METHODS = recipe.names(), sorted(plugins.table("methods"))
+NAMES, METHODS = shelf.names(), sorted(plugins.table("methods"))
 FIELDS = sorted(recipe.Recipe.__dataclass_fields__)
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def follow(golden, method, task, names, prefix="", of="loss", seen=None):
         assert parameter.shape == golden[f"{prefix}init.{name}"].shape, f"{name} must have the golden's shape"
         parameter.data.copy_(golden[f"{prefix}init.{name}"])
     golden.close(f"{prefix}logits0", predict(method.eval(), pixels), atol=room["logits"])
-    steps = sum(f"{prefix}{of}{s}" in golden for s in range(9))
+    steps, unsure = sum(f"{prefix}{of}{s}" in golden for s in range(9)), dict[str, torch.Tensor]()
     optimizer = method.train().schedule.make(method.parameter_groups(list(names.values())))
     paces = [group["lr"] / method.schedule.lr for group in optimizer.param_groups]
     for s in range(steps):
@@ -83,9 +83,13 @@ def follow(golden, method, task, names, prefix="", of="loss", seen=None):
             group["lr"] = pace * method.schedule.rate(s, per_epoch=1, total=steps)
         for name, parameter in names.items():
             golden.close(f"{prefix}grad{s}.{name}", parameter.grad, of_max=room["grad_rel"])
+            noise = 1e-5 * max(float(p.grad.abs().max()) for p in names.values()) if "adamw" in room else -1
+            unsure[name] = unsure.get(name, False) | (parameter.grad.abs() <= noise)  # there AdamW moves by a sign
         optimizer.step()
         for name, parameter in names.items():
-            golden.close(f"{prefix}step{s + 1}.{name}", parameter, atol=room["param"])
+            want, reach = golden[f"{prefix}step{s + 1}.{name}"], 2 * method.schedule.lr * (s + 1)
+            known = unsure[name] & ((parameter - want).abs() <= reach)
+            golden.close(f"{prefix}step{s + 1}.{name}", torch.where(known, want, parameter), atol=room["param"])
     golden.close(f"{prefix}logits{steps}", predict(method.eval(), pixels), atol=room["logits"])
 
 

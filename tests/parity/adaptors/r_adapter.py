@@ -15,7 +15,7 @@ PLAIN = {"smoothing": 0.0, "margin": 0.0}
 
 
 def adapter_part(made, key, kept=None):
-    """Where ``[visual.]transformer.resblocks.I.adapter_NAME[_cache].PART`` of the release lies in ours, or in `kept`."""
+    """Where ``[visual.]transformer.resblocks.I.adapter_NAME[_cache].PART`` lies in ours, or in `kept`."""
     tower, inside = key.split("transformer.resblocks.")
     block, adapter, part = inside.split(".")[:3]
     kept = kept or (made.averages if adapter.endswith("_cache") else made.adapters)

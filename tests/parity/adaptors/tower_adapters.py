@@ -49,9 +49,10 @@ def mma(golden):
         names = {}
         for key in starts(golden, prefix):
             _, adapter, block, *inside, last = key.split(".")
-            tower, j = adapter.split("_")[0], made.blocks.index(int(block) - 1)
+            tower, j = adapter.split("_")[0], int(block) - made.start
             part = made.shared if tower == "shared" else getattr(made, inside[0])[TOWERS[tower]]
-            names[key] = getattr(part[j], last)
+            if j < len(part):  # a shallower tower has no such block
+                names[key] = getattr(part[j], last)
         run(golden, made, task, names, prefix)
 
 
@@ -136,7 +137,7 @@ class Watch(pl.Callback):
             self.close("logits_stage1", logits, atol=self.room["logits"])
 
     def on_train_start(self, trainer, lit):
-        weights = dict(zip(self.made.names, self.made.tuned, strict=True))
+        weights = dict(zip(self.made.names, self.made.tuned.values, strict=True))
         self.own = {key: weights[name] for key, name in self.trained.items()} | {"classifier": self.made.classifier}
 
     def on_before_optimizer_step(self, trainer, lit, optimizer):
@@ -173,7 +174,7 @@ def two_sfs(golden):
             "two-sfs",
             tunes="bitfit" if prefix == "bitfit." else "layer-norm",
             share=hyper["frac"],
-            encoder="both" if any(tower == "text" for tower, *_ in blocks) else "vision",
+            encoder={"image": "vision", "text": "text", "imagetext": "both"}["".join(sorted({b[0] for b in blocks}))],
             image_start=first["image"],
             text_start=first["text"],
             template=hyper["template"],

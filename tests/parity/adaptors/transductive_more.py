@@ -28,15 +28,14 @@ def re_clip(golden):
     names = {"k": "k", "alpha": "alpha", "cut_dim": "dims", "cg_maxiter": "steps", "cg_tol": "tolerance"}
     options = {names[key]: value for key, value in golden.hyper.items() if key in names}
     text = golden["in_text"]
-    fitted = adapt(method("re-clip", **options), Task.from_arrays(nothing(text), text))
+    fitted = adapt(method("re-clip", tune=False, **options), Task.from_arrays(nothing(text), text))
     golden.close("out_projection", fitted.projection, atol=1e-5)
     scores = predict(fitted, golden["in_features"])
     golden.agree("out_pseudo_labels", scores.argmax(-1), golden.arrays["out_scores"], 1e-3 * float(scores.max()))
     golden.close("out_accuracy", percent(scores, golden["in_labels"]), atol=1e-4)
     golden.close("out_confidence", fitted.confidence(scores), rtol=1e-3, atol=1e-6)
     x = Images.from_arrays(golden["in_features"]).bind(fitted.needs()).x
-    nodes = torch.nn.functional.normalize(torch.cat([fitted.text, x]) @ fitted.projection, dim=-1)
-    labels = fitted.propagate(fitted.graph(nodes)).argmax(-1)
+    labels = fitted.scores(fitted.text, x, fitted.projection).argmax(-1)
     golden.close("out_centroids", fitted.centroids(x, labels), atol=1e-5)
     of_rows(golden, "out_scores", scores, 1e-3)
 
@@ -66,7 +65,7 @@ def gta_clip(golden):
     options = {names[key]: value for key, value in golden.hyper.items() if key in names}
     attributes = golden["in_attributes"].split(golden["in_n_attr"].tolist())
     task = Task.from_arrays(nothing(attributes[0]), attributes, logit_scale=golden.hyper["logit_scale"])
-    fitted = adapt(method("gta-clip", **options), task)
+    fitted = adapt(method("gta-clip", tune=False, **options), task)
     images = Images.from_arrays(golden["in_features"])
     z = predict(fitted, images).exp()
     golden.close("out_z", z, atol=1e-4)

@@ -64,7 +64,7 @@ def flyp(golden):
     parameters = dict(zip(model.tuned.names, model.tuned.values, strict=True))
     count = sum(key.startswith("loss") for key in golden.arrays)
     optimizer, moved = model.train().schedule.make([p for p in model.parameters() if p.requires_grad]), 0.0
-    still = {name: torch.ones_like(p, dtype=torch.bool) for name, p in parameters.items()}
+    still = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in parameters.items()}
     for s in range(count):
         golden.close(f"train_logits{s}", model.pairs(pixels, rows), atol=room["logits"])
         loss = model.loss(bound.support)
@@ -77,7 +77,7 @@ def flyp(golden):
         optimizer.param_groups[0]["lr"] = rate
         grads = {name: p.grad for name, p in parameters.items()}
         largest = max(float(g.abs().max()) for g in grads.values())
-        still = {name: still[name] & (g.abs() <= 1e-5 * largest) for name, g in grads.items()}
+        still = {name: still[name] | (g.abs() <= 1e-5 * largest) for name, g in grads.items()}
         for key in [k.removeprefix(f"grad{s}.") for k in golden.arrays if k.startswith(f"grad{s}.")]:
             got = model.log_scale.grad if key == "logit_scale" else joined(key, grads)
             golden.close(f"grad{s}.{key}", got, of_max=room["grad_rel"])
