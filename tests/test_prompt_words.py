@@ -307,3 +307,33 @@ def test_proda_walks_through_all_contexts(task):
     assert made.kinds.tolist() == [0, 0, 1, 1, 2, 2, 2, 2], (
         "a quarter in front, a quarter in the middle, half at the end"
     )
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("init", ["", "a photo of a"])
+def test_cocoop_shifts_the_words_of_each_image_wherever_the_name_stands(position, per_class, init, task):
+    torch.manual_seed(0)
+    made = fitted("cocoop", task, n=4, init=init, position=position, per_class=per_class, std=0.5).eval()
+    assert made.context.shape == ((5, 4, 24) if per_class else (4, 24)), "a context for each class, or one"
+    x, labels = embedded(task)
+    first, second, rows = made.meta_net[0], made.meta_net[2], []
+    prompts = Prompts(task.backbone, CLASSES, n=4, init=init, position=position)
+    for image in x:
+        shift = second.weight @ (first.weight @ image + first.bias).clamp_min(0) + second.bias
+        contexts = [(made.context[c] if per_class else made.context) + shift for c in range(5)]
+        text = torch.stack([prompts.encode(context)[c] for c, context in enumerate(contexts)])
+        rows.append(task.backbone.logit_scale * unit(text) @ image)
+    want = torch.stack(rows)
+    assert torch.allclose(predict(made, x), want, atol=1e-4), "each image must have a prompt of its own"
+    got = made.loss(task.bind(made).support)
+    assert torch.allclose(got, F.cross_entropy(want, labels), atol=1e-4), "the mean cross-entropy"
+    if init:
+        written = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a photo of a."}[position]
+        tokens = task.backbone.tokenize([written.format(name) for name in CLASSES])["input_ids"]
+        assert torch.equal(made.prompts.tokens["input_ids"], tokens), f"the words must read as {written!r}"
+
+
+def test_cocoop_keeps_the_last_of_more_words_than_it_learns(task):
+    made = fitted("cocoop", task, n=2)
+    assert made.context.shape == (2, 24), "the first two words are learned, the others stay"
