@@ -67,8 +67,7 @@ class MoCoOp(Method):
         for expert, text in zip(made, texts, strict=True) if self.as_released else ():
             ends = Prompts(self.backbone, names, n=1, init="{} X", suffix="").places  # of names alone
             word = torch.arange(sum(spaces(text)))
-            first = torch.where(word < spaces(text)[0], self.backbone.prefix, ends)  # (C, n)
-            expert.n, expert.places = len(word), first + word
+            expert.n, expert.places = len(word), word + torch.where(word < spaces(text)[0], self.backbone.prefix, ends)
         return made
 
     def start(self, text, expert):
