@@ -38,7 +38,6 @@ class MoCoOp(Method):
     views: Views = 10  # cached random views of each support image; one is drawn at every step
     as_released: bool = False  # count words by spaces, and hold prompts with a full stop to their templates
     schedule: Schedule = replace(DASSL, lr=0.032, warmup=5)
-
     tunable = ("before", "after")
 
     def support_needs(self):
