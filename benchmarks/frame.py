@@ -101,17 +101,19 @@ def timed(work: Callable[[], Result], times: int = 1) -> tuple[float, Result]:
     return min(took), result
 
 
-def peak(work: Callable[[], object]) -> float:
-    """Most memory that some work holds beyond what there was, GB; 0 where the system does not tell."""
+def measured(work: Callable[[], Result]) -> tuple[float, float, Result]:
+    """Seconds of `clock`, GB that were held at most beyond what there was (0 where nobody tells), and the result."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back
         reset.write_text("5")  # the peak begins anew
         before = resident(status, "VmRSS")
-        work()
-        return max(0.0, (resident(status, "VmHWM") - before) / 1e6)
     except (OSError, AttributeError):
-        return 0.0
+        before = 0
+    seconds, result = timed(work)
+    if not before:
+        return seconds, 0.0, result
+    return seconds, max(0.0, (resident(status, "VmHWM") - before) / 1e6), result
 
 
 def resident(status: Path, what: str) -> int:

@@ -61,12 +61,9 @@ class Method(nn.Module):
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
     tunable: ClassVar[tuple[str, ...]] = ()
-    _kind = ""
+    _kind, _width, _classes = "", 0, 0
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
-    _width = _classes = 0
-    _keeps_start = False  # whether what it held before its training is to be known afterwards
-    _start: Mapping[str, Tensor] = MappingProxyType({})
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -114,9 +111,8 @@ class Method(nn.Module):
     def loss(self, batch: Images) -> Tensor:
         """Training loss on support rows, a scalar; override for any but that of the task's kind.
 
-        For classification that is the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Where
-        the support is read in views and a query is not, each step shows `forward` one view of each image, drawn anew,
-        under the query's name.
+        For classification the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Each step shows
+        `forward` one view of each image, drawn anew, where the support is read in views and a query is not.
         """
         answers = self.forward(as_queries(batch, self.needs()))
         return self.evaluation.loss(answers, batch.targets)  # type: ignore[arg-type]

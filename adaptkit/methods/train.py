@@ -42,7 +42,13 @@ class LitMethod(pl.LightningModule):
     def __init__(self, method: Method, schedule: Schedule, batches: Batches, total: int) -> None:
         super().__init__()
         self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
+        self.per_epoch = len(batches)
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
+
+    def on_train_start(self) -> None:
+        """Keep how the method was, where one over it wants to know."""
+        if getattr(self.method, "keeps_start", False):
+            vars(self.method)["started"] = {name: t.clone() for name, t in self.method.state_dict().items()}
 
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
@@ -89,7 +95,7 @@ class LitMethod(pl.LightningModule):
         learned = [p for p in self.method.parameters() if p.requires_grad]
         optimizer = self.schedule.make(self.method.parameter_groups(learned))
         rates = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.schedule.rate(step, len(self.batches), self.total) / (self.schedule.lr or 1)
+            optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
         return [optimizer], [{"scheduler": rates, "interval": "step"}]
 
@@ -204,8 +210,6 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
-    if method._keeps_start:
-        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
