@@ -24,11 +24,13 @@ from adaptkit.methods.adapt import retarget
 from adaptkit.methods.candidates import candidate_bounds, candidates
 from adaptkit.runs import plugins
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.towers.prompting import image_prompts
 from tests.test_prompting import siglip
 
 OURS = {
     "plot": {"n": 4},
     "plot, pooled": {"n": 4, "pooled": True},
+    "plot-plus-plus": {},
     "mocoop": {},
     "gopro": {},
     "eco": {},
@@ -37,6 +39,7 @@ OURS = {
     "fpl-prompts, both": {"n": 4, "modality": "both"},
     "cpl": {"n": 4, "partial": "rc"},
     "cpl, image": {"n": 4, "modality": "image"},
+    "ship": {"others": ("elk", "ant"), "hidden_generator": 8, "hidden_encoder": 8, "generator": {"steps": 2}},
 }
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 4}}
 
@@ -373,3 +376,64 @@ def test_support_cpl_takes_images_with_candidates(task):
     may = candidates(p, *candidate_bounds(p, 0.6, 0.9))
     assert may[support.index, support.labels].all() and val is None, "every label must be a candidate of its image"
     assert torch.bincount(support.labels).max() <= 3, "and no class has more than its shots"
+
+
+def test_ship_makes_up_classes_without_images_and_those_named(task):
+    seen = replace(task, support=task.support[task.support.labels < 3])
+    made = fitted("ship", seen, others=("elk", CLASSES[0]))
+    assert made.new.tolist() == [3, 4, 5], f"classes 3 and 4 have no images, and 5 is named; got {made.new}"
+    assert fitted("ship", task, others=()).maker is None, "with images of all classes nothing is made up"
+    batch = seen.bind(made).support
+    made.loss(batch).backward()
+    assert made.context.grad.abs().sum() > 0, "the context must be trained"
+    assert all(p.grad is None for p in made.maker.parameters()), "and the generator no more"
+    assert predict(made.eval(), torch.randn(2, 3, 32, 32)).shape == (2, 5), "the task's classes alone are answered"
+    quick = {"generator": {"steps": 1}, "schedule": {"steps": 1}, "hidden_encoder": 4, "hidden_generator": 4}
+    assert adapt(method("ship", others=("elk",), **quick), task).maker is None, "what only training needs must not stay"
+
+
+def test_ships_generator_learns_to_make_images_up_again(task):
+    slow, quick = ({"steps": n, "lr": 0.02, "decay": "constant"} for n in (1, 60))
+    losses = []
+    for generator in (slow, quick):
+        torch.manual_seed(0)
+        made = fitted("ship", task, others=("elk",), generator=generator, hidden_encoder=16, hidden_generator=16)
+        torch.manual_seed(1)
+        losses.append(float(made.maker_loss(task.bind(made).support.views[:, 0], task.support.labels)))
+    assert losses[1] < losses[0] - 0.05, f"the loss must fall; got {losses}"
+
+
+def test_ships_latent_cost_is_the_divergence_from_the_normal_distribution(task):
+    made = fitted("ship", task, others=("elk",), hidden_encoder=8, hidden_generator=8)
+    x, y = task.bind(made).support.views[:, 0], task.support.labels
+    inner = made.maker["encoder"](x)
+    mean, std = made.maker["mean"](inner), (made.maker["log_var"](inner) / 2).exp()
+    normal = torch.distributions.Normal
+    cost = torch.distributions.kl_divergence(normal(mean, std), normal(0.0, 1.0)).sum(1).mean()
+    torch.manual_seed(0)
+    loss = made.maker_loss(x, y)
+    torch.manual_seed(0)
+    again = made.made_up(mean + std * torch.randn_like(mean), y)
+    assert torch.allclose(loss, (again - x).square().sum(1).mean() + cost, rtol=1e-4), "reconstruction and divergence"
+
+
+def test_plot_plus_plus_matches_embeddings_under_each_set_of_tokens(task):
+    made, pixels = fitted("plot-plus-plus", task, sets=3, pooled=True, threshold=1e-6).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        x = []
+        for tokens in made.visual:
+            with task.backbone.taps(image_prompts([tokens])):
+                x.append(task.backbone.encode_image(pixels))
+        text = made.prompts.encode(made.context[:, None])  # (N, C, D)
+        cosines = torch.einsum("mbd,ncd->bcmn", unit(torch.stack(x)), unit(text))
+        kernel = ((cosines - 1) / made.epsilon).exp().double()
+        for _ in range(300):  # Sinkhorn as alternate scalings of the plan itself
+            kernel = kernel / kernel.sum(-1, keepdim=True) / 3
+            kernel = kernel / kernel.sum(-2, keepdim=True) / 4
+        pooled = task.backbone.logits(unit(torch.stack(x).mean(0)), unit(text.mean(0)))
+        want = task.backbone.logit_scale * (kernel * cosines).sum((-2, -1)) + pooled
+    assert torch.allclose(predict(made, pixels), want.float(), atol=1e-3), "the plan must be between sets and prompts"
+    starts = [task.backbone.encode_text([f"{text} {name}." for name in CLASSES]) for text in made.inits[:2]]
+    assert torch.allclose(text[:2], torch.stack(starts), atol=1e-5), "prompts must start as their words"
+    with pytest.raises(ValueError, match="inits must have n words"):
+        fitted("plot-plus-plus", task, inits=("a photo of a", "one"))

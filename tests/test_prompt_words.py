@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Pooled, Preprocess, Task, adapt, load, method, predict, unit
+from adaptkit import Pooled, Preprocess, Prompts, Task, adapt, load, method, predict, unit
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import CLASSES, toy_backbone
 from tests.test_prompting import siglip
 
 KINDS = ["kgcoop", "prograd", "tcp"]
-ALL = [*KINDS, "lasp", "upl"]
+ALL = [*KINDS, "lasp", "upl", "proda"]
 BRIEF = {"schedule": {"steps": 2, "warmup": 0, "batch_size": 5}}
 
 
@@ -270,3 +270,70 @@ def test_pseudo_labels_may_be_those_of_several_backbones():
     assert sorted(loaded().support.index.tolist()) != sorted(task.support.index.tolist()), (
         "the other backbone must count"
     )
+
+
+@pytest.mark.parametrize(("contexts", "released"), [(5, False), (8, True), (1, False)])
+def test_proda_bounds_the_expected_loss_under_the_gaussian_of_its_contexts(contexts, released, task):
+    torch.manual_seed(0)
+    options = {"contexts": contexts, "at_once": contexts, "std": 0.7, "weight": 0.3, "as_released": released}
+    made = fitted("proda", task, n=4, **options)
+    quarter, x_and_labels = contexts // 4, embedded(task)
+    places = ["front"] * quarter + ["middle"] * quarter + ["end"] * (contexts - 2 * quarter)
+    alone = [Prompts(task.backbone, CLASSES, n=4, position=place) for place in places]
+    text = torch.stack([unit(p.encode(c)) for p, c in zip(alone, made.context, strict=True)])  # (K, C, D)
+    mean, scale, losses = text.mean(0), task.backbone.logit_scale, []
+    for x, y in zip(*x_and_labels, strict=True):
+        logits = scale * mean @ x
+        for c in range(5):
+            apart = (text[:, c] - mean[c]) - (text[:, y] - mean[y])  # (K, D)
+            spread = (apart.square().sum(0) / (contexts + released) * x.square()).sum()
+            logits[c] = logits[c] + 0.5 * scale**2 * spread
+        losses.append(F.cross_entropy(logits, y))
+    bare = unit(Prompts(task.backbone, [""], n=4).encode_each(made.context)[:, 0])
+    pairs = [abs(bare[i] @ bare[j]) for i in range(contexts) for j in range(contexts) if i != j]
+    want = torch.stack(losses).mean() + 0.3 * (torch.stack(pairs).mean() if pairs else 0)
+    got = made.loss(task.bind(made).support)
+    assert torch.allclose(got, want, rtol=1e-4), f"the bound and how alike contexts are; got {got} for {want}"
+    x, _ = x_and_labels
+    assert torch.allclose(predict(made.eval(), x), scale * x @ mean.T, atol=1e-4), "the mean must answer"
+
+
+def test_proda_walks_through_all_contexts(task):
+    made = fitted("proda", task, contexts=8, at_once=3)
+    steps = [made.drawn().tolist() for _ in range(4)]
+    assert len({*steps[0], *steps[1]}) == 6 and len({*steps[2], *steps[3]}) == 6, (
+        "no context twice before all had a turn"
+    )
+    assert made.kinds.tolist() == [0, 0, 1, 1, 2, 2, 2, 2], (
+        "a quarter in front, a quarter in the middle, half at the end"
+    )
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("init", ["", "a photo of a"])
+def test_cocoop_shifts_the_words_of_each_image_wherever_the_name_stands(position, per_class, init, task):
+    torch.manual_seed(0)
+    made = fitted("cocoop", task, n=4, init=init, position=position, per_class=per_class, std=0.5).eval()
+    assert made.context.shape == ((5, 4, 24) if per_class else (4, 24)), "a context for each class, or one"
+    x, labels = embedded(task)
+    first, second, rows = made.meta_net[0], made.meta_net[2], []
+    prompts = Prompts(task.backbone, CLASSES, n=4, init=init, position=position)
+    for image in x:
+        shift = second.weight @ (first.weight @ image + first.bias).clamp_min(0) + second.bias
+        contexts = [(made.context[c] if per_class else made.context) + shift for c in range(5)]
+        text = torch.stack([prompts.encode(context)[c] for c, context in enumerate(contexts)])
+        rows.append(task.backbone.logit_scale * unit(text) @ image)
+    want = torch.stack(rows)
+    assert torch.allclose(predict(made, x), want, atol=1e-4), "each image must have a prompt of its own"
+    got = made.loss(task.bind(made).support)
+    assert torch.allclose(got, F.cross_entropy(want, labels), atol=1e-4), "the mean cross-entropy"
+    if init:
+        written = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a photo of a."}[position]
+        tokens = task.backbone.tokenize([written.format(name) for name in CLASSES])["input_ids"]
+        assert torch.equal(made.prompts.tokens["input_ids"], tokens), f"the words must read as {written!r}"
+
+
+def test_cocoop_keeps_the_last_of_more_words_than_it_learns(task):
+    made = fitted("cocoop", task, n=2)
+    assert made.context.shape == (2, 24), "the first two words are learned, the others stay"

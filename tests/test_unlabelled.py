@@ -79,6 +79,17 @@ def test_training_on_queries_leaves_no_trace_and_asks_for_no_order(name, task):
     assert not torch.allclose(untuned, first), "but the training must change the answers"
 
 
+@pytest.mark.parametrize("name", ON_QUERIES)
+def test_what_cannot_be_tuned_is_said_at_once(name, task):
+    features = Task.from_arrays((torch.zeros(0, 16), torch.zeros(0).long()), task.text)
+    with pytest.raises(ValueError, match=r"tune must be false .* got features alone"):
+        adapt(short(name), features)
+    assert predict(adapt(short(name, tune=False), features), torch.randn(3, 16)).shape == (3, 5), "features are enough"
+    if name == "gta-clip":
+        with pytest.raises(ValueError, match="tune must be false where the base reads more than embeddings; got DPA"):
+            adapt(short(name, base=short("dpa")), task)
+
+
 @pytest.mark.parametrize("name", FROM_POOL)
 def test_biases_do_not_decay(name, task):
     made = short(name)

@@ -61,7 +61,7 @@ def affinities(nodes: Tensor, k: int) -> Tensor:
     return torch.sparse_coo_tensor(both, w.repeat(2), (n, n), check_invariants=False).coalesce()
 
 
-def spread(graph: Tensor, classes: int, alpha: float, steps: int, tolerance: float) -> Tensor:
+def spread_labels(graph: Tensor, classes: int, alpha: float, steps: int, tolerance: float) -> Tensor:
     """``(I - alpha W)^-1`` applied to the first nodes, those of classes, up to the error that some steps leave.
 
     Args:
@@ -75,8 +75,8 @@ def spread(graph: Tensor, classes: int, alpha: float, steps: int, tolerance: flo
         ``(M, C)``.
 
     >>> import torch
-    >>> from adaptkit.methods.graph import spread
-    >>> spread(torch.eye(4) * 0.5, classes=2, alpha=0.5, steps=20, tolerance=1e-6).shape
+    >>> from adaptkit.methods.graph import spread_labels
+    >>> spread_labels(torch.eye(4) * 0.5, classes=2, alpha=0.5, steps=20, tolerance=1e-6).shape
     torch.Size([4, 2])
     """
     r = torch.eye(len(graph), classes).to(graph.device)

@@ -36,8 +36,7 @@ class Method(nn.Module):
     Attributes:
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
-        output: ``"logits"``, ``(B, C)`` (or what the kind of the task asks for), or ``"score"``, ``(B,)``, higher for
-            in-distribution.
+        output: ``"logits"``, ``(B, C)`` or what the kind asks for, or ``"score"``, ``(B,)``, high in-distribution.
         answers: the kinds of tasks it answers; see `Splits.kind`.
         exempt: contract checks this method fails by design, each with the reason.
         tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
@@ -45,14 +44,11 @@ class Method(nn.Module):
     >>> import torch, adaptkit as ak
     >>> class NearestMean(ak.Method):
     ...     "Cosine to the mean of each class's support."
-    ...
     ...     scale: float = 10.0  # from cosine to logit
-    ...
     ...     def fit(self, task):
     ...         x, y = task.support.x, task.support.labels  # (S, D), (S,)
     ...         means = [x[y == c].mean(0) for c in range(len(task.classnames))]
     ...         self.register_buffer("means", ak.unit(torch.stack(means)))  # (C, D)
-    ...
     ...     def forward(self, batch):
     ...         return self.scale * batch.x @ self.means.T  # (B, C)
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -65,12 +61,9 @@ class Method(nn.Module):
     answers: ClassVar[tuple[str, ...]] = ("classification",)
     exempt: ClassVar[Mapping[str, str]] = {}
     tunable: ClassVar[tuple[str, ...]] = ()
-    _kind = ""
+    _kind, _width, _classes = "", 0, 0
     _search: Widening = "paper"
     _searched: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # plain, so that it can be saved; see `Searched`
-    _width = _classes = 0
-    _keeps_start = False  # whether what it held before its training is to be known afterwards
-    _start: Mapping[str, Tensor] = MappingProxyType({})
 
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -118,9 +111,8 @@ class Method(nn.Module):
     def loss(self, batch: Images) -> Tensor:
         """Training loss on support rows, a scalar; override for any but that of the task's kind.
 
-        For classification that is the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Where
-        the support is read in views and a query is not, each step shows `forward` one view of each image, drawn anew,
-        under the query's name.
+        For classification the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Each step shows
+        `forward` one view of each image, drawn anew, where the support is read in views and a query is not.
         """
         answers = self.forward(as_queries(batch, self.needs()))
         return self.evaluation.loss(answers, batch.targets)  # type: ignore[arg-type]

@@ -10,10 +10,33 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
+from adaptkit.features.needs import Pooled
+from adaptkit.methods.arrays import NoTowers
+from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
-from adaptkit.towers.backbone import unit
+from adaptkit.towers.backbone import Backbone, unit
 
-AT_ONCE = 32  # images read and encoded together
+IMAGES_AT_ONCE = 32  # images read and encoded together
+
+
+def require_tunable(backbone: Backbone, base: Method | None = None) -> None:
+    """Say at once that towers cannot be tuned, or that a base would not see it, by the option ``tune``.
+
+    Raises:
+        ValueError: for towers that are no transformers, or are not there, and for a base that reads more than `Pooled`.
+
+    >>> import adaptkit as ak
+    >>> from adaptkit.methods.on_queries import require_tunable
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> require_tunable(task.backbone, ak.method("zero-shot"))
+    """
+    if isinstance(backbone, NoTowers) or not {"image.block.0", "text.block.0"} <= {*backbone.points}:
+        kind = "features alone" if isinstance(backbone, NoTowers) else type(backbone).__name__
+        raise ValueError(f"tune must be false where there are no two transformer towers; got {kind}")
+    if odd := [need for need in (base.all_needs() if base else ()) if need != Pooled()]:
+        raise ValueError(
+            f"tune must be false where the base reads more than embeddings; got {base}, which reads {odd[0]}"
+        )
 
 
 def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0) -> Tensor:
@@ -36,8 +59,8 @@ def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0)
     """
     digests = [
         hashlib.sha256(pixels.contiguous().cpu().numpy().tobytes()).digest()
-        for i in range(0, len(queries), AT_ONCE)
-        for pixels in queries[i : i + AT_ONCE].pixels
+        for i in range(0, len(queries), IMAGES_AT_ONCE)
+        for pixels in queries[i : i + IMAGES_AT_ONCE].pixels
     ]
     order = torch.tensor(sorted(range(len(digests)), key=digests.__getitem__), dtype=torch.long)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -47,16 +70,16 @@ def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0)
 
 
 @torch.no_grad()
-def embedded(images: Images, encode: Callable[[Tensor], Tensor]) -> Tensor:
+def embedded_now(images: Images, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """Unit-norm embeddings of all images, ``(N, D)``, as a tower sees them now; a few are read at a time.
 
     >>> import adaptkit as ak
-    >>> from adaptkit.methods.on_queries import embedded
+    >>> from adaptkit.methods.on_queries import embedded_now
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
-    >>> embedded(test.bind({"pixels": ak.Pixels()}), task.backbone.encode_image).shape
+    >>> embedded_now(test.bind({"pixels": ak.Pixels()}), task.backbone.encode_image).shape
     torch.Size([60, 16])
     """
-    parts = (images[i : i + AT_ONCE].pixels for i in range(0, len(images), AT_ONCE))
+    parts = (images[i : i + IMAGES_AT_ONCE].pixels for i in range(0, len(images), IMAGES_AT_ONCE))
     return torch.cat([unit(encode(pixels)) for pixels in parts])
 
 

@@ -45,6 +45,11 @@ class LitMethod(pl.LightningModule):
         self.per_epoch = len(batches)
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
 
+    def on_train_start(self) -> None:
+        """Keep how the method was, where one over it wants to know."""
+        if getattr(self.method, "keeps_start", False):
+            vars(self.method)["started"] = {name: t.clone() for name, t in self.method.state_dict().items()}
+
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
         loss = self.method.loss(batch)
@@ -192,8 +197,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     schedule = getattr(method, "schedule", None)
     if not isinstance(schedule, Schedule):
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
-    images = method.training_images(task)
-    if not len(images):
+    if not len(images := method.training_images(task)):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
     one_device(options)
     known = inspect.signature(pl.Trainer).parameters
@@ -206,8 +210,6 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     total = min(told, default=schedule.length(len(batches), shots))
     if not total:
         return
-    if method._keeps_start:
-        method._start = {name: t.clone() for name, t in method.state_dict().items()}
     device = torch.device(task.support.device)
     accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}

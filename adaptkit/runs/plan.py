@@ -48,7 +48,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
     built = {name: method(spec) for name, spec in recipe.labels().items()}
     trained = [name for name, m in built.items() if hasattr(m, "schedule")]
-    live = [name for name, m in built.items() if any(not n.stored or n.fresh for n in m.all_needs(of_support=True))]
+    read = {name: [*m.all_needs(of_support=True), *m.all_needs()] for name, m in built.items()}
+    live = [name for name, needs in read.items() if any(not need.stored or need.fresh for need in needs)]
     return "\n".join(
         [
             f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "

@@ -84,6 +84,8 @@ def _dump(value: object, where: str, backbone: Backbone, tensors: dict[str, Tens
         return None  # what was learned from is not saved
     if isinstance(value, Once):
         value = Once()  # it remembers what it can compute again
+    if isinstance(value, Prompts):
+        value = value.unpacked()  # so do they
     if isinstance(value, list | tuple) and kind in (list, tuple, torch.Size):
         items = each({str(i): v for i, v in enumerate(value)})
         return {"list" if kind is list else "tuple": [*items.values()]}

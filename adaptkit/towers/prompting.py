@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -180,6 +181,12 @@ class Prompts:
             packs = Packs(ids, ends, self.places, self.backbone.width["text"], most)
             self._packs = (packs if packs.tokens < WORTH * len(ids) * int(ends.max() + 1) else None,)
         return self._packs[0] if self._packs else None
+
+    def unpacked(self) -> Prompts:
+        """A copy that lays its sentences out when it is asked to: what is saved."""
+        other = copy.copy(self)
+        other._packs = ()
+        return other
 
     def _encode_packed(self, packs: Packs, context: Tensor, deep: Mapping[int, Tensor], size: int) -> Tensor:
         for prompt in (context, *deep.values()):

@@ -3,10 +3,10 @@
 Source: Guo and Gu, MMRL: Multi-Modal Representation Learning for Vision-Language Models, arXiv:2503.08497.
 Deviations: the factor from cosine to logit is the checkpoint's; the authors write 100, OpenAI's. Float32 instead of
 mixed precision. The two answers for known classes are mixed as logits, as in the authors' code. They choose ``penalty``
-by dataset, from 0.01 to 7, and a width of 2048 for EuroSAT; with few shots they train for 50 epochs in batches of 32 at
-a penalty of 0.5, on ImageNet for 5 in batches of 32. Blocks are counted alike in both towers, and a tower with fewer
-than ``end`` has tokens to its last. What is known is told by names: where a task has a class that was not trained on,
-all are answered by the class token alone.
+by dataset, from 0.01 to 7, and a width of 2048 for EuroSAT; with few shots they train for 50 epochs in batches of 32,
+on ImageNet for 5. Blocks are counted alike in both towers, and a tower with fewer than ``end`` has tokens to its last.
+What is known is told by names: where a task has a class that was not trained on, all are answered by the class token
+alone.
 """
 
 import copy

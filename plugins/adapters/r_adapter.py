@@ -43,9 +43,9 @@ class RAdapter(TowerAdapter):
         return super().sentences(task) if self.template else task.prompts
 
     def fit(self, task):
+        task.backbone.require("image.block.0.out", "text.block.0.out")
         self.backbone, depth = task.backbone, task.backbone.depth
         self.names = [f"{t}.block.{i}.{m}" for t in ("image", "text") for i in range(depth[t]) for m in ("out", "fc2")]
-        task.backbone.require(*self.names)
         self.adapters = nn.ModuleList(self.adapter(name.split(".")[0]) for name in self.names)
         self.averages = deepcopy(self.adapters).requires_grad_(False)
         self.merged = {tower: Once() for tower in depth}

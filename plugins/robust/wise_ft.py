@@ -38,7 +38,7 @@ class WiSEFT(OverBase):
     def __post_init__(self):
         self.scope = max(self.base.scope, self.other.scope, key=("sample", "stream", "set").index)
         for part in parts(self.base).values() if self.mix == "weights" else ():
-            part._keeps_start = True
+            part.keeps_start = True
 
     def support_needs(self):
         return self.base.support_needs() if self.fisher else {}
@@ -67,8 +67,7 @@ class WiSEFT(OverBase):
         """Tensors at alpha 0, by their names in the base."""
         begun = {}
         for prefix, part in parts(self.base).items():  # those inside come later, and were trained earlier
-            begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in part._start.items()}
-            part._start = {}
+            begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in vars(part).pop("started", {}).items()}
         if type(self.other) is ZeroShot:
             return begun
         if type(self.other) is not type(self.base):

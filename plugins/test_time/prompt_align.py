@@ -5,10 +5,11 @@ Generalization, arXiv:2311.01459.
 Deviations: statistics of tokens come from the support images (``proxy: pool`` takes the unlabelled training images), as
 the tower sees them under the trained prompts, when the method adapts; they are kept with it, stay when it answers for
 other classes, and no test image enters them. The authors take all of ImageNet's training images, on 16 shots of which
-they train MaPLe, two epochs. Distances are means over tokens and channels, as in the release, which are what the weight
-is made for. The release halves them and leaves out the last of the blocks while it divides by all: ``as_released``. It
-also lets views for alignment replace the surest from the second step on, of which there is one. The rate is for other
-datasets; for shifted ImageNets the release takes 4e-2. Float32; views are drawn once.
+they train MaPLe for two epochs, which are few elsewhere. Distances are means over tokens and channels, as in the
+release, which are what the weight is made for. The release halves them and leaves out the last of the blocks while it
+divides by all: ``as_released``. It also lets views for alignment replace the surest from the second step on, of which
+there is one. The rate is for other datasets; for shifted ImageNets the release takes 4e-2. Float32; views are drawn
+once.
 """
 
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from adaptkit import Method, hookimpl, method
 from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.episodes import Answer, Episodes
 
+CROSS = {"epochs": 2, "lr": 2.6e-3}  # as MaPLe is trained for other datasets
+
 
 class PromptAlign(Episodes):
     """Tunes trained prompts, for each image anew, until its sure views agree and their tokens look familiar.
@@ -28,7 +31,7 @@ class PromptAlign(Episodes):
     Adds to TPT's entropy how far means and variances of tokens in the image tower's first blocks are from known ones.
     """
 
-    base: Method = field(default_factory=lambda: method("maple", depth=3))  # whose prompts are tuned
+    base: Method = field(default_factory=lambda: method("maple", depth=3, schedule=CROSS))  # whose prompts are tuned
     proxy: Literal["support", "pool"] = "support"  # images that give the known statistics
     weight: Weight = 100.0  # of the alignment, beta
     align_keep: Share = 0.1  # share of the views whose tokens are aligned, those of lowest entropy

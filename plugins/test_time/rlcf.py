@@ -6,7 +6,8 @@ Deviations: float32 instead of mixed precision; views are drawn once and cached.
 and with ``tunes: image-tower`` in the student's, for the mean over its sentences in the recipe, not for one sentence.
 The judge sees the views as its own preprocessing cuts them, not those of the student enlarged. Without `judge` the
 backbone judges itself. As in the release, candidates are the k likeliest classes, not a draw, and one candidate alone
-keeps its reward as it is. The release moves the average for the image tower only; here it also does for a prompt.
+keeps its reward as it is. The release moves the average for the image tower only; here it also does for a prompt. Its
+scripts start prompts from CoOp's, trained on ImageNet: ``base: coop``.
 """
 
 from typing import Literal

@@ -16,7 +16,7 @@ from torch import nn
 from adaptkit import Images, Method, OverBase, Pixels, Schedule, Task, ZeroShot, hookimpl, method, predict, unit
 from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.adapt import retarget
-from adaptkit.methods.on_queries import embedded, positives, train_in_rounds, tuned_on
+from adaptkit.methods.on_queries import embedded_now, positives, require_tunable, train_in_rounds, tuned_on
 from adaptkit.methods.tuned_weights import TunedWeights
 
 PROJECTIONS = ("image.projection.", "text.projection.")
@@ -55,7 +55,7 @@ class GTACLIP(OverBase):
         owner = torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
         self.owner = nn.Buffer(owner.to(task.text.device))  # its class, (A,)
         if self.tune:
-            self.backbone.require("image.block.0", "text.block.0")
+            require_tunable(self.backbone, self.base)
             sentences = [s for own in task.prompts for s in own]
             self.tokens = self.backbone.tokenize(sentences)
             self.order = torch.tensor(sorted(range(len(sentences)), key=sentences.__getitem__))  # whatever the classes'
@@ -88,7 +88,7 @@ class GTACLIP(OverBase):
     @torch.no_grad()
     def transduced(self, images, weights):
         """The base's logits of N images, ``(N, C)``, by what the towers see and read now: all before is stale."""
-        x, text = embedded(images, weights.encode_image), unit(weights.encode_text(self.tokens)).split(self.counts)
+        x, text = embedded_now(images, weights.encode_image), unit(weights.encode_text(self.tokens)).split(self.counts)
         task = Task.from_arrays((x[:0], x.new_zeros(0).long()), text, backbone=self.backbone, **self.called).to(
             x.device
         )

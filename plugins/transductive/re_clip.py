@@ -17,8 +17,8 @@ from torch import nn
 
 from adaptkit import Pixels, Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Steps, Weight
-from adaptkit.methods.graph import affinities, spread
-from adaptkit.methods.on_queries import embedded, train_in_rounds, tuned_on
+from adaptkit.methods.graph import affinities, spread_labels
+from adaptkit.methods.on_queries import embedded_now, require_tunable, train_in_rounds, tuned_on
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 
@@ -46,7 +46,7 @@ class ReCLIP(ZeroShot):
         super().fit(task)
         self.projection = nn.Buffer(self.projection_of(self.text))
         if self.tune:
-            self.backbone.require("image.block.0", "text.block.0")
+            require_tunable(self.backbone)
             self.tokens = self.backbone.tokenize([s for own in task.prompts for s in own])
             self.counts = [len(own) for own in task.prompts]
 
@@ -63,18 +63,18 @@ class ReCLIP(ZeroShot):
     def scores(self, text, x, projection):
         """Propagated from classes, ``(C, D)``, to themselves and images, ``(C + N, C)``."""
         graph = affinities(unit(torch.cat([text, x]) @ projection), self.k)
-        return spread(graph, len(text), self.alpha, self.steps, self.tolerance)
+        return spread_labels(graph, len(text), self.alpha, self.steps, self.tolerance)
 
     def tuned(self, images):
         """The mean of both towers' logits of N images, once each is tuned on labels that their spaces agree on."""
         names = norm_weights(self.backbone)
         eye, voice = (TunedWeights(self.backbone, [n for n in names if n.startswith(t)]) for t in ("image.", "text."))
-        x, centroids = embedded(images, self.backbone.encode_image), self.text
+        x, centroids = embedded_now(images, self.backbone.encode_image), self.text
 
         def begin():
             nonlocal centroids
             with torch.no_grad():
-                seen, text = embedded(images, eye.encode_image), self.spoken(voice)  # those of the last round are stale
+                seen, text = embedded_now(images, eye.encode_image), self.spoken(voice)  # the last round's are stale
                 own = self.scores(self.text, seen, self.projection).argmax(1)  # (C + N,)
                 agreed = own == self.scores(text, x, self.projection_of(text)).argmax(1)
                 centroids = self.centroids(seen, own)
@@ -92,7 +92,7 @@ class ReCLIP(ZeroShot):
 
         rounds = self.schedule.passes(1) or min(100, len(images) // 5000 + 2)
         train_in_rounds(begin, [*eye.parameters(), *voice.parameters()], self.schedule, rounds)
-        here = self.backbone.logits(embedded(images, eye.encode_image), centroids)
+        here = self.backbone.logits(embedded_now(images, eye.encode_image), centroids)
         return (here + self.backbone.logits(x, self.spoken(voice, short=True))) / 2
 
     def spoken(self, voice, short=False):

@@ -49,7 +49,7 @@ def tiny_task(golden, *, labels=None, text=None, template="a photo of a {}.", lo
     return Task.from_arrays(support, text, classnames=names, backbone=backbone, **more)
 
 
-def follow(golden, method, task, names, prefix="", of="loss"):
+def follow(golden, method, task, names, prefix="", of="loss", seen=None):
     """Hold two steps of training against a golden: logits before, losses, gradients, parameters, logits after.
 
     A generator of ``(step, loss)``, before each backward pass, so that the caller can compare what else there is.
@@ -61,6 +61,7 @@ def follow(golden, method, task, names, prefix="", of="loss"):
         names: the method's parameters by the golden's names; they start from ``init.*``.
         prefix: of the variant, with its full stop.
         of: what the golden calls the loss.
+        seen: the logits that the loss sees, of the batch; by default the method's answers.
     """
     room, pixels, batch = golden.meta["tolerance"], golden["in.pixel_values"], method.training_images(task.bind(method))
     for name, parameter in names.items():
@@ -72,7 +73,7 @@ def follow(golden, method, task, names, prefix="", of="loss"):
     paces = [group["lr"] / method.schedule.lr for group in optimizer.param_groups]
     for s in range(steps):
         if f"{prefix}train_logits{s}" in golden:
-            golden.close(f"{prefix}train_logits{s}", method(batch), atol=room["logits"])
+            golden.close(f"{prefix}train_logits{s}", (seen or method)(batch), atol=room["logits"])
         loss = method.loss(batch)
         golden.close(f"{prefix}{of}{s}", loss, atol=room["loss"])
         yield s, loss

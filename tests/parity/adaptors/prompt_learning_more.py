@@ -2,11 +2,12 @@
 
 import copy
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from adaptkit_plugins.prompt_learning.cpl import confidence, partial_loss
 
-from adaptkit import Images, method, unit
+from adaptkit import Images, method, predict, unit
 from adaptkit.methods.candidates import among_likeliest, candidate_bounds
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
 from tests.parity.golden import adaptor
@@ -161,3 +162,76 @@ def cpl(golden):
         golden.close(f"out_grad_{kind}", torch.autograd.grad(losses.mean(), later)[0], of_max=1e-5)
         if "_" in kind:
             golden.close(f"out_confidence_{kind}", confidence(short, later.detach(), weights), rtol=1e-5, atol=1e-7)
+
+
+@adaptor("ship", method="ship")
+def ship(golden):
+    room, hyper, rows = golden.meta["tolerance"], golden.hyper, golden["in.base_rows"]
+    task = tiny_task(golden, logit_scale=100.0)
+    task = replace(task, support=task.support[rows])
+    vae = {"epochs": 0, "lr": hyper["lr_vae"], "weight_decay": 0.01, "decay": "constant"}
+    made = fitted(
+        "ship",
+        task,
+        n=hyper["n_ctx"],
+        hidden_encoder=hyper["hidden_encoder"],
+        hidden_generator=hyper["hidden_generator"],
+        generator=vae,
+        schedule={"lr": hyper["lr_coop"], "optimizer": "sgd"},
+    )
+    maker, batch = made.maker.requires_grad_(), task.bind(made).support
+    draws = iter([golden[f"in.z{i}"] for i in range(sum(f"in.z{i}" in golden for i in range(99)))])
+    given = iter([golden[f"in.generated_labels{s}"] for s in range(hyper["epochs_coop"])])
+    randint, new = torch.randint, made.new.tolist()
+
+    def labels_given(high, size):  # one view has nothing to draw
+        return randint(high, size) if high == 1 else torch.tensor([new.index(c) for c in next(given).tolist()])
+
+    names = {"PromptLearner.ctx": maker["words"][0]}
+    layers = {"Encoder.net.0": maker["encoder"][0], "Encoder.mean": maker["mean"], "Encoder.log_var": maker["log_var"]}
+    layers |= {f"Generator.net.{i}": maker["generator"][i] for i in (0, 2)}
+    names |= {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("weight", "bias")}
+    for name, parameter in names.items():
+        parameter.data.copy_(golden[f"init.{name}"])
+    x, labels, seen, moved = batch.views[:, 0], batch.labels, [], made.made_up
+    made.made_up = lambda latent, classes: seen.append((latent, moved(latent, classes))) or seen[-1][1]
+    with patch("torch.randn_like", lambda like: next(draws)), patch("torch.randint", labels_given):
+        optimizer = made.generator.make(names.values())
+        for s in range(sum(f"loss{s}" in golden for s in range(99))):
+            inner = maker["encoder"](x)
+            for key in ("mean", "log_var"):
+                golden.close(f"{key}{s}", maker[key](inner), atol=room["logits"])
+            loss = made.maker_loss(x, labels)
+            golden.close(f"reconstruction{s}", seen[-1][1], atol=room["logits"])
+            golden.close(f"loss{s}", loss, atol=room["loss"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            stepped(golden, names, s, hyper["lr_vae"])
+        maker.requires_grad_(False)
+        context, total = {"CoOp_PromptLearner.ctx": made.context}, hyper["epochs_coop"]
+        made.context.data.copy_(golden["init.CoOp_PromptLearner.ctx"])
+        optimizer = made.schedule.make(made.parameter_groups([made.context]))
+        for s in range(total):
+            optimizer.param_groups[0]["lr"] = made.schedule.rate(s, per_epoch=1, total=total)
+            golden.close(f"coop.lr{s}", made.schedule.rate(s, 1, total), atol=1e-9)
+            loss = made.loss(batch)
+            golden.close(f"coop.loss{s}", loss, atol=room["loss"])
+            logits = task.backbone.logits(torch.cat([x, seen[-1][1]]), unit(made.prompts.encode(made.context)))
+            golden.close(f"coop.train_logits{s}", logits, atol=room["logits"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            stepped(golden, context, s, 0)
+    golden.close(f"coop.logits{total}", predict(made.eval(), golden["in.pixel_values"]), atol=room["logits"])
+
+
+def stepped(golden, names, s, lr):
+    """Hold gradients and what a step made of the parameters; where AdamW follows rounding noise, within its steps."""
+    room = golden.meta["tolerance"]
+    largest = max(float(golden[f"grad{s}.{name}"].abs().max()) for name in names)
+    for name, parameter in names.items():
+        golden.close(f"grad{s}.{name}", parameter.grad, of_max=room["grad_rel"])
+        want, sure = golden[f"step{s + 1}.{name}"], golden[f"grad{s}.{name}"].abs() > 1e-5 * largest
+        near = (parameter.data - want).abs() <= 2 * lr * (s + 1)
+        golden.close(f"step{s + 1}.{name}", torch.where(~sure & near, want, parameter.data), atol=room["param"])

@@ -1,5 +1,6 @@
 """Methods that learn words in front of class names by more than cross-entropy."""
 
+import functools
 from unittest import mock
 
 import torch
@@ -144,3 +145,37 @@ def upl(golden):
         golden.equal(f"{key}.label", chosen[1])
         if f"{key}.conf" in golden:
             golden.close(f"{key}.conf", chosen[2], atol=1e-5)
+
+
+@adaptor("proda", method="proda")
+def proda(golden):
+    task, room = tiny_task(golden), golden.meta["tolerance"]
+    x, labels = unit(task.backbone.encode_image(golden["in.pixel_values"])).detach(), golden["in.labels"]
+    for prefix in variants(golden):
+        hyper, context = golden.hyper["variants"][prefix or "(none)"], golden[f"{prefix}init.{CONTEXT}"]
+        made = fitted(
+            "proda",
+            task,
+            n=context.shape[1],
+            contexts=len(context),
+            at_once=hyper["prompts_per_step"],
+            weight=hyper["alpha"],
+            as_released=True,
+            schedule=constant(golden),
+        )
+        made.context.data.copy_(context)
+        mean = made.text(torch.arange(made.contexts)).mean(0)
+        golden.close(f"{prefix}class_embeddings0", mean, atol=room["logits"])
+        rows = (
+            golden["in.prompt_rows"] if made.at_once < made.contexts else torch.arange(made.contexts)[None].repeat(9, 1)
+        )
+        made.left, order = rows.flatten().tolist(), iter(rows)
+        seen = functools.partial(bounded, made, x, labels, order)
+        for s, loss in follow(golden, made, task, {CONTEXT: made.context}, prefix, seen=seen):
+            plain = loss - made.weight * made.alike()
+            golden.close(f"{prefix}part{s}.cross_entropy.0", plain, atol=room["loss"])
+
+
+def bounded(made, x, labels, order, _):
+    """ProDA's logits in the loss, on the contexts of the next step."""
+    return made.bound(x, made.text(next(order)), labels)

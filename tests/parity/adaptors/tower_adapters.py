@@ -174,7 +174,7 @@ def two_sfs(golden):
             "two-sfs",
             tunes="bitfit" if prefix == "bitfit." else "layer-norm",
             share=hyper["frac"],
-            encoder="both" if any(tower == "text" for tower, *_ in blocks) else "vision",
+            encoder={"image": "vision", "text": "text", "imagetext": "both"}["".join(sorted({b[0] for b in blocks}))],
             image_start=first["image"],
             text_start=first["text"],
             template=hyper["template"],
