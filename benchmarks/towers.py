@@ -5,6 +5,7 @@ Plain code knows the towers and the method, and encodes every class's sentence a
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ NAME_TOKENS = (1, 1, 2, 2, 2, 3, 3, 4)  # of class names, over and over
 MOST = 100  # classes that the plain way is timed with: it takes as long for each, and 3.7 GB for a hundred
 TIMES = 2
 VOCABULARY = 49408
+SCALE = 2**10  # of losses
 
 
 @functools.cache
@@ -44,18 +46,23 @@ def backbone(small: bool) -> Backbone:
     return CLIPBackbone(model, functools.partial(toy_tokenizer, vocab=VOCABULARY), preprocess)
 
 
+def shown_of(size: Size, device: str) -> int:
+    """Classes that the plain way is timed with: on a GPU all."""
+    return min(size.C, MOST) if device == "cpu" else size.C
+
+
 def names(count: int) -> list[str]:
     """Class names of so many words, a token each, all different."""
     return [" ".join([f"n{i}", *["of", "the", "sea"][: NAME_TOKENS[i % 8] - 1]]) for i in range(count)]
 
 
-def scene(size: Size, shape: tuple[int, ...]) -> Task:
+def scene(size: Size, device: str, shape: tuple[int, ...]) -> Task:
     """A task of random images, a batch that is trained on: unit-norm embeddings or pixels, by their shape."""
-    tower, draw = backbone(size.C < MOST), torch.Generator().manual_seed(0)
+    tower, draw = backbone(size.C < MOST).to(device), torch.Generator().manual_seed(0)
     x, labels = torch.randn(*shape, generator=draw), torch.arange(shape[0]) % size.C
     text = torch.randn(size.C, tower.dim, generator=draw)
     support = ({"views": (unit(x) if len(shape) == 2 else x)[:, None]}, labels)
-    return Task.from_arrays(support, text, classnames=names(size.C), backbone=tower)
+    return Task.from_arrays(support, text, classnames=names(size.C), backbone=tower).to(device)
 
 
 def fitted(name: str, task: Task, **options: object) -> Method:
@@ -63,12 +70,12 @@ def fitted(name: str, task: Task, **options: object) -> Method:
     torch.manual_seed(0)
     made = method(name, **options)
     made.fit(task.bind(made))
-    return made.train()
+    return made.to(task.support.device).train()
 
 
 def step(work: Callable[[], Tensor], learned: list[Tensor]) -> list[Tensor]:
-    """Loss and gradients."""
-    loss = work()
+    """Loss and gradients, as many times larger as half precision needs so that none is lost."""
+    loss = SCALE * work()
     return [loss.detach(), *torch.autograd.grad(loss, learned)]
 
 
@@ -76,7 +83,7 @@ def plain_text(
     tower: Backbone, tokens: Tensor, context: Tensor | None = None, deep: dict[int, Tensor] | None = None
 ) -> Tensor:
     """Class embeddings on all tokens that the tower has places for, learned words behind the start, unit norm."""
-    model = tower.model.text_model
+    model, tokens = tower.model.text_model, tokens.to(tower.device)
     ends = tower.ends(tokens)
     most = model.config.max_position_embeddings
     ids = F.pad(tokens, (0, most - tokens.shape[1]))
@@ -105,9 +112,20 @@ def plain_images(tower: Backbone, pixels: Tensor, prompts: list[Tensor]) -> Tens
     return F.normalize(tower.model.visual_projection(model.post_layernorm(x[:, 0])), dim=-1)
 
 
-def compare(size: Size, ours: Callable[[], list[Tensor]], plain: Callable[[], list[Tensor]], flops: float) -> Row:
+@dataclass(frozen=True)
+class Steps:
+    """A step both ways, the plain one of `shown` of the classes, and the flops that no way can do without."""
+
+    ours: Callable[[], list[Tensor]]
+    plain: Callable[[], list[Tensor]]
+    shown: int
+    flops: float
+
+
+def compare(size: Size, steps: Steps) -> Row:
     """Both ways by turns, the least of some times; of fewer classes, the plain way is taken to be as long for each."""
-    shown, took, held = min(size.C, MOST), {plain: [], ours: []}, {}
+    ours, plain, shown = steps.ours, steps.plain, steps.shown
+    took, held = {plain: [], ours: []}, {}
     for _ in range(TIMES):
         results = []
         for way in (plain, ours):
@@ -118,7 +136,7 @@ def compare(size: Size, ours: Callable[[], list[Tensor]], plain: Callable[[], li
         ensure_close(got, want, 1e-4 * max(1e-3, float(want.abs().max())), "loss and gradients")
     more = size.C / shown
     said = "all" if shown == size.C else f"{shown} of {size.C} classes"
-    return Row(min(took[plain]) * more, min(took[ours]), said, flops, (held[plain] * more, held[ours]))
+    return Row(min(took[plain]) * more, min(took[ours]), said, steps.flops, (held[plain] * more, held[ours]))
 
 
 def block_flops(tower: Backbone, which: str, tokens: int) -> float:
@@ -133,29 +151,27 @@ def own_tokens(made: Method) -> int:
     return begin + int((made.backbone.ends(tokens) + 1 - begin).sum())
 
 
-@case("coop step", C100=8, C1000=8)
-def coop(size: Size) -> Row:
+def coop_steps(size: Size, device: str = "cpu") -> Steps:
     """Sixteen learned words, 32 embeddings of images."""
     small = size.C < MOST
-    task = scene(size, (32, 16 if small else 512))
+    task = scene(size, device, (32, 16 if small else 512))
     made = fitted("coop", task)
-    batch, some, tower = task.bind(made).support, min(size.C, MOST), made.backbone
+    batch, some, tower = task.bind(made).support, shown_of(size, device), made.backbone
     x, ids = batch.views[:, 0], made.prompts.tokens["input_ids"][:some]
 
     def plain() -> Tensor:
         return F.cross_entropy(tower.logit_scale * x @ plain_text(tower, ids, made.context).T, batch.labels % some)
 
     learned, flops = [made.context], block_flops(tower, "text", own_tokens(made))
-    return compare(size, lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), flops)
+    return Steps(lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), some, flops)
 
 
-@case("maple step", C100=3, C1000=6)
-def maple(size: Size) -> Row:
+def maple_steps(size: Size, device: str = "cpu") -> Steps:
     """Two learned words in nine blocks of both towers, four images."""
     side = 16 if size.C < MOST else 224
-    task = scene(size, (4, 3, side, side))
+    task = scene(size, device, (4, 3, side, side))
     made = fitted("maple", task)
-    batch, some, tower = task.bind(made).support, min(size.C, MOST), made.backbone
+    batch, some, tower = task.bind(made).support, shown_of(size, device), made.backbone
     pixels, ids = batch.views[:, 0], made.prompts.tokens["input_ids"][:some]
 
     def plain() -> Tensor:
@@ -167,18 +183,17 @@ def maple(size: Size) -> Row:
     learned = [*made.parameters()]
     tokens = 4 * (1 + (side // tower.model.config.vision_config.patch_size) ** 2)
     flops = block_flops(tower, "text", own_tokens(made)) + block_flops(tower, "image", tokens)
-    return compare(size, lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), flops)
+    return Steps(lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), some, flops)
 
 
-@case("clip-lora step", C100=2, C1000=3)
-def clip_lora(size: Size) -> Row:
+def clip_lora_steps(size: Size, device: str = "cpu") -> Steps:
     """Updates of three maps in all blocks of both towers, without dropout, four images."""
     side = 16 if size.C < MOST else 224
-    task = scene(size, (4, 3, side, side))
+    task = scene(size, device, (4, 3, side, side))
     made = fitted("clip-lora", task, dropout=0.0, template="a photo of a {}.")
     for b in made.b:
         torch.nn.init.normal_(b, std=0.01)
-    batch, some, tower = task.bind(made).support, min(size.C, MOST), made.backbone
+    batch, some, tower = task.bind(made).support, shown_of(size, device), made.backbone
     pixels, ids = batch.views[:, 0], made.tokens["input_ids"][:some]
 
     def plain() -> Tensor:
@@ -191,4 +206,22 @@ def clip_lora(size: Size) -> Row:
     learned = [*made.parameters()]
     words, tokens = int((tower.ends(made.tokens["input_ids"]) + 1).sum()), 4 * (1 + (side // 16) ** 2)
     flops = block_flops(tower, "text", words) + block_flops(tower, "image", tokens)
-    return compare(size, lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), flops)
+    return Steps(lambda: step(lambda: made.loss(batch), learned), lambda: step(plain, learned), some, flops)
+
+
+@case("coop step", C100=8, C1000=8)
+def coop(size: Size) -> Row:
+    """See `coop_steps`."""
+    return compare(size, coop_steps(size))
+
+
+@case("maple step", C100=3, C1000=6)
+def maple(size: Size) -> Row:
+    """See `maple_steps`."""
+    return compare(size, maple_steps(size))
+
+
+@case("clip-lora step", C100=2, C1000=3)
+def clip_lora(size: Size) -> Row:
+    """See `clip_lora_steps`."""
+    return compare(size, clip_lora_steps(size))

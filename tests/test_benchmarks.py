@@ -31,3 +31,23 @@ def test_a_benchmark_whose_ways_differ_is_an_error(monkeypatch):
     monkeypatch.setattr(gda, "shrunk_precision", lambda deviations: 1.02 * deviations.T @ deviations)
     with pytest.raises(ValueError, match="test logits must be the same both ways"):
         cases()["gda fit and search"].run(SIZES["small"])
+
+
+def test_the_script_for_a_gpu_checks_and_prints_its_table(monkeypatch, capsys):
+    from benchmarks import towers_gpu
+
+    monkeypatch.setattr("sys.argv", ["benchmarks.towers_gpu", "--cpu"])
+    monkeypatch.setattr(towers_gpu, "WARM", 1)
+    towers_gpu.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 3 * 3, f"a row for each step and arithmetic; got {rows}"
+
+
+def test_the_script_for_a_gpu_says_that_there_is_none(monkeypatch, capsys):
+    from benchmarks import towers_gpu
+
+    monkeypatch.setattr("sys.argv", ["benchmarks.towers_gpu"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        towers_gpu.main()
+    assert "there must be a GPU; got none; try --cpu" in capsys.readouterr().err, "it must say what to do"

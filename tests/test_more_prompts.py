@@ -24,11 +24,13 @@ from adaptkit.methods.adapt import retarget
 from adaptkit.methods.candidates import candidate_bounds, candidates
 from adaptkit.runs import plugins
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.towers.prompting import image_prompts
 from tests.test_prompting import siglip
 
 OURS = {
     "plot": {"n": 4},
     "plot, pooled": {"n": 4, "pooled": True},
+    "plot-plus-plus": {},
     "mocoop": {},
     "gopro": {},
     "eco": {},
@@ -413,3 +415,25 @@ def test_ships_latent_cost_is_the_divergence_from_the_normal_distribution(task):
     torch.manual_seed(0)
     again = made.made_up(mean + std * torch.randn_like(mean), y)
     assert torch.allclose(loss, (again - x).square().sum(1).mean() + cost, rtol=1e-4), "reconstruction and divergence"
+
+
+def test_plot_plus_plus_matches_embeddings_under_each_set_of_tokens(task):
+    made, pixels = fitted("plot-plus-plus", task, sets=3, pooled=True, threshold=1e-6).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        x = []
+        for tokens in made.visual:
+            with task.backbone.taps(image_prompts([tokens])):
+                x.append(task.backbone.encode_image(pixels))
+        text = made.prompts.encode(made.context[:, None])  # (N, C, D)
+        cosines = torch.einsum("mbd,ncd->bcmn", unit(torch.stack(x)), unit(text))
+        kernel = ((cosines - 1) / made.epsilon).exp().double()
+        for _ in range(300):  # Sinkhorn as alternate scalings of the plan itself
+            kernel = kernel / kernel.sum(-1, keepdim=True) / 3
+            kernel = kernel / kernel.sum(-2, keepdim=True) / 4
+        pooled = task.backbone.logits(unit(torch.stack(x).mean(0)), unit(text.mean(0)))
+        want = task.backbone.logit_scale * (kernel * cosines).sum((-2, -1)) + pooled
+    assert torch.allclose(predict(made, pixels), want.float(), atol=1e-3), "the plan must be between sets and prompts"
+    starts = [task.backbone.encode_text([f"{text} {name}." for name in CLASSES]) for text in made.inits[:2]]
+    assert torch.allclose(text[:2], torch.stack(starts), atol=1e-5), "prompts must start as their words"
+    with pytest.raises(ValueError, match="inits must have n words"):
+        fitted("plot-plus-plus", task, inits=("a photo of a", "one"))
