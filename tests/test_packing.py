@@ -135,6 +135,21 @@ def test_a_processor_takes_the_same_number_of_sentences_always():
     assert Prompts(toy_backbone(), NAMES, n=3).chunk == 256 and Prompts(toy_backbone(), NAMES, chunk=7).chunk == 7
 
 
+def test_a_gpu_with_little_memory_is_told_of(monkeypatch):
+    said, backbone = [], toy_backbone()
+    free = 3 * 4 * 24 * backbone.width["text"] * backbone.depth["text"] * 20  # bytes of three sentences of 20 tokens
+    memory = {"mem_get_info": (free, free), "memory_reserved": free, "memory_allocated": 0}
+    for name, value in memory.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, value=value: value)
+    monkeypatch.setattr(type(backbone), "device", torch.device("cuda"))
+    assert at_once(backbone, 20) == 3, "half of what is free and of what is held for later, in sentences"
+    monkeypatch.setattr("adaptkit.towers.prompting.notice", said.append)
+    prompts = Prompts.__new__(Prompts)
+    prompts.backbone, prompts.tokens, prompts._chunk = backbone, {"input_ids": torch.zeros(10, 20)}, 0
+    assert prompts.chunk == prompts.chunk == 3, "it is looked at once"
+    assert said == ["3 of 10 sentences fit into the GPU's free memory: the rest is computed twice"], said
+
+
 def test_less_is_kept_for_the_backward_pass_of_packed_sentences():
     held = []
     for backbone in (tower := clip(), alone(tower)):

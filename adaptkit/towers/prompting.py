@@ -6,11 +6,12 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from adaptkit.io.notices import notice
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.chunks import WHOLE_SENTENCES, at_once
 from adaptkit.towers.chunks import chunked as chunked
@@ -70,7 +71,13 @@ class Prompts:
                 processor it takes the tokens of 256 sentences.
         """
         self.backbone, self.init, self.once = backbone, init, Once()
-        self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
+        self.words_around: dict[str, Any] = {
+            "n": n,
+            "init": init,
+            "position": position,
+            "suffix": suffix,
+            "chunk": chunk,
+        }
         context = placed_name(init or " ".join(["X"] * n), position)
         names = [name.replace("_", " ") for name in classnames]
         sentences = [context.replace("{}", name) + suffix for name in names]
@@ -90,12 +97,15 @@ class Prompts:
     def chunk(self) -> int:
         """Sentences encoded at a time, each by itself; of those that share a beginning more take the same memory."""
         if not self._chunk:
-            self._chunk = at_once(self.backbone, self.tokens["input_ids"].shape[1])
+            count, length = self.tokens["input_ids"].shape
+            self._chunk = at_once(self.backbone, length)
+            if self.backbone.device.type != "cpu" and self._chunk < count:
+                notice(f"{self._chunk} of {count} sentences fit into the GPU's free memory: the rest is computed twice")
         return self._chunk
 
     def of(self, classnames: Sequence[str]) -> Prompts:
         """The same words around the names of other classes."""
-        return Prompts(self.backbone, classnames, **self.words_around)  # type: ignore[arg-type]
+        return Prompts(self.backbone, classnames, **self.words_around)
 
     def _count(self, text: str) -> int:
         """Tokens of a text, special ones and padding not counted: what it adds in front of a word."""
@@ -164,10 +174,11 @@ class Prompts:
 
     def packs(self) -> Packs | None:
         """The sentences in rows that hold their beginning once; none where the tower does not take such, or for few."""
-        ids = self.tokens["input_ids"]
-        if not self._packs and self.backbone.takes_packs and min(self.chunk, len(ids)) >= ALONE:
+        ids, most = self.tokens["input_ids"], self.words_around["chunk"]
+        most = len(ids) if most == "auto" else most  # how much memory is free must not move the last digits
+        if not self._packs and self.backbone.takes_packs and min(most, len(ids)) >= ALONE:
             ends = self.backbone.ends(ids)  # type: ignore[attr-defined]
-            packs = Packs(ids, ends, self.places, self.backbone.width["text"], self.chunk)
+            packs = Packs(ids, ends, self.places, self.backbone.width["text"], most)
             self._packs = (packs if packs.tokens < WORTH * len(ids) * int(ends.max() + 1) else None,)
         return self._packs[0] if self._packs else None
 
