@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adaptkit import Method, Task, adapt, method, predict, unit
 from adaptkit.methods.ops import entropy
 from benchmarks.frame import Row, Size, case, ensure_close, timed
-from benchmarks.towers import MOST, backbone, names, new_tokens, plain_text, text_flops
+from benchmarks.towers import MOST, backbone, block_flops, names, own_tokens, plain_text
 
 IMAGES, VIEWS = 4, 64
 ROOM = 5e-2  # of logits: a step of AdamW follows the sign of gradients, the smallest of which are rounding
@@ -30,7 +30,7 @@ def scene(size: Size, name: str) -> tuple[Method, Tensor]:
 
 def flops(model: Method, images: int) -> float:
     """Of the text tower: forward and back in each step, and forward once more."""
-    each = text_flops(model.backbone, new_tokens(model.prompts)) / 2  # one way
+    each = block_flops(model.backbone, "text", own_tokens(model)) / 2  # one way
     return images * each * (1 + 2 * model.steps)
 
 

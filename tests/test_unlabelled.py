@@ -80,11 +80,16 @@ def test_training_on_queries_leaves_no_trace_and_asks_for_no_order(name, task):
 
 
 @pytest.mark.parametrize("name", ON_QUERIES)
-def test_what_cannot_be_tuned_is_said_at_once(name, task):
+def test_what_cannot_be_tuned_is_said_at_once(name, task, monkeypatch):
     features = Task.from_arrays((torch.zeros(0, 16), torch.zeros(0).long()), task.text)
-    with pytest.raises(ValueError, match=r"tune must be false .* got features alone"):
-        adapt(short(name), features)
-    assert predict(adapt(short(name, tune=False), features), torch.randn(3, 16)).shape == (3, 5), "features are enough"
+    queries = torch.randn(3, 16)
+    alone, untuned = (predict(adapt(short(name, tune=tune), features), queries) for tune in (True, False))
+    assert torch.equal(alone, untuned), "features alone are answered as without tuning"
+    blocks = {n: p for n, p in task.backbone.points.items() if ".block." not in n}
+    monkeypatch.setattr(type(task.backbone), "points", blocks)
+    with pytest.raises(ValueError, match="tune must be false where there are no two transformer towers"):
+        adapt(short(name), task)
+    monkeypatch.undo()
     if name == "gta-clip":
         with pytest.raises(ValueError, match="tune must be false where the base reads more than embeddings; got DPA"):
             adapt(short(name, base=short("dpa")), task)

@@ -44,6 +44,7 @@ class Answer:
     blocks: Sequence[Tensor] = ()
 
 
+Begun = tuple[Tensor, Tensor]
 Objective = Callable[[Answer, Watched], Tensor]
 
 
@@ -126,12 +127,25 @@ class Episodes(Method):
         """Logits ``(B, C)`` of each image, by the prompt as its own views tuned it."""
         batch, size = batch.load(), self.together()
         parts = (batch[i : i + size] for i in range(0, len(batch), size))
-        return torch.cat([self.episode({name: getattr(part, name) for name in part.needs}) for part in parts])
+        begun = self.begun() if len(batch) > 1 else None
+        return torch.cat([self.episode({name: getattr(part, name) for name in part.needs}, begun) for part in parts])
 
-    def episode(self, seen: Watched) -> Tensor:
+    @torch.enable_grad()
+    def begun(self) -> Begun | None:
+        """The words and the class embeddings that every image starts from: encoded once, and gone back for each.
+
+        ``None`` where not words alone are tuned, or more sentences than are encoded at once.
+        """
+        words = self.words()
+        if words is None or len(words.prompts.places) > words.prompts.chunk:
+            return None
+        context = words.context.detach().clone().requires_grad_()
+        return context, unit(words.prompts.encode(context))
+
+    def episode(self, seen: Watched, begun: Begun | None = None) -> Tensor:
         """Logits ``(B, C)`` of images of which each need is seen in views, ``(B, V, ...)``."""
         chosen = self.choose(seen)
-        state = self.tuned(self.start(len(chosen)), picked(seen, chosen))
+        state = self.tuned(self.start(len(chosen)), picked(seen, chosen), begun)
         return self.see(state, {name: rows[:, :1] for name, rows in seen.items()}).logits[:, 0]
 
     def start(self, count: int) -> State:
@@ -172,13 +186,13 @@ class Episodes(Method):
         return functional_call(self.base, dict(state), (views,))[None]  # type: ignore[arg-type]
 
     @torch.enable_grad()
-    def tuned(self, start: State, seen: Watched) -> State:
+    def tuned(self, start: State, seen: Watched, begun: Begun | None = None) -> State:
         """The state after the steps, for the views that were chosen, ``(B, K, ...)`` by name."""
         state = {name: nn.Parameter(value.detach().clone()) for name, value in start.items()}
         optimizer = torch.optim.AdamW(state.values(), self.rate(), weight_decay=self.weight_decay)
         for step, objective in enumerate(self.steps * self.stages()):
-            shared = not step and self.words() is not None and len(first_of(seen)) > 1
-            slopes = (self.shared_slopes if shared else self.slopes)(objective, state, seen)
+            first = begun if step == 0 else None
+            slopes = self.first_slopes(objective, first, seen) if first else self.slopes(objective, state, seen)
             for value, slope in zip(state.values(), slopes, strict=True):
                 value.grad = slope
             optimizer.step()
@@ -189,14 +203,13 @@ class Episodes(Method):
         losses = objective(self.see(state, seen), seen)
         return torch.autograd.grad(losses.sum(), [*state.values()], allow_unused=True)
 
-    def shared_slopes(self, objective: Objective, state: State, seen: Watched) -> Sequence[Tensor]:
-        """The same where images still have one prompt: sentences are encoded once for all, and gone back for each."""
-        context = state["context"][0].detach().requires_grad_()
-        text = unit(self.words().prompts.encode(context))  # type: ignore[union-attr]
+    def first_slopes(self, objective: Objective, begun: Begun, seen: Watched) -> Sequence[Tensor]:
+        """The same where all images have the words that they start from."""
+        context, text = begun
         each = text.detach().expand(len(first_of(seen)), *text.shape).requires_grad_()  # (B, C, D)
         losses = objective(Answer(self.backbone.logits(first_of(seen), each), each), seen)
         (by_text,) = torch.autograd.grad(losses.sum(), each)
-        return torch.autograd.grad(text, context, by_text, is_grads_batched=True)
+        return torch.autograd.grad(text, context, by_text, retain_graph=True, is_grads_batched=True)
 
     def rate(self) -> float:
         """Learning rate of AdamW."""

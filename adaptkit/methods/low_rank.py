@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.points import Tap
 
-Pair = tuple[Tensor, Tensor]
+Factors = tuple[Tensor, Tensor]
 
 
 def low_rank_start(backbone: Backbone, maps: Sequence[str], rank: int) -> tuple[nn.ParameterList, nn.ParameterList]:
@@ -22,7 +22,7 @@ def low_rank_start(backbone: Backbone, maps: Sequence[str], rank: int) -> tuple[
 
 
 def low_rank(
-    backbone: Backbone, updates: Mapping[str, Pair], scale: float, drop: Callable[[Tensor], Tensor] | None = None
+    backbone: Backbone, updates: Mapping[str, Factors], scale: float, drop: Callable[[Tensor], Tensor] | None = None
 ) -> AbstractContextManager[None]:
     """A block in which maps compute ``W x + scale * B A x``: summed into their weights, or beside them with dropout.
 

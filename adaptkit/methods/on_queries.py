@@ -19,24 +19,27 @@ from adaptkit.towers.backbone import Backbone, unit
 IMAGES_AT_ONCE = 32  # images read and encoded together
 
 
-def require_tunable(backbone: Backbone, base: Method | None = None) -> None:
-    """Say at once that towers cannot be tuned, or that a base would not see it, by the option ``tune``.
+def tunable(backbone: Backbone, base: Method | None = None) -> bool:
+    """Whether there are towers to tune; where a task was made of features alone there are none.
 
     Raises:
-        ValueError: for towers that are no transformers, or are not there, and for a base that reads more than `Pooled`.
+        ValueError: for towers that are no transformers, and for a base that reads more than `Pooled`, and so would not
+            see that they are tuned.
 
     >>> import adaptkit as ak
-    >>> from adaptkit.methods.on_queries import require_tunable
+    >>> from adaptkit.methods.on_queries import tunable
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
-    >>> require_tunable(task.backbone, ak.method("zero-shot"))
+    >>> tunable(task.backbone, ak.method("zero-shot"))
+    True
     """
-    if isinstance(backbone, NoTowers) or not {"image.block.0", "text.block.0"} <= {*backbone.points}:
-        kind = "features alone" if isinstance(backbone, NoTowers) else type(backbone).__name__
-        raise ValueError(f"tune must be false where there are no two transformer towers; got {kind}")
+    if isinstance(backbone, NoTowers):
+        return False
+    if not {"image.block.0", "text.block.0"} <= {*backbone.points}:
+        got = type(backbone).__name__
+        raise ValueError(f"tune must be false where there are no two transformer towers; got {got}")
     if odd := [need for need in (base.all_needs() if base else ()) if need != Pooled()]:
-        raise ValueError(
-            f"tune must be false where the base reads more than embeddings; got {base}, which reads {odd[0]}"
-        )
+        raise ValueError(f"tune must be false where the base reads more than embeddings; got {base}, of {odd[0]}")
+    return True
 
 
 def tuned_on(queries: Images, answer: Callable[[Images], Tensor], seed: int = 0) -> Tensor:

@@ -112,7 +112,7 @@ class TwoSFS(TowerAdapter):
             optimizer.param_groups[0]["params"] = [self.classifier]
             optimizer.state.clear()  # it has seen nothing of this stage
         begin, length = (change, lit.total - change) if self.second else (0, change)
-        optimizer.param_groups[0]["lr"] = self.schedule.rate(step - begin, lit.per_epoch, length)
+        optimizer.param_groups[0]["lr"] = self.schedule.rate(step - begin, trainer.num_training_batches, length)
 
 
 @hookimpl

@@ -2,10 +2,10 @@
 
 Source: Du et al., Mixture of Prompt Learning for Vision Language Models, arXiv:2409.12011.
 Deviations: weights of the losses, schedule, the router's target and the loss on texts without a factor are the
-release's; the paper could not be checked. ``as_released`` counts a template's words by its spaces, which learns other
-tokens where a word has several or ends the template, and ends prompts by full stops in the loss on texts. The release
-trains the image tower's norms, too, and in base-to-new knows the new names: ``others``. Its templates differ by
-dataset; these are general ones. Ten cached views stand for fresh ones. Float32 instead of half precision.
+release's; the paper could not be checked. ``as_released`` counts a template's words by spaces, which learns other
+tokens where a word has several or ends it, and ends prompts by full stops in the loss on texts. The release trains the
+image tower's norms, too, has templates for each dataset, and in base-to-new knows the new names: ``others``. Ten cached
+views stand for fresh ones. Float32 instead of half precision.
 """
 
 from dataclasses import replace
@@ -38,7 +38,6 @@ class MoCoOp(Method):
     views: Views = 10  # cached random views of each support image; one is drawn at every step
     as_released: bool = False  # count words by spaces, and hold prompts with a full stop to their templates
     schedule: Schedule = replace(DASSL, lr=0.032, warmup=5)
-
     tunable = ("before", "after")
 
     def support_needs(self):
@@ -46,7 +45,7 @@ class MoCoOp(Method):
 
     def fit(self, task):
         self.backbone, dim = task.backbone, task.backbone.dim
-        names = [*task.classnames, *(name for name in self.others if name not in task.classnames)]
+        names = [*dict.fromkeys([*task.classnames, *self.others])]
         plain = [template(text, "mocoop.groups").replace(".", "") for group in self.groups for text in group]
         hard = unit(task.encode([f"{t}.".replace("{}", n.replace("_", " ")) for t in plain for n in names]))
         means = [part.mean(0) for part in hard.unflatten(0, (-1, len(names))).split([*map(len, self.groups)])]
@@ -68,8 +67,7 @@ class MoCoOp(Method):
         for expert, text in zip(made, texts, strict=True) if self.as_released else ():
             ends = Prompts(self.backbone, names, n=1, init="{} X", suffix="").places  # of names alone
             word = torch.arange(sum(spaces(text)))
-            first = torch.where(word < spaces(text)[0], self.backbone.prefix, ends)  # (C, n)
-            expert.n, expert.places = len(word), first + word
+            expert.n, expert.places = len(word), word + torch.where(word < spaces(text)[0], self.backbone.prefix, ends)
         return made
 
     def start(self, text, expert):

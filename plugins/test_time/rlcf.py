@@ -90,8 +90,11 @@ class RLCF(Episodes):
     def rate(self):
         return self.lr if self.tunes == "prompt" else self.tower_lr
 
-    def tuned(self, start, seen):
-        state = super().tuned(start, seen)
+    def begun(self):
+        return None if self.momentum or self.tunes == "image-tower" else super().begun()
+
+    def tuned(self, start, seen, begun=None):
+        state = super().tuned(start, seen, begun)
         if self.momentum:
             self.remember({name: value[0] for name, value in state.items()})
         return state

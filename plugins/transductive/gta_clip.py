@@ -16,10 +16,9 @@ from torch import nn
 from adaptkit import Images, Method, OverBase, Pixels, Schedule, Task, ZeroShot, hookimpl, method, predict, unit
 from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.adapt import retarget
-from adaptkit.methods.on_queries import embedded_now, positives, require_tunable, train_in_rounds, tuned_on
+from adaptkit.methods.on_queries import embedded_now, positives, train_in_rounds, tunable, tuned_on
 from adaptkit.methods.tuned_weights import TunedWeights
 
-PROJECTIONS = ("image.projection.", "text.projection.")
 SPARED = (".q.", ".k.", ".v.", ".out.", ".fc2.")  # by the release
 
 
@@ -32,21 +31,22 @@ class AttributeMean(ZeroShot):
 
 
 class GTACLIP(OverBase):
-    """A mixture over all queries, of classes described by attributes, on whose surest images both towers are tuned."""
+    """A mixture over all queries, whose surest images tune both towers in rounds."""
 
-    scope = "set"
+    scope, towers = "set", True  # until a task has none
 
     base: Method = field(default_factory=lambda: method("trans-clip", base=AttributeMean()))  # log-probabilities
     gap: Share = 0.1  # an image is confused whose two best classes are closer than this
     fraction: Share = 0.05  # of the pairs of classes that confuse images, the share to ask about
     k: Size = 8  # examples of a class, those that it is most probable for
-    tune: bool = True  # both towers; without, one transduction of features is the answer
+    tune: bool = True  # both towers; without, and of features alone, the answer is one transduction's
     projection_lr: Weight = 1e-6  # of the projections to the joint space
     as_released: bool = False  # with the omission above
     schedule: Schedule = Schedule(epochs=30, lr=2e-7, weight_decay=1e-4, eps=1e-6, decay="constant")  # epochs: rounds
 
     def needs(self):
-        return {"pixels": Pixels(), "views": Pixels(views=1, augment="jitter", fresh=True)} if self.tune else {}
+        pixels = {"pixels": Pixels(), "views": Pixels(views=1, augment="jitter", fresh=True)}
+        return pixels if self.tune and self.towers else {}
 
     def fit(self, task):
         super().fit(task)
@@ -54,20 +54,20 @@ class GTACLIP(OverBase):
         self.attributes = nn.Buffer(torch.cat(task.text_per_prompt))  # (A, D)
         owner = torch.arange(len(self.counts)).repeat_interleave(torch.tensor(self.counts))
         self.owner = nn.Buffer(owner.to(task.text.device))  # its class, (A,)
-        if self.tune:
-            require_tunable(self.backbone, self.base)
+        self.towers = not self.tune or tunable(self.backbone, self.base)
+        if self.tune and self.towers:
             sentences = [s for own in task.prompts for s in own]
             self.tokens = self.backbone.tokenize(sentences)
             self.order = torch.tensor(sorted(range(len(sentences)), key=sentences.__getitem__))  # whatever the classes'
 
     def forward(self, batch):
-        return tuned_on(batch, self.tuned) if self.tune else predict(self.base, batch)
+        return tuned_on(batch, self.tuned) if self.tune and self.towers else predict(self.base, batch)
 
     def tuned(self, images):
         """The base's logits of N images, by both towers as tuned."""
         names, spared = self.backbone.weight_names(), SPARED if self.as_released else ()
         weights = TunedWeights(self.backbone, [name for name in names if not any(part in name for part in spared)])
-        rates = [{"lr": self.projection_lr} if name.startswith(PROJECTIONS) else {} for name in weights.names]
+        rates = [{"lr": self.projection_lr} if ".projection." in name else {} for name in weights.names]
         groups = [{"params": p, "betas": (0.9, 0.98), **own} for p, own in zip(weights.values, rates, strict=True)]
 
         def begin():

@@ -18,35 +18,35 @@ from torch import nn
 from adaptkit import Pixels, Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import affinities, spread_labels
-from adaptkit.methods.on_queries import embedded_now, require_tunable, train_in_rounds, tuned_on
+from adaptkit.methods.on_queries import embedded_now, train_in_rounds, tunable, tuned_on
 from adaptkit.methods.ops import class_sums
 from adaptkit.methods.tuned_weights import TunedWeights, norm_weights
 
 
 class ReCLIP(ZeroShot):
-    """Propagates labels from classes to queries, and tunes both towers' norms where two such answers agree."""
+    """Propagates labels to all queries, and tunes both towers' norms by them."""
 
-    scope = "set"
+    scope, towers = "set", True  # until a task has none
 
     k: Size = 20  # neighbours of a node, among classes and images alike
     alpha: Share = 0.99  # how far labels travel
     dims: Size = 768  # singular vectors of the class embeddings, at most, the first of which is left out
     steps: Steps = 20  # of conjugate gradients
     tolerance: Weight = 1e-6  # residual, beside the right-hand side, at which a class takes no further step
-    tune: bool = True  # both towers; without, labels are propagated once, and features are enough
+    tune: bool = True  # both towers; without, and of features alone, labels are propagated once
     as_released: bool = False  # with the slip above
     schedule: Schedule = Schedule(  # no epochs: one for every 5000 images and two more, at most 100
         epochs=0, lr=1e-3, batch_size=64, optimizer="sgd", weight_decay=1e-4, decay="constant"
     )
 
     def needs(self):
-        return {"pixels": Pixels()} if self.tune else {"x": Pooled()}
+        return {"pixels": Pixels()} if self.tune and self.towers else {"x": Pooled()}
 
     def fit(self, task):
         super().fit(task)
         self.projection = nn.Buffer(self.projection_of(self.text))
-        if self.tune:
-            require_tunable(self.backbone)
+        self.towers = not self.tune or tunable(self.backbone)
+        if self.tune and self.towers:
             self.tokens = self.backbone.tokenize([s for own in task.prompts for s in own])
             self.counts = [len(own) for own in task.prompts]
 
@@ -56,7 +56,7 @@ class ReCLIP(ZeroShot):
         return u[:, 1 : self.dims] @ u[:, 1 : self.dims].T
 
     def forward(self, batch):
-        if self.tune:
+        if self.tune and self.towers:
             return tuned_on(batch, self.tuned)
         return self.scores(self.text, batch.x, self.projection)[len(self.text) :]
 

@@ -22,7 +22,7 @@ from adaptkit.methods.unlabelled import PoolLearner
 
 
 class DPA(PoolLearner):
-    """Text prototypes and norms, tuned on what both kinds of prototypes say of unlabelled images."""
+    """Text prototypes and norms, tuned on labels by text and image prototypes."""
 
     image_share: Share = 0.5  # of image prototypes in a pseudo-label, the rest is the text's
     fairness: Weight = 1.0  # of a term that wants every class to be predicted

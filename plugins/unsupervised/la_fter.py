@@ -23,7 +23,7 @@ from adaptkit.runs.plugins import pick
 
 
 class LaFTer(PromptedStudent):
-    """A head learned from sentences, tuned on unlabelled images with tokens and norms of the image tower."""
+    """A head learned from sentences, tuned on a pool with the image tower."""
 
     exempt: ClassVar = {"beats_chance": "random tokens outnumber the toy's patches, and few steps tame none"}
 

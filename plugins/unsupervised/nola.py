@@ -25,7 +25,7 @@ from adaptkit.runs.plugins import pick
 
 
 class NoLA(PromptedStudent):
-    """Tokens, norms and head of the image tower, tuned on what a second tower says of unlabelled images."""
+    """The image tower, tuned on what a second tower says of a pool."""
 
     exempt: ClassVar = {"beats_chance": "random tokens outnumber the toy's patches, and few steps tame none"}
 

@@ -28,7 +28,7 @@ def re_clip(golden):
     names = {"k": "k", "alpha": "alpha", "cut_dim": "dims", "cg_maxiter": "steps", "cg_tol": "tolerance"}
     options = {names[key]: value for key, value in golden.hyper.items() if key in names}
     text = golden["in_text"]
-    fitted = adapt(method("re-clip", tune=False, **options), Task.from_arrays(nothing(text), text))
+    fitted = adapt(method("re-clip", **options), Task.from_arrays(nothing(text), text))
     golden.close("out_projection", fitted.projection, atol=1e-5)
     scores = predict(fitted, golden["in_features"])
     golden.agree("out_pseudo_labels", scores.argmax(-1), golden.arrays["out_scores"], 1e-3 * float(scores.max()))
@@ -65,7 +65,7 @@ def gta_clip(golden):
     options = {names[key]: value for key, value in golden.hyper.items() if key in names}
     attributes = golden["in_attributes"].split(golden["in_n_attr"].tolist())
     task = Task.from_arrays(nothing(attributes[0]), attributes, logit_scale=golden.hyper["logit_scale"])
-    fitted = adapt(method("gta-clip", tune=False, **options), task)
+    fitted = adapt(method("gta-clip", **options), task)
     images = Images.from_arrays(golden["in_features"])
     z = predict(fitted, images).exp()
     golden.close("out_z", z, atol=1e-4)
