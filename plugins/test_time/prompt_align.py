@@ -26,7 +26,7 @@ CROSS = {"epochs": 2, "lr": 2.6e-3}  # as MaPLe is trained for other datasets
 
 
 class PromptAlign(Episodes):
-    """Tunes trained prompts, for each image anew, until its sure views agree and their tokens look familiar.
+    """Tunes trained prompts, for each image anew, till views agree and look familiar.
 
     Adds to TPT's entropy how far means and variances of tokens in the image tower's first blocks are from known ones.
     """
@@ -51,7 +51,7 @@ class PromptAlign(Episodes):
         depth = task.backbone.depth.get("image", 0)
         task.backbone.require(f"image.block.{self.lowest}")
         self.blocks = list(range(self.lowest, min(self.lowest + self.layers, depth)))
-        total, squares, images = 0, 0, images.bind(self.base.needs())
+        total, squares, images = 0, 0, images.blind().bind(self.base.needs())
         for i in range(0, len(images), 32):
             part = images[i : i + 32].load()  # embeddings, if the base reads any, are not made under the taps
             with torch.no_grad(), self.tapped() as kept:
