@@ -45,7 +45,7 @@ class MoCoOp(Method):
 
     def fit(self, task):
         self.backbone, dim = task.backbone, task.backbone.dim
-        names = [*dict.fromkeys([*task.classnames, *self.others])]
+        names = [*task.classnames, *(name for name in dict.fromkeys(self.others) if name not in task.classnames)]
         plain = [template(text, "mocoop.groups").replace(".", "") for group in self.groups for text in group]
         hard = unit(task.encode([f"{t}.".replace("{}", n.replace("_", " ")) for t in plain for n in names]))
         means = [part.mean(0) for part in hard.unflatten(0, (-1, len(names))).split([*map(len, self.groups)])]
