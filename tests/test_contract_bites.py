@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import types
-from dataclasses import field, fields, replace
+from dataclasses import field, replace
 from itertools import count
 
 import numpy as np
@@ -19,11 +19,11 @@ from torch import nn
 from adaptkit import Method, Schedule, ZeroShot, adapt, method, predict
 from adaptkit.features.cache import FeatureCache
 from adaptkit.io.ranges import Weight
-from adaptkit.io.values import default
 from adaptkit.methods.adapt import tune
 from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS, check, toy_backbone
 from adaptkit.testing.harness import adapted
+from adaptkit.testing.report import briefly
 
 
 def honest(method, batch):
@@ -408,11 +408,9 @@ def test_fit_reads_no_test_image_and_forward_no_label(monkeypatch, toy):
     images, call = FeatureCache.images, Method.__call__
     monkeypatch.setattr(FeatureCache, "images", lambda c, s, *a: (read.append((phase[0], s.name)), images(c, s, *a))[1])
     monkeypatch.setattr(Method, "__call__", lambda m, batch: (seen.append(batch.labels), call(m, batch))[1])
-    for name in plugins.table("methods"):
-        options = {f.name: default(f) for f in fields(plugins.table("methods")[name])}
-        brief = {n: replace(s, steps=1, warmup=0) for n, s in options.items() if isinstance(s, Schedule)}
+    for name, cls in plugins.table("methods").items():
         phase[0] = f"{name} fits"
-        adapted = adapt(method(name, **brief), task)
+        adapted = adapt(method(name, **briefly(cls, 1)), task)
         phase[0] = f"{name} predicts"
         predict(adapted, queries[:8])
     assert seen and any(source == "test" for _, source in read), "methods must have been called on test images"

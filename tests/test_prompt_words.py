@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from adaptkit import Pooled, Preprocess, Prompts, Task, adapt, load, method, predict, unit
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import CLASSES, toy_backbone
+from adaptkit.testing.toy import toy_tokenizer
+from adaptkit.towers.clip import CLIPBackbone
 from tests.test_prompting import siglip
 
 KINDS = ["kgcoop", "prograd", "tcp"]
@@ -349,6 +351,30 @@ def test_cocoop_shifts_the_words_of_each_image_wherever_the_name_stands(position
         assert torch.equal(made.prompts.tokens["input_ids"], tokens), f"the words must read as {written!r}"
 
 
-def test_cocoop_keeps_the_last_of_more_words_than_it_learns(task):
+def test_cocoop_keeps_the_words_that_it_does_not_learn(task):
     made = fitted("cocoop", task, n=2)
     assert made.context.shape == (2, 24), "the first two words are learned, the others stay"
+
+
+def one_block():
+    """A random CLIP of one block to a tower, one of them wider than the other."""
+    from transformers import CLIPConfig, CLIPModel
+
+    tower = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    end = {"eos_token_id": 95, "bos_token_id": 94, "pad_token_id": 0, "vocab_size": 96, "max_position_embeddings": 40}
+    image = {**tower, "hidden_size": 20, "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(text_config={**tower, **end, "hidden_size": 12}, vision_config=image, projection_dim=10)
+    )
+    return CLIPBackbone(model, toy_tokenizer, Preprocess(size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_towers_of_one_block_do(name):
+    task = task_on(one_block(), ("cat", "a_very_long_name_of_a_grey_seal"), side=16, shots=1)
+    made = fitted(name, task, n=3, init="")
+    made.loss(task.bind(made).support).backward()
+    idle = [key for key, p in made.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not idle or name == "proda", f"all that is learned must matter; {idle} of {name} does not"
+    assert predict(made.eval(), torch.randn(3, 3, 16, 16)).isfinite().all(), f"{name} must answer"

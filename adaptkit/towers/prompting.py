@@ -46,6 +46,8 @@ class Prompts:
     torch.Size([5, 16])
     """
 
+    words_around: dict[str, Any]
+
     def __init__(
         self,
         backbone: Backbone,
@@ -71,13 +73,7 @@ class Prompts:
                 processor it takes the tokens of 256 sentences.
         """
         self.backbone, self.init, self.once = backbone, init, Once()
-        self.words_around: dict[str, Any] = {
-            "n": n,
-            "init": init,
-            "position": position,
-            "suffix": suffix,
-            "chunk": chunk,
-        }
+        self.words_around = {"n": n, "init": init, "position": position, "suffix": suffix, "chunk": chunk}
         context = placed_name(init or " ".join(["X"] * n), position)
         names = [name.replace("_", " ") for name in classnames]
         sentences = [context.replace("{}", name) + suffix for name in names]
@@ -158,7 +154,8 @@ class Prompts:
         if torch.is_grad_enabled() and in_effect():
             return every(0)  # somebody's weights: gone by the backward pass
         # answers do not depend on how much memory is free: nothing is kept where no gradient is wanted
-        size = self.chunk if torch.is_grad_enabled() else min(self.chunk, WHOLE_SENTENCES)
+        given = torch.is_grad_enabled() or self.words_around["chunk"] != "auto"
+        size = self.chunk if given else WHOLE_SENTENCES
         return self.once(lambda: every(size), context, *deep.values())
 
     def encode_each(self, contexts: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class LinearWarmup(Schedule):
 
 
 class CrossModal(ZeroShot):
-    """A linear head, trained on sentences about the classes as well as on images; and more, with `tuned`."""
+    """A head, or the image tower's end, trained on sentences as well as on images."""
 
     tuned: Literal["head", "adapter", "last-block", "pool"] = "head"  # the head, and what is trained before it
     ratio: Share = 0.2  # share of the adapter's output in the blend

@@ -24,7 +24,7 @@ from adaptkit.towers.once import Once
 
 
 class RAdapter(TowerAdapter):
-    """Trains linear adapters in both towers, which are dropped, averaged, scaled down and merged."""
+    """Trains linear adapters in both towers, dropped at random, averaged and merged."""
 
     image_rank: Count = 4  # of adapters in the image tower, r; 0 for full matrices
     text_rank: Count = 4  # in the text tower

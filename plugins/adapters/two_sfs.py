@@ -24,7 +24,7 @@ TOWERS = {"both": ("image", "text"), "vision": ("image",), "text": ("text",)}
 
 
 class TwoSFS(TowerAdapter):
-    """Tunes few weights of both towers for a share of the steps, then the classifier that they make."""
+    """Tunes few weights of both towers first, then the classifier that they make."""
 
     tunes: Literal["layer-norm", "bitfit", "lora"] = "layer-norm"
     share: Share = 0.6  # of the steps that tune the towers, alpha; the others train the classifier

@@ -27,7 +27,7 @@ from adaptkit.runs.plugins import pick
 
 
 class CoPrompt(CoupledPrompts):
-    """Trained tokens in both towers and an adapter behind each, held to the frozen towers."""
+    """Trained tokens in both towers, an adapter behind each, held to the frozen ones."""
 
     n: Size = 4  # learned tokens in each tower
     depth: Size = 12  # blocks that get tokens of their own

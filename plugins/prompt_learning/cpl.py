@@ -27,7 +27,7 @@ TINY, Q = 1e-7, 0.7  # of the release: what keeps logarithms finite; the exponen
 
 
 class CPL(PrefixLearner):
-    """A trained prefix, for images whose class is one of several that zero-shot holds for likely."""
+    """A trained prefix, for images whose class is one of several that are likely."""
 
     base: Method = field(default_factory=ZeroShot)  # whose probabilities make candidates
     sure: Share = 0.6  # quantile of largest probabilities, which an image's candidates sum up to, alpha

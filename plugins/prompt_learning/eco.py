@@ -17,7 +17,7 @@ from adaptkit.towers.prompting import Position
 
 
 class ECO(Method):
-    """Several short trained contexts around the class name, whose class embeddings are averaged."""
+    """Several short trained contexts, whose class embeddings are averaged."""
 
     lengths: tuple[Size, ...] = (4, 4, 4, 4)  # words of each context
     position: Position = "end"  # of the class name

@@ -18,7 +18,7 @@ from adaptkit.methods.prefix_learner import PrefixLearner
 
 
 class FPLPrompts(PrefixLearner):
-    """A trained prefix of words, of image tokens or of both, for images that were labelled without labels."""
+    """A trained prefix of words, of image tokens or of both, on pseudo-labels."""
 
     as_released: bool = False  # keep the prefix that is best on validation images; mix words and tokens in pairs
     schedule: Schedule = Schedule(epochs=150, lr=0.1, batch_size=16, optimizer="sgd", weight_decay=0.1, warmup=5)

@@ -45,7 +45,7 @@ class Statistics(Need):
 
 
 class GOPro(Method):
-    """Trained context words, shifted for each image by its tokens, and still where the image is augmented."""
+    """Trained context words, shifted by an image's tokens, not by augmenting it."""
 
     n: Size = 4  # context words, at most those of `init`
     init: str = "a photo of a"  # words to start from; "" for a random start

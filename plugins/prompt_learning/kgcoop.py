@@ -17,7 +17,7 @@ from adaptkit.methods.schedule import DASSL
 
 
 class KgCoOp(AnchoredLearner):
-    """Trained context words whose class embeddings are held near those of hand-written sentences."""
+    """Trained context words, held near hand-written sentences in class embeddings."""
 
     n: Size = 4  # context words; ignored with `init`
     init: str = "a photo of a"  # words to start from; "" for a random start

@@ -38,7 +38,7 @@ WRITTEN = (
 
 
 class LASP(PromptLearner):
-    """Trained context words in groups, held to be classified rightly among hand-written sentences."""
+    """Trained context words in groups, told apart by hand-written sentences."""
 
     n: Size = 4  # context words; ignored with `init`
     init: str = "a photo of a"  # words to start from; "" for a random start

@@ -28,7 +28,7 @@ from adaptkit.towers.prompting import image_prompts
 
 
 class MAP(ImagePrompts):
-    """Trained tokens for an image's attributes, matched with written attributes of the classes."""
+    """Trained tokens for an image's attributes, matched with written ones of classes."""
 
     n: Size = 4  # learned words in front of names and attributes
     init: str = "a photo of a"  # words whose first n they start from; random if there are fewer
@@ -43,8 +43,9 @@ class MAP(ImagePrompts):
     schedule: Schedule = replace(DASSL, epochs=5, lr=1e-3, batch_size=4)
 
     def fit(self, task):
-        self.backbone, width, dim = task.backbone, task.backbone.width["image"], task.backbone.dim
+        self.backbone = task.backbone
         self.backbone.require("image.tokens", "image.norm", "image.projection")
+        width, dim = task.backbone.width["image"], task.backbone.dim
         self.retarget(task)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
         self.visual = nn.ParameterList(self.start_tokens("image", self.tokens, 1))  # (M, W)

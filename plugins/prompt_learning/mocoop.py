@@ -28,7 +28,7 @@ GROUPS = (
 
 
 class MoCoOp(Method):
-    """Trained prompts, one for each group of templates, mixed for each image by a trained router."""
+    """Trained prompts, one for each group of templates, mixed by a trained router."""
 
     groups: tuple[tuple[str, ...], ...] = GROUPS  # templates; a prompt starts from the first of its group
     top: Size = 2  # prompts that an image is answered by, K

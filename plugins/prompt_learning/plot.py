@@ -100,7 +100,7 @@ class PLOT(PromptLearner):
 
 
 class PLOTPP(PLOT):
-    """`PLOT` between prompts and an image's embeddings under several sets of trained tokens, in place of patches."""
+    """`PLOT` of prompts with embeddings of an image under sets of trained tokens."""
 
     n: Size = 4  # context words of each prompt, of those in `inits` at most
     inits: tuple[str, ...] = ("a photo of a", "this is a photo", "this is picture of", "one picture of a")

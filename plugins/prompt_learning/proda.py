@@ -25,7 +25,7 @@ from adaptkit.methods.schedule import DASSL
 
 
 class ProDA(PromptLearner):
-    """Many trained contexts and the Gaussian of their class embeddings, whose mean answers."""
+    """Many trained contexts, whose class embeddings are a Gaussian; its mean answers."""
 
     n: Size = 16  # context words; ignored with `init`
     contexts: Size = 32  # K

@@ -20,7 +20,7 @@ from adaptkit.methods.schedule import COOP
 
 
 class ProGrad(AnchoredLearner):
-    """Trained context words whose every step is freed of what conflicts with zero-shot's answers."""
+    """Trained context words, each step freed of what conflicts with zero-shot."""
 
     n: Size = 16  # context words
     init: str = ""  # words to start from, in the last places; without, those before the name in the task's sentences

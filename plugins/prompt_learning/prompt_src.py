@@ -39,7 +39,7 @@ SIXTY = tuple(f"{' '.join(words.split())}." for words in TEMPLATES.split(";"))
 
 
 class PromptSRC(IndependentPrompts):
-    """Trained tokens in the first blocks of both towers, held to the frozen towers and averaged over epochs."""
+    """Trained tokens in both towers, held to the frozen ones, averaged over epochs."""
 
     exempt: ClassVar = {
         "beats_chance": "the toy's text tower knows one sentence for a class; the others' mean is noise"

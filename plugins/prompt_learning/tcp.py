@@ -25,7 +25,7 @@ from adaptkit.methods.schedule import DASSL
 
 
 class TCP(AnchoredLearner):
-    """Trained context words, replaced in a middle block by tokens that a small network makes of each class."""
+    """Trained context words, replaced in a middle block by tokens made of each class."""
 
     n: Size = 4  # context words, and tokens of each class; ignored with `init`
     init: str = "a photo of a"  # words to start from; "" for a random start

@@ -19,7 +19,7 @@ from adaptkit.methods.prompt_learner import ContextLearner
 
 
 class UPL(ContextLearner):
-    """Several trained contexts, each from a start of its own, on pseudo-labels; the mean of their logits."""
+    """Several trained contexts on pseudo-labels; the mean of their logits."""
 
     members: Size = 16  # contexts that answer together
 

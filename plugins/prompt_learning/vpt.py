@@ -20,7 +20,7 @@ from adaptkit.methods.tower_prompts import ImagePrompts
 
 
 class VPT(ImagePrompts):
-    """Trained tokens in the blocks of the image tower, against class embeddings that stay as they are."""
+    """Trained tokens in the image tower's blocks; class embeddings stay as they are."""
 
     n: Size = 8  # learned tokens
     depth: Size = 12  # blocks that get tokens of their own; 1 is the shallow variant

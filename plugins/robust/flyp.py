@@ -36,7 +36,7 @@ class RisingCosine(Schedule):
 
 
 class FLYP(TowerTuner):
-    """Both towers whole, trained by the loss of pre-training on images and sentences about their classes."""
+    """Both towers whole, trained on images and their sentences as in pre-training."""
 
     schedule: Schedule = RisingCosine(epochs=20, lr=1e-5, batch_size=256, weight_decay=0.2)
 
@@ -75,7 +75,7 @@ class FLYP(TowerTuner):
 
 
 class FineTuning(TowerTuner):
-    """The whole image tower and a linear head that starts at the text, trained by cross-entropy."""
+    """The whole image tower and a linear head that starts at the text, trained."""
 
     schedule: Schedule = RisingCosine(epochs=10, lr=3e-5, batch_size=512, weight_decay=0.1, warmup_steps=500)
 

@@ -15,7 +15,7 @@ from adaptkit.methods.episodes import Episodes
 
 
 class CTPT(Episodes):
-    """Tunes context words, for each image anew, until its sure views agree while classes lie apart.
+    """Tunes context words, for each image anew, till views agree and classes lie apart.
 
     Minimises the entropy of the mean prediction minus the weighted distance of class embeddings from their mean.
     """

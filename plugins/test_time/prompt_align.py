@@ -19,14 +19,14 @@ from typing import Literal
 import torch
 
 from adaptkit import Method, hookimpl, method
-from adaptkit.io.ranges import Share, Size, Weight
+from adaptkit.io.ranges import Count, Share, Size, Weight
 from adaptkit.methods.episodes import Answer, Episodes
 
 CROSS = {"epochs": 2, "lr": 2.6e-3}  # as MaPLe is trained for other datasets
 
 
 class PromptAlign(Episodes):
-    """Tunes trained prompts, for each image anew, until its sure views agree and their tokens look familiar.
+    """Tunes trained prompts, for each image anew, till views agree and look familiar.
 
     Adds to TPT's entropy how far means and variances of tokens in the image tower's first blocks are from known ones.
     """
@@ -35,7 +35,8 @@ class PromptAlign(Episodes):
     proxy: Literal["support", "pool"] = "support"  # images that give the known statistics
     weight: Weight = 100.0  # of the alignment, beta
     align_keep: Share = 0.1  # share of the views whose tokens are aligned, those of lowest entropy
-    layers: Size = 3  # blocks that are aligned, from the first
+    lowest: Count = 0  # of the blocks that are aligned
+    layers: Size = 3  # how many they are
     lr: Weight = 5e-4  # of AdamW
     as_released: bool = False
 
@@ -47,9 +48,10 @@ class PromptAlign(Episodes):
         images = task.support if self.proxy == "support" else task.pool
         if images is None or not len(images):
             raise ValueError(f"proxy must name images to take statistics from; got {self.proxy!r}, of which are none")
-        self.blocks = list(range(min(self.layers, task.backbone.depth.get("image", 0))))
-        task.backbone.require("image.block.0", *(f"image.block.{i}" for i in self.blocks))
-        total, squares, images = 0, 0, images.bind(self.base.needs())
+        depth = task.backbone.depth.get("image", 0)
+        task.backbone.require(f"image.block.{self.lowest}")
+        self.blocks = list(range(self.lowest, min(self.lowest + self.layers, depth)))
+        total, squares, images = 0, 0, images.blind().bind(self.base.needs())
         for i in range(0, len(images), 32):
             part = images[i : i + 32].load()  # embeddings, if the base reads any, are not made under the taps
             with torch.no_grad(), self.tapped() as kept:

@@ -101,7 +101,7 @@ class ProKeR(ZeroShot):
 
 
 class ProKeRCLAP(ProKeR):
-    """Kernel ridge regression and a trained head that starts at the text, and is held to it, class by class."""
+    """Kernel ridge regression and a trained head that is held to the text by class."""
 
     schedule: Schedule = Schedule(
         epochs=300, lr=0.1, batch_size=256, optimizer="sgd", decay="cosine-epoch", warmup=1, drop_last=True

@@ -229,15 +229,15 @@ class Shifted(Method):
 @adaptor("promptalign", method="prompt-align")
 def prompt_align(golden):
     hyper, tokens = golden.hyper, golden["in_tokens"].transpose(0, 1)  # (V, L, dm)
+    first, end = hyper["ALIGN_LAYER_FROM"], hyper["ALIGN_LAYER_TO"]
     tower = ToyTower(golden["in_A"], golden["in_P"], hyper["logit_scale"], tokens.shape[1:])
     pixels = LinearTower.pixels(tokens.flatten(1)[None])  # (1, V, 3, 1, ...)
     task = Task.from_arrays((pixels[0, :1], [0]), golden["in_text"], backbone=tower)
     options = {"weight": hyper["DISTR_LOSS_W"], "keep": hyper["TPT_THRESHOLD"], "align_keep": hyper["ALIGN_THRESHOLD"]}
-    options |= {"layers": hyper["ALIGN_LAYER_TO"], "lr": hyper["lr"], "weight_decay": hyper["weight_decay"]}
+    options |= {"lowest": first, "layers": end - first, "lr": hyper["lr"], "weight_decay": hyper["weight_decay"]}
     made = adapt(method("prompt-align", base=Shifted(), as_released=True, views=len(tokens), **options), task)
     made.base.prompt.copy_(golden["in_prompt"])
-    made.blocks = made.blocks[hyper["ALIGN_LAYER_FROM"] :]
-    made.source_mean, made.source_variance = (golden[f"in_source_{name}"][made.blocks] for name in ("means", "vars"))
+    made.source_mean, made.source_variance = (golden[f"in_source_{name}"][first:end] for name in ("means", "vars"))
     with watched() as (grads, _, after):
         predict(made, pixels)
     golden.close("out_grad", grads[0][0], of_max=1e-4)
