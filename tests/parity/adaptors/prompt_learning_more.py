@@ -197,7 +197,7 @@ def ship(golden):
     layers |= {f"Generator.net.{i}": maker["generator"][i] for i in (0, 2)}
     names |= {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("weight", "bias")}
     for name, parameter in names.items():
-        parameter.data.copy_(golden[f"init.{name}"])
+        parameter.data = golden[f"init.{name}"]  # whose latent may have another width than embeddings
     x, labels, seen, moved = batch.views[:, 0], batch.labels, [], made.made_up
     made.made_up = lambda latent, classes: seen.append((latent, moved(latent, classes))) or seen[-1][1]
     with patch("torch.randn_like", lambda like: next(draws)), patch("torch.randint", labels_given):
