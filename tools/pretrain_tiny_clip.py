@@ -14,7 +14,16 @@ Art: the packages below, from npm, into one folder; nothing of it is kept but th
     npm pack @iconify-json/fluent-emoji-high-contrast @iconify-json/emojione @iconify-json/emojione-monotone
     npm pack emojibase-data
     for file in *.tgz; do mkdir ${file%.tgz}; tar xzf $file -C ${file%.tgz} --strip-components=1; done
-    python tools/pretrain_tiny_clip.py FOLDER plugins/backbones/emoji_clip
+    python tools/pretrain_tiny_clip.py FOLDER first --steps 2500
+    python tools/pretrain_tiny_clip.py FOLDER second --image-tower first --text-steps 4000 --batch 256
+
+What came of it, by zero-shot on the validation images, unseen concepts in an unseen style, of 23 classes:
+
+- Patches of 8 pixels, 14.4 % after 300 steps of 1.9 s on one busy thread; of 12 pixels, 18.0 % after 500 steps of 1.0 s,
+  and 26.1 % after all 2,500, by the sentence encoder's embeddings of the names. Steps in bfloat16 take twice as long.
+- The text tower, taught by names, tags, groups, ImageNet's names and pairs of them in 2,500 steps of 128: 18.9 %, and
+  15.1 % of the test images. Taught by the encoder's own words and pairs of these, too, in 4,000 steps of 256: 20.7 %,
+  and 16.5 %. This one is packaged; its image tower is of the first run, whose text tower had 2,048 words.
 
 Licences: Noto (Apache-2.0), Twemoji and EmojiOne 2 (CC BY 4.0), Fluent Emoji (MIT), emojibase (MIT).
 """
