@@ -172,6 +172,21 @@ def test_tcp_of_one_block_or_in_the_first_adds_its_tokens_to_the_context(task):
     assert all(p.grad is not None and p.grad.any() for p in made.parameters()), "all that is learned must matter"
 
 
+@pytest.mark.parametrize("n", [2, 6])
+def test_tcp_as_released_has_four_tokens_whatever_the_words(task, n):
+    made, entering = fitted("tcp", task, n=n, init="", as_released=True), []
+    plain = fitted("tcp", task, n=n, init="")
+    plain.context.data.copy_(made.context)
+    assert made.tokens().shape[1] == 4 and plain.tokens().shape[1] == n, "four of the release, else one for each word"
+    with task.backbone.taps({"text.block.1": lambda x, out: entering.append(x) or out}):
+        made.text(), plain.text()
+    assert torch.equal(entering[0][:, 1:5], made.tokens()), "the tokens must enter after the start"
+    assert torch.equal(entering[0][:, max(5, n + 1) :], entering[1][:, max(5, n + 1) :]), "what follows must stay"
+    made.loss(task.bind(made).support).backward()
+    assert made.context.grad.any() and made.up.weight.grad.any(), "all that is learned must matter"
+    assert fitted("tcp", task, n=n, init="", block=0, as_released=True).text().isfinite().all(), "in the first block"
+
+
 LASP = {"templates": ["a photo of a {}.", "a bad photo of the {}.", "art of the {}.", "{} texture."], "norms": False}
 
 

@@ -146,3 +146,9 @@ def test_a_recipe_of_the_field_runs_from_the_layout_on_disk(name, methods, shots
     assert sorted(r["method"] for r in records) == sorted(methods.split(",")), "one cell of each must be there"
     assert all(metrics <= set(r["metrics"]) for r in records), f"with {metrics}"
     assert "beside published numbers" not in capsys.readouterr().out, "those of CLIP must not stand beside a toy's"
+
+
+def test_the_galleries_run_every_method_that_answers_with_classes():
+    shown = {spec.name for name in ("gallery", "gallery_towers") for spec in read(name).methods}
+    classes = {name for name, cls in plugins.table("methods").items() if cls.output == "logits"}
+    assert classes <= shown, f"a new method must be shown in one of them; not so {sorted(classes - shown)}"

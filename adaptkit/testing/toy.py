@@ -26,6 +26,7 @@ from adaptkit.towers.preprocess import Preprocess
 
 CLASSES = ("cat", "dog", "owl", "fox", "hen")
 SIDE = 32
+LENGTH = 48  # tokens that the toy's text tower reads
 
 
 class ToyImages(Drawn):
@@ -62,11 +63,10 @@ def toy_splits() -> Splits:
 
 
 def toy_tokenizer(sentences: Sequence[str], vocab: int = 96) -> dict[str, Tensor]:
-    """One token per word, start and end of text around them, padded to the longest."""
+    """One token per word, as many as are read, start and end of text around them, padded to the longest."""
     start, end = vocab - 2, vocab - 1
-    rows = [
-        [start, *(1 + sum(map(ord, w)) % (vocab - 4) for w in s.replace(".", " .").split()), end] for s in sentences
-    ]
+    words = [[1 + sum(map(ord, w)) % (vocab - 4) for w in s.replace(".", " .").split()] for s in sentences]
+    rows = [[start, *row[: LENGTH - 2], end] for row in words]
     longest = max(map(len, rows))
     return {"input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in rows])}
 
@@ -85,7 +85,7 @@ def toy_backbone(seed: str = "0") -> Backbone:
             "hidden_size": 24,
             "intermediate_size": 48,
             "vocab_size": 96,
-            "max_position_embeddings": 48,
+            "max_position_embeddings": LENGTH,
         },
         vision_config={**tower, "hidden_size": 32, "intermediate_size": 64, "image_size": SIDE, "patch_size": 8},
         projection_dim=16,

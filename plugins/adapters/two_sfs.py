@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Pooled, Schedule, hookimpl, unit
+from adaptkit import Pooled, Schedule, hookimpl
 from adaptkit.io.ranges import Count, Share, Size, Weight
 from adaptkit.methods.low_rank import low_rank, low_rank_start
 from adaptkit.methods.tower_adapter import TowerAdapter
@@ -93,7 +93,7 @@ class TwoSFS(TowerAdapter):
         """Class embeddings, ``(C, D)``: from the second stage on the classifier's, the text tower's for new names."""
         if not self.second:
             return self.text()
-        own = unit(self.classifier)[self.places]
+        own = F.normalize(self.classifier)[self.places]  # trained or loaded, the same last bits
         return own if min(self.places) >= 0 else torch.where(own.new_tensor(self.places)[:, None] < 0, self.text(), own)
 
     def callbacks(self):

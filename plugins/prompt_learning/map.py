@@ -43,9 +43,8 @@ class MAP(ImagePrompts):
     schedule: Schedule = replace(DASSL, epochs=5, lr=1e-3, batch_size=4)
 
     def fit(self, task):
-        self.backbone = task.backbone
-        self.backbone.require("image.tokens", "image.norm", "image.projection")
-        width, dim = task.backbone.width["image"], task.backbone.dim
+        task.backbone.require("image.tokens", "image.norm", "image.projection")
+        self.backbone, width, dim = task.backbone, task.backbone.width["image"], task.backbone.dim
         self.retarget(task)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
         self.visual = nn.ParameterList(self.start_tokens("image", self.tokens, 1))  # (M, W)

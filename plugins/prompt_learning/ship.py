@@ -82,7 +82,7 @@ class SHIP(Method):
         inner = self.maker["encoder"](x)
         mean, log_var = self.maker["mean"](inner), self.maker["log_var"](inner)  # (B, D)
         again = self.made_up(mean + (log_var / 2).exp() * torch.randn_like(mean), labels)
-        return ((again - x).square() + (mean.square() + log_var.exp() - 1 - log_var) / 2).sum(1).mean()
+        return (again - x).square().sum(1).mean() + (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean() / 2
 
     def made_up(self, latent, labels):
         """Unit-norm embeddings of classes from latent ones, ``(B, D)`` each."""

@@ -65,7 +65,7 @@ class PromptAlign(Episodes):
         self.register_buffer("source_variance", (squares / len(images) - mean.square()).clamp_min(0).float())
 
     def retarget(self, task):
-        self.backbone = task.backbone
+        """The statistics stay, and so do the towers, which are the base's: it answers through its own."""
 
     @contextmanager
     def tapped(self):

@@ -75,7 +75,7 @@ class DPA(PoolLearner):
         levelled = by_text / torch.stack(self.seen).mean(0)
         both = self.image_share * by_image + (1 - self.image_share) * levelled / levelled.sum(1, keepdim=True)
         labels = both.argmax(1)
-        self.memory[rows], self.labels[rows] = x, labels
+        self.memory[rows], self.labels[rows] = x.to(self.memory), labels
         weights = [p.gather(1, labels[:, None])[:, 0] / (p.amax(1) + 1e-7) for p in (by_text, by_image)]
         return labels, weights[0] * weights[1]
 

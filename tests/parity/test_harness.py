@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.parity.adaptors.lora import added
 from tests.parity.finding import goldens, has_method
 from tests.parity.golden import Golden, adaptor, adaptors, hold
 from tests.parity.names import FOLDERS
@@ -73,3 +74,10 @@ def test_the_weights_beside_a_golden_come_before_ours_and_may_have_any_size(tmp_
     backbone = tiny_clip(Golden(tmp_path / "coop-b.npz"))
     assert backbone.preprocess.size == 24, f"4 x 4 patches of 6 pixels must make 24; got {backbone.preprocess.size}"
     assert backbone.depth["image"] == 2, f"the blocks must be those of the weights, 2; got {backbone.depth}"
+
+
+def test_a_variant_adds_to_a_hyperparameter_what_its_words_say(tmp_path):
+    write(tmp_path, "clip_lora-b", variants={"more": "vision tower, r+2, alpha+0.5", "nodrop": "both, q k v"})
+    golden = Golden(tmp_path / "clip_lora-b.npz")
+    got = [added(golden, f"{prefix}.", name) for prefix in ("more", "nodrop", "text") for name in ("r", "alpha")]
+    assert got == [2, 0.5, 0, 0, 0, 0], f"words must be read, and their absence taken for nothing; got {got}"

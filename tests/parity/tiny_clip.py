@@ -30,18 +30,19 @@ def tiny_clip(golden, logit_scale=None):
     return load(folder / name, words, logit_scale)
 
 
-def tiny_task(golden, *, labels=None, text=None, template="a photo of a {}.", logit_scale=None, **more):
+def tiny_task(golden, *, labels=None, text=None, template="", logit_scale=None, **more):
     """A golden's images, labels and class names as a task over its backbone.
 
     Args:
         golden: with ``in.pixel_values`` and ``in.labels``.
         labels: instead of the golden's.
         text: class embeddings, or C arrays of sentence embeddings; by default the embeddings of `template`.
-        template: one sentence per class.
+        template: one sentence per class; by default the golden's, where it names one.
         logit_scale: instead of the checkpoint's.
         more: for `Task.from_arrays`, e.g. ``val=`` or ``pool=``.
     """
     backbone, names = tiny_clip(golden, logit_scale), golden.meta["classnames"]
+    template = template or golden.hyper.get("template", "a photo of a {}.")
     if text is None:
         with torch.no_grad():
             text = backbone.encode_text([template.format(name.replace("_", " ")) for name in names])

@@ -1,6 +1,7 @@
 """CLIP-LoRA."""
 
 import math
+import re
 from unittest import mock
 
 from adaptkit_plugins.adapters import clip_lora as plugin
@@ -39,11 +40,11 @@ def clip_lora(golden):
     for prefix in sorted({key.split("init.")[0] for key in golden.arrays if "init." in key}):
         keys = [key.removeprefix(f"{prefix}init.") for key in golden.arrays if key.startswith(f"{prefix}init.")]
         towers = {key.split(".resblocks")[0] for key in keys}
-        extra = len(golden[f"{prefix}init.{keys[0]}"]) - hyper["r"]  # a variant adds as much to r as to alpha
+        rank, alpha = (hyper[name] + added(golden, prefix, name) for name in ("r", "alpha"))
         lora = method(
             "clip-lora",
-            rank=hyper["r"] + extra,
-            alpha=hyper["alpha"] + extra / 2,
+            rank=rank,
+            alpha=alpha,
             dropout=0.0,
             encoder="both" if len(towers) == 2 else {"image": "vision", "text": "text"}[TOWERS[towers.pop()]],
             maps=[short for long, short in MAPS.items() if any(f"attn.{long}." in key for key in keys)],
@@ -60,6 +61,13 @@ def clip_lora(golden):
         names = {key: parameter(lora, key) for key in keys}
         for _ in follow(golden, lora, task, names, prefix):
             pass
+
+
+def added(golden, prefix, name):
+    """What a variant, in its words, adds to a hyperparameter: 2 in "r+2, alpha+1"."""
+    words = golden.meta.get("variants", {}).get(prefix.removesuffix("."), "")
+    told = re.search(rf"\b{name} ?\+ ?([\d.]+)", words)
+    return float(told[1]) if told and "." in told[1].rstrip(".") else int(told[1].rstrip(".")) if told else 0
 
 
 def blocks(keys):

@@ -1,5 +1,7 @@
 """Methods that learn words: CoOp and CoCoOp."""
 
+import re
+
 import torch
 
 from adaptkit import method
@@ -10,8 +12,10 @@ CONTEXT = "prompt_learner.ctx"
 
 
 def constant(golden):
-    """The learning rate of the golden, in every step; the method's own optimiser and decay of weights."""
-    return {"lr": golden.hyper["lr"], "decay": "constant", "warmup": 0}
+    """The learning rate of the golden, in every step, and its decay of weights; the method's own optimiser."""
+    told = re.search(r"weight_decay=([\de.-]+)", str(golden.meta.get("optimizer_in_golden")))
+    decay = {"weight_decay": float(told[1])} if told else {}
+    return {"lr": golden.hyper["lr"], "decay": "constant", "warmup": 0, **decay}
 
 
 def variants(golden):
@@ -26,6 +30,12 @@ def fitted(name, task, **options):
     return made
 
 
+def words_of(context):
+    """Words that as many tokens may start from, none where their number is another: the golden gives the start."""
+    words = "a photo of a"
+    return words if context.shape[-2] == len(words.split()) else ""
+
+
 @adaptor("coop", method="coop")
 def coop(golden):
     task, room = tiny_task(golden), golden.meta["tolerance"]
@@ -35,7 +45,7 @@ def coop(golden):
             "coop",
             task,
             n=context.shape[-2],
-            init="a photo of a" if name == "words" else "",
+            init=words_of(context) if name == "words" else "",
             position=name if name in ("middle", "front") else "end",
             per_class=context.dim() == 3,
             schedule=constant(golden),

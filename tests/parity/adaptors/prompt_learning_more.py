@@ -6,8 +6,9 @@ from unittest.mock import patch
 
 import torch
 from adaptkit_plugins.prompt_learning.cpl import confidence, partial_loss
+from torch import nn
 
-from adaptkit import Images, method, predict, unit
+from adaptkit import Images, Prompts, method, predict, unit
 from adaptkit.methods.candidates import among_likeliest, candidate_bounds
 from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
 from tests.parity.golden import adaptor
@@ -89,7 +90,7 @@ def gopro(golden):
     gopro = fitted(
         "gopro",
         task,
-        n=hyper["n_ctx"],
+        n=len(golden[f"init.{CONTEXT}"]),
         init=hyper["ctx_init"],
         contrast=hyper["contrastive_weight"],
         tau=hyper["tau"],
@@ -133,7 +134,8 @@ def fpl_prompts(golden):
     schedule = {**constant(golden), "weight_decay": hyper["weight_decay"]}
     for modality in ("text", "image"):
         n = len(golden[f"{modality}.init.prefix"])
-        options = {"modality": modality, "n": n, "template": "a photo of a {}", "schedule": schedule}
+        template = hyper.get("template", "a photo of a {}")
+        options = {"modality": modality, "n": n, "template": template, "schedule": schedule}
         made = fitted("fpl-prompts", task, **options)
         prefix = made.context if modality == "text" else made.visual
         for _ in follow(golden, made, task, {"prefix": prefix}, f"{modality}."):
@@ -173,13 +175,16 @@ def ship(golden):
     made = fitted(
         "ship",
         task,
-        n=hyper["n_ctx"],
+        n=len(golden["init.CoOp_PromptLearner.ctx"]),
+        init="",
         hidden_encoder=hyper["hidden_encoder"],
         hidden_generator=hyper["hidden_generator"],
         generator=vae,
         schedule={"lr": hyper["lr_coop"], "optimizer": "sgd"},
     )
     maker, batch = made.maker.requires_grad_(), task.bind(made).support
+    words = golden["init.PromptLearner.ctx"]  # of the generator: as many as it likes
+    made.made_of, maker["words"][0] = Prompts(task.backbone, task.classnames, n=len(words)), nn.Parameter(words)
     draws = iter([golden[f"in.z{i}"] for i in range(sum(f"in.z{i}" in golden for i in range(99)))])
     given = iter([golden[f"in.generated_labels{s}"] for s in range(hyper["epochs_coop"])])
     randint, new = torch.randint, made.new.tolist()
@@ -192,7 +197,7 @@ def ship(golden):
     layers |= {f"Generator.net.{i}": maker["generator"][i] for i in (0, 2)}
     names |= {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("weight", "bias")}
     for name, parameter in names.items():
-        parameter.data.copy_(golden[f"init.{name}"])
+        parameter.data = golden[f"init.{name}"]  # whose latent may have another width than embeddings
     x, labels, seen, moved = batch.views[:, 0], batch.labels, [], made.made_up
     made.made_up = lambda latent, classes: seen.append((latent, moved(latent, classes))) or seen[-1][1]
     with patch("torch.randn_like", lambda like: next(draws)), patch("torch.randint", labels_given):

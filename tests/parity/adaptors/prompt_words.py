@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from adaptkit_plugins.supports.pseudo_label import surest
 
 from adaptkit import unit
-from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants
+from tests.parity.adaptors.prompt_learning import CONTEXT, constant, fitted, variants, words_of
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_task
 
@@ -89,7 +89,8 @@ def lasp(golden):
         norms = [key for key in golden.arrays if key.startswith(f"{prefix}init.image_encoder")]
         schedule = {**constant(golden), "lr": hyper["lr_vit_ln"] if norms else hyper["lr"]}
         lasp = fitted("lasp", task, norms=bool(norms), as_released=True, schedule=schedule, **options)
-        spoken = [name.replace("_", " ") for name in golden.meta["classnames"]]
+        everyone = (*golden.meta["classnames"], *options["virtual"])
+        spoken = [name.replace("_", " ") for name in everyone]
         raw = task.encode([one.format(name) for one in hyper["templates"] for name in spoken])
         golden.close(f"{prefix}text_feat_templates", raw.view_as(lasp.written.answer), atol=room["logits"])
         assert torch.allclose(unit(raw).view_as(lasp.written.answer), lasp.written.answer), "unit-norm, by template"
@@ -114,7 +115,7 @@ def upl(golden):
             task,
             members=1,
             n=context.shape[-2],
-            init="a photo of a" if name == "words" else "",
+            init=words_of(context) if name == "words" else "",
             position=name if name in ("middle", "front") else "end",
             per_class=context.dim() == 3,
             schedule=constant(golden),
@@ -166,9 +167,9 @@ def proda(golden):
         made.context.data.copy_(context)
         mean = made.text(torch.arange(made.contexts)).mean(0)
         golden.close(f"{prefix}class_embeddings0", mean, atol=room["logits"])
-        rows = (
-            golden["in.prompt_rows"] if made.at_once < made.contexts else torch.arange(made.contexts)[None].repeat(9, 1)
-        )
+        drawn = f"{prefix}in.prompt_rows" if f"{prefix}in.prompt_rows" in golden else "in.prompt_rows"
+        whole = torch.arange(made.contexts)[None].repeat(9, 1)
+        rows = golden[drawn] if made.at_once < made.contexts else whole
         made.left, order = rows.flatten().tolist(), iter(rows)
         seen = functools.partial(bounded, made, x, labels, order)
         for s, loss in follow(golden, made, task, {CONTEXT: made.context}, prefix, seen=seen):

@@ -5,7 +5,7 @@ import re
 import torch
 
 from adaptkit import method, predict
-from tests.parity.adaptors.tower_adapters import prefixes, starts
+from tests.parity.adaptors.tower_adapters import starts
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import tiny_task
 
@@ -23,13 +23,19 @@ def adapter_part(made, key, kept=None):
     return kept[made.names.index(name)][{"s": 0, "f": 1, "d": 1, "u": 2}[part]]
 
 
+def starts_like(golden, prefix):
+    """The prefix of the initial values: a variant without any has those that its words name, ``full.init.*``."""
+    told = re.search(r"(\w+\.)init\b", golden.meta["variants"].get(prefix.removesuffix("."), ""))
+    return prefix if starts(golden, prefix) else told[1] if told else "full."
+
+
 @adaptor("r_adapter", method="r-adapter")
 def r_adapter(golden):
     hyper, room = golden.hyper, golden.meta["tolerance"]
     for which in ("mpm", "ce"):
         hold_mpm_nce(golden, which)
     for prefix in [key.removesuffix("logits0") for key in golden.arrays if key.split(".")[-1] == "logits0"]:
-        first = prefix if prefixes(golden, f"{prefix}init") else "full."  # a variant may start like the full one
+        first = starts_like(golden, prefix)
         ranks = {
             key.split("transformer")[0]: len(golden[f"{first}init.{key}"])
             for key in starts(golden, first)
@@ -74,7 +80,7 @@ def hold_mpm_nce(golden, which):
 def follow_averages(golden, prefix, made, task):
     """Steps of training, the averages behind them, and what answers in the end, merged."""
     room, pixels, batch = golden.meta["tolerance"], golden["in.pixel_values"], task.bind(made).support
-    keys = starts(golden, prefix if prefixes(golden, f"{prefix}init") else "full.")
+    keys = starts(golden, starts_like(golden, prefix))
     parts = {key: adapter_part(made, key) for key in keys}
     optimizer, steps = made.train().schedule.make(parts.values()), sum(f"{prefix}loss{s}" in golden for s in range(9))
     sure = {key: torch.ones_like(p, dtype=torch.bool) for key, p in parts.items()}

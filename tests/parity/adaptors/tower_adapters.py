@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from adaptkit import Task, adapt, method, predict
 from adaptkit.methods.adapt import retarget
+from tests.parity.adaptors.prompt_learning import constant
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import follow, tiny_task
 
-SGD = {"optimizer": "sgd", "weight_decay": 5e-4, "decay": "constant", "warmup": 0}
 TOWERS = {"visual": "image", "text": "text"}
 PARTS = {"ln_1": "norm1", "ln_2": "norm2", "attn.out_proj": "out", "mlp.c_fc": "fc1", "mlp.c_proj": "fc2"}
 OUTSIDE = {"visual.ln_pre": "image.prenorm", "visual.ln_post": "image.norm", "ln_final": "text.norm"}
@@ -43,7 +43,7 @@ def mma(golden):
             width=hyper["dim"],
             template=golden.hyper["template"],
             as_released=True,
-            schedule={**SGD, "lr": golden.hyper["lr"]},
+            schedule={"optimizer": "sgd", "weight_decay": 5e-4, **constant(golden)},
         )
         made.fit(task.bind(made))
         names = {}
@@ -71,7 +71,7 @@ def mmrl(golden):
             alpha=hyper["alpha"],
             penalty=hyper["reg_weight"],
             template=hyper["template"],
-            schedule={**SGD, "lr": golden.hyper["lr"]},
+            schedule={"optimizer": "sgd", "weight_decay": 5e-4, **constant(golden)},
         )
         made.fit(task.bind(made))
         names, learner = {"image_encoder.proj_rep": made.head}, "representation_learner.compound_rep_tokens"
@@ -172,7 +172,7 @@ def two_sfs(golden):
         first = {t: min((int(i) for tower, _, i, *_ in blocks if tower == t), default=0) for t in ("image", "text")}
         made = method(
             "two-sfs",
-            tunes="bitfit" if prefix == "bitfit." else "layer-norm",
+            tunes="bitfit" if any(".mlp." in key for key in ours) else "layer-norm",
             share=hyper["frac"],
             encoder={"image": "vision", "text": "text", "imagetext": "both"}["".join(sorted({b[0] for b in blocks}))],
             image_start=first["image"],
