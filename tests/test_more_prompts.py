@@ -181,6 +181,9 @@ def test_mocoops_prompts_start_as_their_templates(task):
     assert [len(words) for words in made.after] == [0, 3], "words behind it"
     with pytest.raises(ValueError, match=r"mocoop\.groups must have {} once"):
         fitted("mocoop", task, groups=(("a photo",),))
+    for empty in ((), (("a {}",), ())):
+        with pytest.raises(ValueError, match=r"mocoop\.groups must each have a template"):
+            fitted("mocoop", task, groups=empty)
 
 
 def test_mocoop_holds_other_names_to_their_templates(task):

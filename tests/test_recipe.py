@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from adaptkit import cli
 from adaptkit.io.values import Spec
@@ -359,3 +360,6 @@ def test_defaults_are_checked_whether_their_method_runs_or_not(tmp_path, default
     file.write_text(GOOD + f"defaults: {defaults}\n")
     with pytest.raises(ValueError, match=words):
         options.check_recipe(recipe.read_recipe(str(file)))
+    file.write_text(GOOD)
+    with pytest.raises(ValueError, match=words):
+        options.check_recipe(recipe.read_recipe(str(file), {"defaults": yaml.safe_load(defaults)}))

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from adaptkit.features.ahead import Ahead
@@ -102,12 +104,21 @@ class LitMethod(pl.LightningModule):
 
 @contextmanager
 def fitting(options: Mapping[str, object]) -> Iterator[None]:
-    """Make what Lightning says of options that do not fit, or not this machine, a ValueError that shows them."""
+    """Make what Lightning says of options that do not fit a ValueError, and let signals do what they did."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
     except MisconfigurationException as error:
         said = " ".join(str(error).split())
         raise ValueError(f"trainer must fit Lightning and this machine; got {dict(options)}: {said}") from error
+    except SIGTERMException:
+        signal.raise_signal(signal.SIGTERM)  # Lightning held it back; it was meant for the process, not for a method
+        raise
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error  # a notebook takes the other as its end
+        raise
 
 
 def check_trainer(options: Mapping[str, object]) -> None:
@@ -216,8 +227,6 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-        for name in ("pytorch_lightning", "lightning_fabric"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         with fitting(options):
             trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
             trainer.fit(LitMethod(method, schedule, batches, total), batches)

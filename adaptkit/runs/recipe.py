@@ -153,22 +153,22 @@ def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:
         quoted = [*own, *quoted]  # what a protocol quotes, its recipes do
         if "dataset" in below:
             inherited += own_sets(raw, below)
-        both = {**defaults_of(raw, path), **defaults_of(below, path)}
+        both = {**defaults_of(raw, f"{path.name}: "), **defaults_of(below)}
         below = {**raw, **below, **({"published": quoted} if quoted else {}), **({"defaults": both} if both else {})}
         if base is None:
             return below, inherited
         path = path.parent / base
 
 
-def defaults_of(raw: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """The options that a file sets by method.
+def defaults_of(raw: Mapping[str, Any], file: str = "") -> Mapping[str, Any]:
+    """The options that a file, or a value set in its place, sets by method.
 
     Raises:
         ValueError: when they are no options.
     """
     found = raw.get("defaults") or {}
     if not isinstance(found, Mapping) or not all(isinstance(own, Mapping) for own in found.values()):
-        raise ValueError(f"{path.name}: defaults must be options by method, e.g. 'coop: {{n: 4}}'; got {found!r}")
+        raise ValueError(f"{file}defaults must be options by method, e.g. 'coop: {{n: 4}}'; got {found!r}")
     return found
 
 
@@ -212,7 +212,9 @@ def change(raw: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 (
 
 
 def _value(key: str, value: Any, kind: Any, declared: Any) -> Any:  # noqa: ANN401 (any YAML value)
-    if key in ("trainer", "defaults"):
+    if key == "defaults":
+        return defaults_of({key: value})
+    if key == "trainer":
         return convert(value, Mapping, key)
     if key in ("prompts", "support", "stream"):
         return sentences_of(value) if key == "prompts" else Spec.of(value, key)

@@ -46,6 +46,8 @@ class MoCoOp(Method):
     def fit(self, task):
         self.backbone, dim = task.backbone, task.backbone.dim
         names = [*task.classnames, *(name for name in dict.fromkeys(self.others) if name not in task.classnames)]
+        if not self.groups or not all(self.groups):
+            raise ValueError(f"mocoop.groups must each have a template, and be one at least; got {self.groups}")
         plain = [template(text, "mocoop.groups").replace(".", "") for group in self.groups for text in group]
         hard = unit(task.encode([f"{t}.".replace("{}", n.replace("_", " ")) for t in plain for n in names]))
         means = [part.mean(0) for part in hard.unflatten(0, (-1, len(names))).split([*map(len, self.groups)])]
@@ -54,8 +56,7 @@ class MoCoOp(Method):
         self.held = self.made(names, "." * self.as_released) if self.others or self.as_released else self.experts
         starts = [self.start(group[0], expert) for group, expert in zip(self.groups, self.experts, strict=True)]
         self.before, self.after = (nn.ParameterList(part) for part in zip(*starts, strict=True))  # each (n, W)
-        self.correction = nn.Parameter(torch.zeros(1, dim))  # w, added to all class embeddings
-        self.gate = nn.Linear(dim, len(self.groups))
+        self.correction, self.gate = nn.Parameter(torch.zeros(1, dim)), nn.Linear(dim, len(self.groups))
 
     def retarget(self, task):
         self.experts, self.held, self.prototypes = self.made(task.classnames), None, None
