@@ -52,7 +52,7 @@ class CPL(PrefixLearner):
 
     def loss(self, batch):
         with torch.no_grad():
-            weights = self.weights(self.base(batch).softmax(-1))
+            weights = self.weights(self.base(batch.blind()).softmax(-1))
             found = weights.sum(1) > 0
             earlier = None if self.earlier is None else functional_call(self, self.earlier, (batch,))
         own = confidence(self.partial, earlier, weights)[found]
