@@ -51,8 +51,9 @@ class CPL(PrefixLearner):
         return rows / rows.sum(1, keepdim=True).clamp_min(1e-12) if self.soft else rows
 
     def loss(self, batch):
+        batch = batch.blind()  # an image's candidates are all that is known of its class
         with torch.no_grad():
-            weights = self.weights(self.base(batch.blind()).softmax(-1))
+            weights = self.weights(self.base(batch).softmax(-1))
             found = weights.sum(1) > 0
             earlier = None if self.earlier is None else functional_call(self, self.earlier, (batch,))
         own = confidence(self.partial, earlier, weights)[found]
