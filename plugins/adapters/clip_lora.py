@@ -9,18 +9,15 @@ views stand for fresh ones. Positions are the release's for 12 blocks (of 24 it 
 
 from typing import Literal
 
-import torch
 from torch import nn
 
-from adaptkit import Method, Pixels, Pooled, Schedule, hookimpl, unit
+from adaptkit import Pooled, Schedule, hookimpl
 from adaptkit.io.ranges import Share, Size, Weight
-from adaptkit.io.text import template
-from adaptkit.towers.once import Once
-from adaptkit.towers.prompting import chunked
-from adaptkit.towers.reading import read_whole
+from adaptkit.methods.low_rank import low_rank, low_rank_start
+from adaptkit.methods.tower_adapter import TowerAdapter
 
 
-class CLIPLoRA(Method):
+class CLIPLoRA(TowerAdapter):
     """Trains low-rank updates of the attention weights of both towers."""
 
     rank: Size = 2  # r of W x + alpha / sqrt(r) * B A x at every map, where A and B are trained
@@ -29,17 +26,13 @@ class CLIPLoRA(Method):
     encoder: Literal["both", "vision", "text"] = "both"
     maps: tuple[Literal["q", "k", "v", "out", "fc1", "fc2"], ...] = ("q", "k", "v")
     position: Literal["all", "bottom", "mid", "up", "half-bottom", "half-up", "top3"] = "all"  # of the blocks
-    template: str = ""  # a class's sentence, its name in place of {}; without, the first of the task's
-    chunk: Size = 256  # sentences encoded at a time
     schedule: Schedule = Schedule(steps_per_shot=500, lr=2e-4, weight_decay=1e-2, final_lr=1e-6)
 
     def needs(self):
-        return {"x": Pooled()} if self.encoder == "text" else {"pixels": Pixels()}
+        return {"x": Pooled()} if self.encoder == "text" else super().needs()
 
     def support_needs(self):
-        if self.encoder == "text":
-            return {"views": Pooled(views=10, augment="wide-crop-flip")}
-        return {"views": Pixels(views=1, augment="wide-crop-flip", fresh=True)}
+        return {"views": Pooled(views=10, augment=self.augment)} if self.encoder == "text" else super().support_needs()
 
     def fit(self, task):
         self.backbone = task.backbone
@@ -49,58 +42,21 @@ class CLIPLoRA(Method):
         blocks = [f"{tower}.block.{i}" for tower in towers for i in chosen(self.position, task.backbone.depth[tower])]
         self.names = [f"{block}.{name}" for block in blocks for name in self.maps]
         task.backbone.require(*self.names)
-        shapes = [task.backbone.weight(name).shape for name in self.names]
-        self.a = nn.ParameterList(torch.empty(self.rank, width) for _, width in shapes)
-        self.b = nn.ParameterList(torch.zeros(out, self.rank) for out, _ in shapes)
-        for a in self.a:
-            nn.init.kaiming_uniform_(a, a=5**0.5)
+        self.a, self.b = low_rank_start(task.backbone, self.names, self.rank)
         self.drop = nn.Dropout(self.dropout)
-        self.merged = [Once() for _ in self.names]
         self.retarget(task)
 
-    def retarget(self, task):
-        self.once = Once()
-        names = [name.replace("_", " ") for name in task.classnames]
-        given = self.template and template(self.template, "clip-lora.template")
-        sentences = [given.replace("{}", n) if given else s[0] for n, s in zip(names, task.prompts, strict=True)]
-        if self.encoder != "vision":
-            read_whole(task.backbone, [[sentence] for sentence in sentences])
-            self.tokens = task.backbone.tokenize(sentences)
-        else:
-            self.register_buffer("fixed", unit(task.encode(sentences)).to(task.support.device))  # (C, D)
+    def learned(self, tower):
+        return [] if self.encoder == "vision" else super().learned(tower)
 
-    def updated(self, tower):
-        """A block in which a tower has its updates: merged into its weights, or beside them where dropout acts."""
-        scale, updates = self.alpha / self.rank**0.5, zip(self.names, self.a, self.b, self.merged, strict=True)
-        own = [(name, a, b, once) for name, a, b, once in updates if name.startswith(tower)]
-        if self.training:
-            added = {n: lambda x, out, a=a, b=b: out + scale * (self.drop(x) @ a.T @ b.T) for n, a, b, _ in own}
-            return self.backbone.taps(added)
-        frozen, alpha = self.backbone.weight, torch.tensor(self.alpha)
-        summed = {n: once(lambda n=n, a=a, b=b: frozen(n) + scale * b @ a, alpha, a, b) for n, a, b, once in own}
-        return self.backbone.weights(summed)
-
-    def text(self):
-        def encode(rows):
-            with self.updated("text"):
-                return unit(self.backbone.encode_text({name: value[rows] for name, value in self.tokens.items()}))
-
-        def every():
-            return chunked(encode, torch.arange(len(self.tokens["input_ids"])), self.chunk)
-
-        if self.encoder == "vision":
-            return self.fixed
-        if self.training:
-            return every()  # dropout is never remembered
-        return self.once(every, torch.tensor(self.alpha), *self.parameters())
+    def changed(self, tower):
+        updates = zip(self.names, self.a, self.b, strict=True)
+        own = {name: (a, b) for name, a, b in updates if name.startswith(tower)}
+        return low_rank(self.backbone, own, self.alpha / self.rank**0.5, self.drop if self.training else None)
 
     def forward(self, batch):
         text = self.text()
-        if self.encoder == "text":
-            return self.backbone.logits(batch.x, text)
-        with self.updated("image"):
-            images = unit(self.backbone.encode_image(batch.pixels))
-        return self.backbone.logits(images, text)
+        return self.backbone.logits(batch.x if self.encoder == "text" else self.images(batch.pixels), text)
 
 
 def chosen(position, depth):
