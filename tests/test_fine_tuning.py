@@ -98,7 +98,7 @@ def test_a_caption_is_a_sentence_about_the_images_class():
     task, _ = pixel_task(toy_backbone())
     flyp, labels = fitted("flyp", task), torch.tensor([4, 0, 3] * 30)
     flyp.counts = [1, 2, 3, 1, 3]
-    rows = flyp.captions(labels)
+    rows = flyp.drawn_rows(labels)
     for c, own in ((4, {7, 8, 9}), (0, {0}), (3, {6})):
         assert {*rows[labels == c].tolist()} == own, f"class {c} must draw from all of its sentences; got {rows}"
 
@@ -108,7 +108,7 @@ def test_flyp_is_tuned_by_the_loss_of_its_pre_training(make):
     task, pixels = pixel_task(make())
     flyp, backbone = fitted("flyp", task), task.backbone
     rows = torch.arange(10) % 5 * 2
-    flyp.captions = lambda labels: rows
+    flyp.drawn_rows = lambda labels: rows
     x = unit(backbone.encode_image(pixels))
     text = unit(backbone.encode_text([s for own in task.prompts for s in own]))[rows]
     logits = backbone.logit_scale * x @ text.T + backbone.logit_bias

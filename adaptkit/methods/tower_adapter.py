@@ -79,10 +79,14 @@ class TowerAdapter(Method):
             return rows
         return unit(torch.stack([own.mean(0) for own in rows.split(self.counts)]))
 
+    def drawn_rows(self, labels: Tensor) -> Tensor:
+        """The number of one sentence about each of some classes, drawn anew, ``(B,)``."""
+        counts, labels = torch.tensor(self.counts), labels.cpu()
+        return (counts.cumsum(0) - counts)[labels] + (torch.rand(len(labels)) * counts[labels]).long()
+
     def drawn(self, labels: Tensor) -> dict[str, Tensor]:
         """Tokens of one sentence about each of some classes, drawn anew."""
-        counts, labels = torch.tensor(self.counts), labels.cpu()
-        rows = (counts.cumsum(0) - counts)[labels] + (torch.rand(len(labels)) * counts[labels]).long()
+        rows = self.drawn_rows(labels)
         return {name: value[rows] for name, value in self.tokens.items()}
 
     def encode(self, tokens: Mapping[str, Tensor]) -> Tensor:

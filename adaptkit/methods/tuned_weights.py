@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from adaptkit.features.items import Images
-from adaptkit.features.needs import Need, Pixels
 from adaptkit.io.ranges import Size
-from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
+from adaptkit.methods.tower_adapter import TowerAdapter
 from adaptkit.towers.backbone import Backbone, unit
-from adaptkit.towers.once import Once
 from adaptkit.towers.prompting import chunked
-from adaptkit.towers.reading import read_whole
 
 Tower = Literal["image", "text"]
 OTHER = {"image": "text.", "text": "image."}
@@ -81,7 +77,7 @@ def norm_weights(backbone: Backbone) -> list[str]:
     return [name for name, slot in backbone.slots().items() if isinstance(slot.module, nn.LayerNorm)]
 
 
-class TowerTuner(Method):
+class TowerTuner(TowerAdapter):
     """Zero-shot by towers of which some weights are trained; classes are their sentences, encoded at every step.
 
     A subclass says which in `trained`, and has a ``schedule`` option; ``self.tuned`` holds the copies after `fit`.
@@ -104,49 +100,30 @@ class TowerTuner(Method):
     chunk: Size = 64  # images or sentences at a time, the rest of a batch computed again in the backward pass
 
     if TYPE_CHECKING:
-        tuned: TunedWeights  # no options
-        once: Once
-        tokens: dict[str, Tensor]
-        counts: list[int]
+        tuned: TunedWeights  # no option
 
     def trained(self, backbone: Backbone) -> Iterable[str]:
         """Names of the weights that are trained: all of them, where a subclass says no other."""
         return backbone.weight_names()
 
-    def needs(self) -> Mapping[str, Need]:
-        """The image itself."""
-        return {"pixels": Pixels()}
-
-    def support_needs(self) -> Mapping[str, Need]:
-        """A view of each image, drawn anew at every step."""
-        return {"views": Pixels(views=1, augment="wide-crop-flip", fresh=True)}
-
     def fit(self, task: Task) -> None:
         """Copy the weights, and read the class sentences."""
         self.backbone = task.backbone
         self.tuned = TunedWeights(task.backbone, self.trained(task.backbone))
-        TowerTuner.retarget(self, task)
+        TowerAdapter.retarget(self, task)  # also where a subclass cannot answer for other classes
 
-    def retarget(self, task: Task) -> None:
-        """The same towers, and sentences about other classes."""
-        read_whole(task.backbone, task.prompts)
-        self.tokens = task.backbone.tokenize([s for sentences in task.prompts for s in sentences])  # of P sentences
-        self.counts = [len(sentences) for sentences in task.prompts]
-        self.once = Once()
+    def sentences(self, task: Task) -> Sequence[Sequence[str]]:
+        """Of each class: one, of the `template`, or all of the task's."""
+        return super().sentences(task) if self.template else task.prompts
 
-    def forward(self, batch: Images) -> Tensor:
-        """Zero-shot logits, ``(B, C)``."""
-        return self.backbone.logits(self.embed(batch.pixels), self.text())
+    def changed(self, tower: str) -> AbstractContextManager[None]:
+        """A block in which a tower computes with the copies."""
+        return self.tuned.placed(tower)  # type: ignore[arg-type]
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` pixels to unit-norm embeddings, ``(B, D)``."""
+    def learned(self, tower: str) -> Sequence[Tensor]:
+        """The copies that a tower reads."""
+        return [*self.tuned.of(tower).values()]  # type: ignore[arg-type]
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Unit-norm embeddings of images, ``(B, D)``, `chunk` of them at a time."""
         return unit(self.tuned.encode_image(pixels, chunk=self.chunk))
-
-    def text(self) -> Tensor:
-        """Unit-norm class embeddings, ``(C, D)``, over all sentences; with gradients, or as they were last."""
-        return self.once(self.mean_text, *self.tuned.of("text").values())
-
-    def mean_text(self) -> Tensor:
-        """Unit-norm class embeddings, ``(C, D)``, computed anew."""
-        rows = unit(self.tuned.encode_text(self.tokens, chunk=self.chunk))
-        return unit(torch.stack([own.mean(0) for own in rows.split(self.counts)]))

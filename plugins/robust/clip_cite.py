@@ -29,7 +29,7 @@ class CLIPCITE(TowerTuner):
 
     def loss(self, batch):
         pixels, text = batch.views[:, 0], self.text()
-        x = self.embed(pixels)
+        x = self.images(pixels)
         logits = self.backbone.logits(x, text)  # (B, C)
         return (
             F.cross_entropy(logits, batch.labels)

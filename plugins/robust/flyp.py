@@ -4,9 +4,10 @@ Source: Goyal et al., Finetune like you pretrain: Improved finetuning of zero-sh
 default schedule is the one of its few-shot experiments. On ImageNet: 10 epochs, 500 steps of warm-up, batches of 512,
 decay 0.1. ``fine-tuning`` is what it is compared with, and what WiSE-FT starts from: the image tower and a linear head
 that starts at the text, by cross-entropy (Wortsman et al., Robust fine-tuning of zero-shot models, arXiv:2109.01903).
-Deviations: they keep the epoch that does best on validation images, we the last. Float32 instead of mixed precision. A
-tower that was trained with a sigmoid, such as SigLIP, is tuned with it. WiSE-FT clips gradients at norm 1: the
-trainer's ``gradient_clip_val`` does so.
+Deviations: the defaults of ``fine-tuning`` (rate, decay, batch, epochs, warm-up) are from memory, and could not be
+checked; with few steps set ``warmup_steps: 0``, or the rate never gets there. They keep the epoch that does best on
+validation images, we the last. Float32 instead of mixed precision. A tower that was trained with a sigmoid, such as
+SigLIP, is tuned with it. WiSE-FT clips gradients at norm 1: the trainer's ``gradient_clip_val`` does so.
 Interactions: everything is decayed, norms and the logit scale too, and images of one class in a batch are each other's
 negatives, as in the authors' code. What is learned is as large as the towers; ``chunk`` bounds the rest.
 """
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Method, Pixels, Schedule, hookimpl, unit
+from adaptkit import Method, Schedule, hookimpl
 from adaptkit.io.ranges import Steps
 from adaptkit.methods.tuned_weights import TowerTuner
 
@@ -38,10 +39,8 @@ class RisingCosine(Schedule):
 class FLYP(TowerTuner):
     """Both towers whole, trained on images and their sentences as in pre-training."""
 
+    augment: str = "slight-crop"  # how the view of each step is drawn
     schedule: Schedule = RisingCosine(epochs=20, lr=1e-5, batch_size=256, weight_decay=0.2)
-
-    def support_needs(self):
-        return {"views": Pixels(views=1, augment="slight-crop", fresh=True)}
 
     def fit(self, task):
         super().fit(task)
@@ -50,40 +49,32 @@ class FLYP(TowerTuner):
         self.bias = nn.Parameter(bias, requires_grad=bool(bias))
 
     def forward(self, batch):
-        return self.logits(self.embed(batch.pixels), self.text())
+        return self.logits(self.images(batch.pixels), self.text())
 
     def logits(self, x, text):
         return self.log_scale.exp() * x @ text.T + self.bias
 
     def loss(self, batch):
-        logits = self.pairs(batch.views[:, 0], self.captions(batch.labels.cpu()))  # (B, B)
+        logits = self.pairs(batch.views[:, 0], self.drawn_rows(batch.labels))  # (B, B)
         if self.backbone.logit_bias:  # a sigmoid for each pair
             return -F.logsigmoid(logits * (2 * torch.eye(len(logits)).to(logits) - 1)).sum(1).mean()
         own = torch.arange(len(logits)).to(logits.device)
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
-    def captions(self, labels):
-        """The number of a sentence about each image's class, drawn anew, ``(B,)``."""
-        counts = torch.tensor(self.counts)
-        drawn = (torch.rand(len(labels)) * counts[labels]).long()
-        return (counts.cumsum(0) - counts)[labels] + drawn
-
     def pairs(self, pixels, rows):
         """Logits of images and the sentences with these numbers, ``(B, B)``."""
         tokens = {name: value[rows] for name, value in self.tokens.items()}
-        return self.logits(self.embed(pixels), unit(self.tuned.encode_text(tokens, chunk=self.chunk)))
+        return self.logits(self.images(pixels), self.encode(tokens))
 
 
 class FineTuning(TowerTuner):
     """The whole image tower and a linear head that starts at the text, trained."""
 
+    augment: str = "slight-crop"
     schedule: Schedule = RisingCosine(epochs=10, lr=3e-5, batch_size=512, weight_decay=0.1, warmup_steps=500)
 
     def trained(self, backbone):
         return [name for name in backbone.weight_names() if not name.startswith("text.")]
-
-    def support_needs(self):
-        return {"views": Pixels(views=1, augment="slight-crop", fresh=True)}
 
     def fit(self, task):
         super().fit(task)
@@ -91,7 +82,7 @@ class FineTuning(TowerTuner):
         self.bias = nn.Parameter(torch.full((len(task.text),), task.backbone.logit_bias))  # (C,)
 
     def forward(self, batch):
-        return F.linear(self.embed(batch.pixels), self.weight, self.bias)
+        return F.linear(self.images(batch.pixels), self.weight, self.bias)
 
     retarget = Method.retarget  # its head knows the classes that it was trained on
 

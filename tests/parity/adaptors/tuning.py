@@ -59,7 +59,7 @@ def flyp(golden):
     model.fit(bound)
     ids = [row[: len(golden["in.caption_ids"][0])] for row in model.tokens["input_ids"].tolist()]
     rows = torch.tensor([ids.index(row) for row in golden["in.caption_ids"].tolist()])
-    model.captions = lambda labels: rows
+    model.drawn_rows = lambda labels: rows
     golden.close("logits0", predict(model.eval(), pixels), atol=room["logits"])
     parameters = dict(zip(model.tuned.names, model.tuned.values, strict=True))
     count = sum(key.startswith("loss") for key in golden.arrays)
