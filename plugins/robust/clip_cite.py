@@ -17,7 +17,7 @@ from adaptkit.methods.tuned_weights import TowerTuner
 
 
 class CLIPCITE(TowerTuner):
-    """Both towers whole, trained to tell classes apart and to forget no relation."""
+    """Both towers whole, trained to tell classes apart and held to how they began."""
 
     align: Weight = 1.0  # of the supervised alignment of images and texts in a batch
     distil: Weight = 1.0  # of the distance to the frozen towers' answers
