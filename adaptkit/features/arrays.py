@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptkit.features.given import Array, as_tensor, look
+from adaptkit.features.given import Array, as_tensor, hold_finite
 from adaptkit.features.needs import PIXELS, Need
 from adaptkit.towers.backbone import Backbone
 
@@ -57,7 +57,7 @@ class Arrays:
         """Some rows, held, and seen to be of finite numbers; `before` which came others."""
         held = {name: array[index] for name, array in self.arrays.items()}
         for name, rows in held.items():
-            look(rows, f"query features {name!r}" if name else "query features", before)
+            hold_finite(rows, f"query features {name!r}" if name else "query features", before)
         return Arrays(held, self.backbone)
 
     def check_width(self, width: int, role: str = "") -> None:

@@ -22,11 +22,11 @@ def features(array: Array, what: str = "features") -> Tensor:
         ValueError: for what is no array of finite real numbers, naming `what`, the shape, the row and the value.
     """
     given = as_tensor(array, what)
-    look(given, what)
+    hold_finite(given, what)
     return given.float()
 
 
-def look(given: Tensor, what: str, before: int | None = None) -> None:
+def hold_finite(given: Tensor, what: str, before: int | None = None) -> None:
     """Rows are of finite numbers that single precision can square twice; seen part by part: no copy is held.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 from adaptkit.features.ahead import Ahead
 from adaptkit.features.arrays import Arrays as Arrays
 from adaptkit.features.given import Array as Array
-from adaptkit.features.given import look, whole_numbers
+from adaptkit.features.given import hold_finite, whole_numbers
 from adaptkit.features.needs import Need
 
 
@@ -136,7 +136,7 @@ class Images:
         """
         rows, what = Arrays.of(x, role), f"{role} features".strip()
         for name, array in rows.arrays.items():
-            look(array, f"{what} {name!r}" if name else what)
+            hold_finite(array, f"{what} {name!r}" if name else what)
         n = rows.count
         own = None if labels is None else whole_numbers(labels, f"{role} labels".strip())
         if own is not None and (not own.dim() or len(own) != n):

@@ -15,7 +15,7 @@ from adaptkit.methods.queries import asked_images, only_finite, solvable
 from adaptkit.methods.unadapted import adapted_first
 
 Asked = Images | Array | Mapping[str, Array]
-Answer = tuple[slice, Tensor]  # which rows, and what is answered about them
+Answered = tuple[slice, Tensor]  # which rows, and what is answered about them
 
 
 @torch.no_grad()  # not inference_mode: test-time methods take gradients inside
@@ -46,7 +46,7 @@ def predict(method: Method, images: Asked, *, batch_size: int = 0) -> Tensor:
         return only_finite(method, answered(method, asked_images(method, images), batch_size))
 
 
-def predict_batches(method: Method, images: Asked | Iterator[Asked], *, batch_size: int = 0) -> Iterator[Answer]:
+def predict_batches(method: Method, images: Asked | Iterator[Asked], *, batch_size: int = 0) -> Iterator[Answered]:
     """What `predict` returns, batch by batch, so that neither images nor answers are ever held at once.
 
     Args:
@@ -80,7 +80,7 @@ def predict_batches(method: Method, images: Asked | Iterator[Asked], *, batch_si
 
 
 @torch.no_grad()
-def finite_blocks(method: Method, parts: Iterable[Images], batch_size: int = 0) -> Iterator[Answer]:
+def finite_blocks(method: Method, parts: Iterable[Images], batch_size: int = 0) -> Iterator[Answered]:
     """The answers to some images, one part after the other, each looked at: all are numbers."""
     blocks = blocks_of(method, parts, batch_size)
     while True:
@@ -96,10 +96,10 @@ def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
     """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
     if not len(queries) and (shape := method.shape_of_none()):
         return torch.zeros(shape, device=queries.device)
-    return joined(blocks_of(method, [queries], batch_size), len(queries))
+    return in_one(blocks_of(method, [queries], batch_size), len(queries))
 
 
-def joined(blocks: Iterable[Answer], count: int) -> Tensor:
+def in_one(blocks: Iterable[Answered], count: int) -> Tensor:
     """Answers of all rows in one tensor, which is written block by block: nothing is held twice."""
     whole: Tensor | None = None
     for rows, answers in blocks:
@@ -112,7 +112,7 @@ def joined(blocks: Iterable[Answer], count: int) -> Tensor:
 
 
 @torch.no_grad()
-def blocks_of(method: Method, parts: Iterable[Images], batch_size: int = 0) -> Iterator[Answer]:
+def blocks_of(method: Method, parts: Iterable[Images], batch_size: int = 0) -> Iterator[Answered]:
     """The answers to some images, one part after the other, in blocks of rows; of scope ``"set"`` a part is a block.
 
     No images at all are asked about as well, where there are no others: a method may know the shape of its answer.

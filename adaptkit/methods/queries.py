@@ -77,7 +77,7 @@ def only_finite(method: Method, answers: Tensor, before: int = 0) -> Tensor:
     Raises:
         ValueError: when some are not, naming the method, the first such row and what it holds.
     """
-    if all(bool(part.isfinite().all()) for part in answers.split(LOOK)):
+    if all(bool(part.isfinite().all()) for part in answers.split(SEEN)):
         return answers
     good = answers.isfinite()
     rows = (~good).flatten(1).any(1) if good.dim() > 1 else ~good
@@ -89,4 +89,4 @@ def only_finite(method: Method, answers: Tensor, before: int = 0) -> Tensor:
     )
 
 
-LOOK = 2**14  # rows that are looked at together
+SEEN = 2**14  # rows that are looked at together
