@@ -124,7 +124,7 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         trainer=copy.deepcopy(recipe.trainer),
         search=recipe.searching,
         bins=recipe.bins,
-        keep=work.answers.__setitem__,
+        keep=work.answers.__setitem__ if recipe.keep_answers else None,
         where={**about, "oracle": recipe.select == "oracle"},
     )
     commit, gone = {"git": here.git} if here.git else {}, here.workspace.others.left_out
