@@ -55,7 +55,7 @@ class Answering:
         return self._known[need, backbone]
 
     @torch.no_grad()  # not inference_mode: methods backpropagate through operations on these rows
-    def ask(self, need: Need, backbone: Backbone, ready: Sequence[Any], expected: str = "") -> Tensor:
+    def ask(self, need: Need, backbone: Backbone, ready: Sequence[Any] | Tensor, expected: str = "") -> Tensor:
         """Rows of B prepared items from the first plugin that answers, ``(B, ...)``, float32.
 
         Plugins are asked of pixels alone; a need of text computes itself, in full precision.
@@ -63,7 +63,7 @@ class Answering:
         Raises:
             ValueError: for an answer that is no tensor of B rows, or by another plugin than the one `expected`.
         """
-        batch, rows, by = need.collate(ready, backbone), None, ""
+        batch, rows, by = collated(need, backbone, ready), None, ""
         if not need.visual:
             return need.compute(backbone, batch).float()
         for impl in self._impls():
@@ -81,9 +81,9 @@ class Answering:
             raise ValueError(f"extract must return one row per image, {len(ready)}; got {len(rows)} for {need}")
         return rows.float()
 
-    def trial(self, need: Need, backbone: Backbone, ready: Sequence[Any], by: str) -> None:
+    def trial(self, need: Need, backbone: Backbone, ready: Sequence[Any] | Tensor, by: str) -> None:
         """Let one plugin answer for prepared items, and forget what it says: to see how long it takes."""
-        batch = need.collate(ready, backbone)
+        batch = collated(need, backbone, ready)
         for impl in self._impls():
             if impl.plugin_name == by and isinstance(rows := self.call(impl, need, backbone, batch), Tensor):
                 rows.to("cpu")  # waits for a GPU
@@ -102,6 +102,11 @@ class Answering:
                 f"extract must be answered, not wrapped; got a hookwrapper from plugin {odd[0]!r}; return rows or None"
             )
         return impls
+
+
+def collated(need: Need, backbone: Backbone, ready: Sequence[Any] | Tensor) -> Any:  # noqa: ANN401 (as `collate`)
+    """Prepared items as `compute` takes them; a tensor is a batch by now."""
+    return ready if isinstance(ready, Tensor) else need.collate(ready, backbone)
 
 
 def _digest(impl: Any) -> str:  # noqa: ANN401 (pluggy's record of one plugin's function)

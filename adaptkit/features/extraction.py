@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adaptkit.features.answering import Answering
+from adaptkit.features.decoding import Decoded, Decoding
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.features.parts import Part, prepared, row_id
+from adaptkit.features.parts import Part
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.lane import Lane
 
 COMMIT = 2.0  # seconds of work that a kill may lose
 CLAIM = 32  # rows claimed at once
@@ -46,12 +45,13 @@ class Pace:
         return max(1, min(self.most, int(COMMIT / self.rate))) if self.rate else min(self.most, CLAIM)
 
 
-class Decoded(NamedTuple):
-    """One row before the tower: its place in the part, the id of the bytes that were decoded, and what enters."""
+@dataclass
+class Pass:
+    """Rows on their way: what was decoded, when it entered the tower, and how its rows are got."""
 
-    place: int
-    id: np.ndarray
-    ready: Any
+    group: list[Decoded]
+    began: float
+    rows: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Extraction:
         batch_size: rows in one forward pass, at most.
         progress: show a bar.
         count: told what was computed, by name, rows and seconds.
+        decoders: pictures decoded at once; 0 for as many as there are cores.
         paces: of each need by each tower.
     """
 
@@ -72,6 +73,7 @@ class Extraction:
     batch_size: int
     progress: bool
     count: Callable[[str, int, float], None]
+    decoders: int = 0
     paces: dict[tuple[Need, Backbone], Pace] = field(default_factory=dict)
 
     def complete(self, source: Source, part: Part, backbone: Backbone) -> None:
@@ -99,6 +101,8 @@ class Work:
         self.pending = deque(absent[np.sort(first)].tolist())
         self.others: list[int] = []  # rows that somebody else had claimed or stored
         self.claimed: set[int] = set()
+        self.decoding, self.lane = Decoding(source, part, backbone, how.decoders), Lane(backbone.device)
+        self.landed = 0.0  # when the last answer came
 
     def run(self) -> None:
         """Compute what can be claimed; then look after the rest until all is stored, or was computed here."""
@@ -114,33 +118,47 @@ class Work:
                     if idle and self.pending:
                         time.sleep(POLL)
             finally:
+                self.decoding.close()
                 self._release(self.claimed)
 
     def _round(self, bar: tqdm) -> int:
         """Compute all that can be claimed now; how many rows that were."""
         held: list[tuple[list[Decoded], Tensor]] = []
+        flying = deque[Pass]()
         began = last = time.perf_counter()
         done = 0
         with closing(self._passes()) as passes:
             for group in passes:
-                held.append((group, self._answer([one.ready for one in group])))
+                flying.append(self._enter(group))
                 bar.update(len(group))
-                done, now = done + len(group), time.perf_counter()
-                if now - began + (now - last) > COMMIT:  # the next pass would be too much
+                done += len(group)
+                if len(flying) > self.lane.late:
+                    held.append(self._land(flying.popleft()))
+                now = time.perf_counter()
+                if held and now - began + (now - last) > COMMIT:  # the next pass would be too much
                     self._commit(held, now - began)
-                    held, began = [], time.perf_counter()
+                    held, began = [], flying[0].began if flying else time.perf_counter()
                 last = time.perf_counter()
+        held += [self._land(one) for one in flying]
         if held:
             self._commit(held, time.perf_counter() - began)
         return done
 
-    def _answer(self, ready: list[Any]) -> Tensor:
+    def _enter(self, group: list[Decoded]) -> Pass:
+        """Let the tower begin with a batch; a device is not waited for."""
         began, need = time.perf_counter(), self.part.need
+        ready = self.decoding.batch(group, self.lane)
+        self.decoding.release(group)
         rows = self.how.answering.ask(need, self.backbone, ready, self.part.by)
-        rows = rows.to("cpu", getattr(torch, need.dtype or self.how.dtype))
-        if need.visual:
-            self.pace.rates.append((time.perf_counter() - began) / len(ready))
-        return rows
+        return Pass(group, began, self.lane.fetch(rows.to(getattr(torch, need.dtype or self.how.dtype))))
+
+    def _land(self, one: Pass) -> tuple[list[Decoded], Tensor]:
+        """The rows of a batch, once they are there; how long they took since the last is learned."""
+        rows, began, now = one.rows(), max(one.began, self.landed), time.perf_counter()
+        if self.part.need.visual:
+            self.pace.rates.append((now - began) / len(one.group))
+        self.landed = now
+        return one.group, rows
 
     def _commit(self, held: list[tuple[list[Decoded], Tensor]], took: float) -> None:
         ones = [one for group, _ in held for one in group]
@@ -172,7 +190,7 @@ class Work:
         """See how long the tower takes for one row; the first time is not to be believed if it was long."""
         for _ in range(3):
             began = time.perf_counter()
-            self.how.answering.trial(self.part.need, self.backbone, [one.ready], self.part.by)
+            self.how.answering.trial(self.part.need, self.backbone, self.decoding.batch([one], self.lane), self.part.by)
             self.pace.rates.append(time.perf_counter() - began)
             if self.pace.rate * self.pace.most <= COMMIT:
                 return
@@ -180,14 +198,18 @@ class Work:
     def _decoded(self) -> Generator[Decoded]:
         """Items in the order of the part, decoded ahead while the tower works; of text there is nothing to decode."""
         while self.pending and not self.part.need.visual:
-            yield from [self._decode(place) for place in self._claim()]
-        pool, ahead = decoders(os.getpid()), deque[Future[Decoded]]()
+            yield from [one for place in self._claim() for one in self.decoding.decode([place])]
+        ahead, decoding, waiting = deque[Future[list[Decoded]]](), self.decoding, 0
         try:
             while self.pending or ahead:
-                while self.pending and len(ahead) < 2 * self.pace.rows:
-                    ahead += [pool.submit(self._decode, place) for place in self._claim()]
+                decoding.help(len(self.pending), self.pace.rate, slots=3 * self.pace.most + CLAIM)
+                while self.pending and waiting < max(2 * self.pace.rows, decoding.ahead):
+                    places = self._claim()
+                    ahead += decoding.submit(places)
+                    waiting += len(places)
                 if ahead:
-                    yield ahead.popleft().result()
+                    yield from (some := ahead.popleft().result())
+                    waiting -= len(some)
         finally:
             for future in ahead:
                 future.cancel()
@@ -200,14 +222,3 @@ class Work:
         self.others += [place for place, ok in zip(places, mine, strict=True) if not ok]
         self.claimed |= set(got)
         return got
-
-    def _decode(self, place: int) -> Decoded:
-        i, view = self.part.items[place]
-        key, ready = prepared(self.source, self.part.need, self.backbone, i, view)
-        return Decoded(place, row_id(key, view), ready)
-
-
-@cache
-def decoders(process: int) -> ThreadPoolExecutor:
-    """The threads that decode; a forked process has none of its parent's."""
-    return ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix=f"decoder-{process}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from adaptkit.features.items import Source
+from adaptkit.features.names import row_id as row_id
+from adaptkit.features.names import view_seed as view_seed
 from adaptkit.features.needs import Need
 from adaptkit.features.tables import StoredTable
 from adaptkit.towers.backbone import Backbone
@@ -44,13 +45,3 @@ def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int) 
     """The key of item ``i`` and what `need` prepares it to, of the same bytes; a view is seeded by the key."""
     key, item = source.open(i)
     return key, need.prepare(item, backbone, view, view_seed(key, view))
-
-
-def view_seed(key: str, view: int, salt: str = "") -> str:
-    """What a view is drawn from: equal seeds are equal views, on any machine."""
-    return f"{key}/{view}{salt}"
-
-
-def row_id(key: str, view: int) -> np.ndarray:
-    """The name on disk of one view of an item, -1 for the plain one: 16 bytes of a digest."""
-    return np.frombuffer(hashlib.blake2b(f"{key}#{view}".encode(), digest_size=16).digest(), np.uint8)

@@ -16,19 +16,25 @@ from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.workspace import Workspace
 
 
-def fill(recipe: Recipe, workspace: Workspace, todo: list[Cell], tests: Sequence[EvaluationSet]) -> str:
+def fill(
+    recipe: Recipe,
+    workspace: Workspace,
+    todo: list[Cell],
+    tests: Sequence[EvaluationSet],
+    shard: tuple[int, int] = (1, 1),
+) -> str:
     """Extract what some cells will read, and say in a line what that was.
 
     What one method's need cannot be extracted for is left to its cells, which fail by it. Where nothing can be
-    extracted from some images, all cells would.
+    extracted from some images, all cells would. Of a shard ``(i, n)`` only the i-th of n parts of every source's rows.
 
     Raises:
         ValueError: when memory is too small for a batch.
     """
-    good, bad = set[int](), dict[int, Exception]()
+    (i, n), good, bad = shard, set[int](), dict[int, Exception]()
     for source, need, index in wanted(workspace, todo, tests):
         try:
-            workspace.cache.fill(source, need, index)
+            workspace.cache.fill(source, need, index[len(index) * (i - 1) // n : len(index) * i // n])
             good.add(id(source))
         except Exception as error:
             if out_of_memory(error):
