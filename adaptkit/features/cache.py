@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from adaptkit.features.extraction import Extraction
 from adaptkit.features.items import Source
 from adaptkit.features.live import Live
 from adaptkit.features.needs import Need, Sentence
-from adaptkit.features.parts import Part, row_id
+from adaptkit.features.parts import Part, pairs, row_ids
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision
@@ -86,8 +86,7 @@ class FeatureCache:
         if not len(index):
             return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
-        for part in self.parts(source, need, index.tolist()):
-            part = self._complete(source, part)
+        for part in self._complete(source, self.parts(source, need, index.tolist())):
             rows = torch.from_numpy(part.table.read(part.ids)).float()
             blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
         rows = torch.cat(blocks, 1)
@@ -101,17 +100,28 @@ class FeatureCache:
 
     def fill(self, source: Source, need: Need, index: Sequence[int]) -> None:
         """Extract what is missing for a reading, without reading it."""
-        for part in self.parts(source, need, index):
-            self._complete(source, part)
+        self.fill_together(source, {need: index})
+
+    def fill_together(self, source: Source, wanted: Mapping[Need, Sequence[int]]) -> None:
+        """Extract what is missing for some readings of a source: each item is opened once for all of them.
+
+        Needs that read the same pixels by the same tower share its passes, where their rows are then the same bits.
+        """
+        parts: dict[StoredTable, Part] = {}
+        for need, index in wanted.items():
+            for part in self.parts(source, need, index):
+                known = parts.get(part.table)
+                parts[part.table] = part if known is None else known.joined(part)
+        self._complete(source, [*parts.values()])
 
     def parts(self, source: Source, need: Need, index: Sequence[int]) -> list[Part]:
         """The stored rows behind a reading."""
         parts = []
         random = need.views - need.plain_first
         if need.views == 0 or need.plain_first:
-            parts.append(self._part(source, need, False, [(i, -1) for i in index]))
+            parts.append(self._part(source, need, False, pairs(index, [-1])))
         if random > 0:
-            parts.append(self._part(source, need, True, [(i, v) for i in index for v in range(random)]))
+            parts.append(self._part(source, need, True, pairs(index, range(random))))
         return parts
 
     def cost(self, source: Source, need: Need, images: int) -> float:
@@ -142,7 +152,7 @@ class FeatureCache:
             read_whole(self.tower(backbone), new)
             held.update(s for own in new for s in own)
 
-    def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
+    def _part(self, source: Source, need: Need, random: bool, items: np.ndarray) -> Part:
         need = need.table(random)
         backbone = self.tower(need.backbone)
         by = self.answering.by(need, backbone)
@@ -150,8 +160,8 @@ class FeatureCache:
             spec = {**self._spec(backbone, need), **need.describe(), **need.made_with(backbone), "by": by}
             spec |= {"random": random, "dtype": need.dtype or self.dtype}
             self.tables[need, random, str(by)] = self.store.table(spec)
-        ids = np.stack([row_id(source.key(i), v) for i, v in items]) if items else np.zeros((0, 16), np.uint8)
-        return Part(need, random, self.tables[need, random, str(by)], items, ids)
+        table = self.tables[need, random, str(by)]
+        return Part(need, random, table, backbone, items, row_ids(source, items))
 
     def _spec(self, backbone: Backbone, need: Need) -> dict[str, object]:
         parts = (need, backbone, backbone.preprocess) if need.visual else (need, backbone)
@@ -164,14 +174,14 @@ class FeatureCache:
             "precision": self.precision,
         }
 
-    def _complete(self, source: Source, part: Part) -> Part:
-        """The part with every row stored. A file that was changed meanwhile has another key: it is planned again."""
+    def _complete(self, source: Source, parts: list[Part]) -> list[Part]:
+        """The parts with every row stored. A file that was changed meanwhile has another key: it is planned again."""
         for _ in range(TRIES):
-            self.extraction.complete(source, part, self.tower(part.need.backbone))
-            if not (absent := part.missing()).any():
-                return part
-            part = self._part(source, part.need, part.random, part.items)
-        i, _ = part.items[int(absent.argmax())]
+            self.extraction.complete(source, parts)
+            if not (short := [part for part in parts if part.missing().any()]):
+                return parts
+            parts = [self._part(source, p.need, p.random, p.items) if p in short else p for p in parts]
+        i, _ = short[0].items[int(short[0].missing().argmax())]
         raise ValueError(
             f"an image must stay as it is while its features are computed; got {TRIES} different ones of item {i} of "
             f"{source.name}; try again when nothing writes there"

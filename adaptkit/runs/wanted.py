@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from adaptkit.features.cache import CachedRows
+from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
 from adaptkit.methods.method import Method
@@ -25,21 +25,39 @@ def fill(recipe: Recipe, workspace: Workspace, todo: list[Cell], tests: Sequence
     Raises:
         ValueError: when memory is too small for a batch.
     """
-    good, bad = set[int](), dict[int, Exception]()
+    by_source: dict[int, tuple[Source, dict[Need, list[int]]]] = {}
     for source, need, index in wanted(workspace, todo, tests):
-        try:
-            workspace.cache.fill(source, need, index)
-            good.add(id(source))
-        except Exception as error:
+        by_source.setdefault(id(source), (source, {}))[1][need] = index
+    good, bad = set[int](), dict[int, Exception]()
+    for source, needs in by_source.values():
+        failed = fill_source(workspace.cache, source, needs)
+        for error in failed:
             if out_of_memory(error):
                 raise ValueError(f"{recipe.name}: {cause_of(error, None, recipe.batch_size)}") from error
             bad.setdefault(id(source), error)
+        if len(failed) < len(needs):
+            good.add(id(source))
     for source_id, first in bad.items():
         if source_id not in good:
             raise first
     cache = workspace.cache
     rows, folder = sum(cache.computed.values()), cache.store.root
     return f"features: {rows:,} rows computed in {cache.seconds:.1f} s, the rest found in {folder}"
+
+
+def fill_source(cache: FeatureCache, source: Source, needs: Mapping[Need, Sequence[int]]) -> list[Exception]:
+    """Extract what some needs want of a source, each item opened once for all; where that fails, one by one.
+
+    Returns:
+        what went wrong, at most one error for each need.
+    """
+    try:
+        cache.fill_together(source, needs)
+    except Exception as error:
+        if len(needs) == 1:
+            return [error]
+        return [wrong for need, index in needs.items() for wrong in fill_source(cache, source, {need: index})]
+    return []
 
 
 def readable(built: Method) -> bool:
