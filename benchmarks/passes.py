@@ -104,7 +104,7 @@ def extracted(
 def several(size: Size) -> Row:
     """Four needs of the same pictures: one reading and one pass for all, beside one of each for each."""
     small = size.C < 100
-    tower, images = backbone(small), Photographs(SMALL if small else 16)
+    tower, images = backbone(small), Photographs(SMALL if small else 32)
     wanted = needs_of(tower)
     began = clock()
     want = [plain(tower, images, take, 8) for take in wanted.values()]

@@ -58,7 +58,7 @@ class Answering:
             self._known[need, backbone] = [KIT] if found is None else [found.plugin_name, _digest(found)]
         return self._known[need, backbone]
 
-    def ask(self, need: Need, backbone: Backbone, ready: Sequence[Any], expected: str = "") -> Tensor:
+    def ask(self, need: Need, backbone: Backbone, ready: Sequence[Any] | Tensor, expected: str = "") -> Tensor:
         """Rows of B prepared items from the first plugin that answers, ``(B, ...)``, float32.
 
         Plugins are asked of pixels alone; a need of text computes itself, in full precision.
@@ -68,7 +68,7 @@ class Answering:
         """
         return next(self.together([(need, expected)], backbone, ready))
 
-    def together(self, asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any]) -> Iterator[Tensor]:
+    def together(self, asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Iterator[Tensor]:
         """What `ask` gives for each of some needs that take the same pixels, one after another.
 
         Those that only read share one pass of the tower: equal rows, bit for bit, as is seen of the first image.
@@ -83,10 +83,10 @@ class Answering:
         """Which of some needs share passes, by number, where they have met."""
         return self._shared.get(((*asks,), backbone), Shared()).members
 
-    def trial(self, asks: Sequence[Asked], backbone: Backbone, ready: Any) -> float:  # noqa: ANN401 (what enters a tower)
-        """Let the plugins that answer do so for one prepared item, and forget what they say: the seconds it takes."""
-        batch = _batch(asks, backbone, [ready])
-        shared, impls = self._sharing(asks, backbone, batch), {impl.plugin_name: impl for impl in self._impls()}
+    def trial(self, asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> float:
+        """Let the plugins that answer do so for prepared items, and forget what they say: the seconds it takes."""
+        batch = _batch(asks, backbone, ready)
+        shared, impls = self._sharing(asks, backbone, batch[:1]), {impl.plugin_name: impl for impl in self._impls()}
         began = time.perf_counter()
         lent = shared.lend(backbone, batch)
         for number, (need, by) in enumerate(asks):
@@ -147,10 +147,10 @@ class Answering:
         return impls
 
 
-def _batch(asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any]) -> Any:  # noqa: ANN401 (pixels, or tokens)
-    """What enters the tower, alike for all needs that are asked together; pixels where the tower is."""
+def _batch(asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Any:  # noqa: ANN401 (pixels, or tokens)
+    """What enters the tower, alike for all needs that are asked together; a tensor is a batch by now."""
     need = asks[0][0]
-    batch = need.collate(ready, backbone)
+    batch = ready if isinstance(ready, Tensor) else need.collate(ready, backbone)
     return batch.to(backbone.device) if need.visual else batch
 
 

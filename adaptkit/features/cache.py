@@ -45,6 +45,7 @@ class FeatureCache:
         precision: Precision = "32-true",
         batch_size: int = 32,
         progress: bool = False,
+        decoders: int = 0,
     ) -> None:
         """Open.
 
@@ -57,10 +58,11 @@ class FeatureCache:
             precision: of the towers' arithmetic, named as Lightning names it; part of the key.
             batch_size: images in one forward pass.
             progress: show bars while extracting.
+            decoders: pictures decoded at once; 0 for as many as there are cores.
         """
         self.own, self.store, self.load = backbone, store, load
         self.answering = Answering(hook, precision)
-        self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count)
+        self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count, decoders)
         self.live = Live(self.compute, batch_size)
         self.dtype, self.precision, self.batch_size = dtype, precision, batch_size
         self.towers: dict[str, Backbone] = {"": backbone}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from adaptkit.features.answering import Asked
+from adaptkit.features.needs import Need
 from adaptkit.features.parts import Part
 from adaptkit.towers.backbone import Backbone
 
@@ -29,6 +31,11 @@ class Cohort(NamedTuple):
         """What is wanted of a pass, with the plugin that answers."""
         return tuple((part.need, part.by) for part in self.parts)
 
+    @property
+    def need(self) -> Need:
+        """One that prepares items as all of them do."""
+        return self.parts[0].need
+
 
 class Row(NamedTuple):
     """One row before it is decoded: where it enters, the item and its view, and its place in each part."""
@@ -38,6 +45,11 @@ class Row(NamedTuple):
     view: int
     places: tuple[int, ...]
 
+    @property
+    def planned(self) -> np.ndarray:
+        """The id of the bytes that were there when it was planned."""
+        return self.cohort.parts[0].ids[self.places[0]]
+
 
 class Decoded(NamedTuple):
     """One row before the tower: what it is, the id of the bytes that were decoded, and what enters."""
@@ -45,6 +57,17 @@ class Decoded(NamedTuple):
     row: Row
     id: np.ndarray
     ready: Any
+    slot: int = -1  # of shared memory that holds it
+
+
+@dataclass
+class Passing:
+    """Rows on their way: what was decoded, when it entered the tower, how rows are got, and the share of each part."""
+
+    group: list[Decoded]
+    began: float
+    rows: dict[Part, Callable[[], Tensor]]
+    shares: dict[Part, float]
 
 
 class Held(NamedTuple):
@@ -105,7 +128,7 @@ class Pending:
         found: dict[int, dict[tuple[int, Hashable, int], list[tuple[int, int]]]] = {}
         for item, view, number, place in rows.tolist():
             part = self.parts[number]
-            alike = id(part.backbone), part.preparation.kind(view), view
+            alike = id(part.backbone), part.kind(view), view
             found.setdefault(item, {}).setdefault(alike, []).append((number, place))
         return [
             [

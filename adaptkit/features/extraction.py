@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +16,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adaptkit.features.answering import Answering
-from adaptkit.features.cohorts import Cohort, Decoded, Held, Pending, Row
+from adaptkit.features.cohorts import Cohort, Decoded, Held, Passing, Pending, Row
+from adaptkit.features.decoding import Decoding
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.features.parts import Part, read_item, row_id
+from adaptkit.features.parts import Part
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.lane import Lane
 
 COMMIT = 2.0  # seconds of work that a kill may lose
 CLAIM = 32  # rows claimed at once
 POLL = 0.05  # seconds between looks at what others compute
 TRIALS = 3  # passes of one row at most, before anything is known of a tower
-WORKERS = min(8, os.cpu_count() or 1)  # threads that decode
 
 
 class Pace:
@@ -60,6 +58,7 @@ class Extraction:
         batch_size: rows in one forward pass, at most.
         progress: show a bar.
         count: told what was computed, by name, rows and seconds.
+        decoders: pictures decoded at once; 0 for as many as there are cores.
         paces: of the needs that share pixels, by tower.
     """
 
@@ -68,6 +67,7 @@ class Extraction:
     batch_size: int
     progress: bool
     count: Callable[[str, int, float], None]
+    decoders: int = 0
     paces: dict[tuple[tuple[Need, ...], Backbone], Pace] = field(default_factory=dict)
 
     def complete(self, source: Source, parts: Sequence[Part]) -> None:
@@ -102,6 +102,8 @@ class Work:
         self.pending = Pending(parts)
         self.visual = all(part.need.visual for part in parts)
         self.paces = set[Pace]()
+        self.decoding, self.lane = Decoding(source, parts, how.decoders), Lane(parts[0].backbone.device)
+        self.landed = 0.0  # when the last answer came
         self.claimed: dict[Part, set[int]] = {part: set() for part in parts}
 
     def run(self) -> None:
@@ -116,40 +118,54 @@ class Work:
                     if idle and self.pending:
                         time.sleep(POLL)
             finally:
+                self.decoding.close()
                 for part, places in self.claimed.items():
                     self._release(part, places)
 
     def _round(self, bar: tqdm) -> int:
         """Compute all that can be claimed now; how many rows that were."""
         held: list[Held] = []
+        flying = deque[Passing]()
         began = last = time.perf_counter()
         done = 0
         with closing(self._passes()) as passes:
             for cohort, group in passes:
-                held.append(self._answer(cohort, group))
+                flying.append(self._enter(cohort, group))
                 bar.update(len(group) * len(cohort.parts))
-                done, now = done + len(group), time.perf_counter()
-                if now - began + (now - last) > COMMIT:  # the next pass would be too much
+                done += len(group)
+                if len(flying) > self.lane.late:
+                    held.append(self._land(flying.popleft()))
+                now = time.perf_counter()
+                if held and now - began + (now - last) > COMMIT:  # the next pass would be too much
                     self._commit(held, now - began)
-                    held, began = [], time.perf_counter()
+                    held, began = [], flying[0].began if flying else time.perf_counter()
                 last = time.perf_counter()
+        held += [self._land(one) for one in flying]
         if held:
             self._commit(held, time.perf_counter() - began)
         return done
 
-    def _answer(self, cohort: Cohort, group: list[Decoded]) -> Held:
-        """What each part wants of one pass, and how long it took; those that share the tower's share its time."""
+    def _enter(self, cohort: Cohort, group: list[Decoded]) -> Passing:
+        """Let the tower begin with a batch; a device is not waited for. What shares a pass takes the same of it."""
         how, began = self.how.answering, time.perf_counter()
-        answers = how.together(cohort.asks, cohort.backbone, [one.ready for one in group])
-        rows, took, last = dict[Part, Tensor](), dict[Part, float](), began
-        for part, answer in zip(cohort.parts, answers, strict=True):
-            rows[part] = answer.to("cpu", getattr(torch, part.need.dtype or self.how.dtype))
+        ready = self.decoding.batch(group, self.lane)
+        self.decoding.release(group)
+        rows, took, last = dict[Part, Callable[[], Tensor]](), dict[Part, float](), time.perf_counter()
+        for part, answer in zip(cohort.parts, how.together(cohort.asks, cohort.backbone, ready), strict=True):
+            rows[part] = self.lane.fetch(answer.to(getattr(torch, part.need.dtype or self.how.dtype)))
             took[part], last = time.perf_counter() - last, time.perf_counter()
-        if self.visual:
-            self.how.pace(cohort).rates.append((last - began) / len(group))
         sharing = [cohort.parts[k] for k in how.sharing(cohort.asks, cohort.backbone)]
-        even = sum(took[part] for part in sharing) / max(1, len(sharing))
-        return Held(group, rows, took | dict.fromkeys(sharing, even))
+        took |= dict.fromkeys(sharing, sum(took[part] for part in sharing) / max(1, len(sharing)))
+        return Passing(group, began, rows, took)
+
+    def _land(self, one: Passing) -> Held:
+        """The rows of a batch, once they are there; how long they took since the last is learned."""
+        rows = {part: wait() for part, wait in one.rows.items()}
+        began, now = max(one.began, self.landed), time.perf_counter()
+        if self.visual:
+            self.how.pace(one.group[0].row.cohort).rates.append((now - began) / len(one.group))
+        self.landed = now
+        return Held(one.group, rows, one.shares)
 
     def _commit(self, held: list[Held], took: float) -> None:
         spent = sum(sum(some.took.values()) for some in held)
@@ -176,7 +192,7 @@ class Work:
                 cohort, pace = one.row.cohort, self.how.pace(one.row.cohort)
                 self.paces.add(pace)
                 if self.visual and not pace.rates:
-                    self._learn(cohort, pace, one.ready)
+                    self._learn(cohort, pace, one)
                 began, group = groups.setdefault(cohort, (time.perf_counter(), []))
                 group.append(one)
                 longer = time.perf_counter() - began + pace.rate * (len(group) + 1)
@@ -185,10 +201,10 @@ class Work:
             for cohort, (_, group) in groups.items():
                 yield cohort, group
 
-    def _learn(self, cohort: Cohort, pace: Pace, ready: Any) -> None:  # noqa: ANN401 (what enters a tower)
+    def _learn(self, cohort: Cohort, pace: Pace, one: Decoded) -> None:
         """See how long the tower takes for one row; the first time is not to be believed if it was long."""
         for _ in range(TRIALS):
-            took = self.how.answering.trial(cohort.asks, cohort.backbone, ready)
+            took = self.how.answering.trial(cohort.asks, cohort.backbone, self.decoding.batch([one], self.lane))
             pace.rates.append(took)
             if pace.rate * pace.most <= COMMIT or took > COMMIT / 8:
                 return
@@ -197,16 +213,21 @@ class Work:
         """Rows in the order of the parts, decoded ahead while the tower works; of text there is nothing to decode."""
         while self.pending and not self.visual:
             for rows in self._claim():
-                yield from self._decode(rows)
-        pool, ahead = decoders(os.getpid()), deque[tuple[int, Future[list[Decoded]]]]()
+                yield from self.decoding.decode(rows)
+        ahead, decoding, waiting = deque[Future[list[Decoded]]](), self.decoding, 0
         try:
             while self.pending or ahead:
-                while self.pending and (len(ahead) < WORKERS or sum(n for n, _ in ahead) < 2 * self._most()):
-                    ahead += [(len(rows), pool.submit(self._decode, rows)) for rows in self._claim()]
+                rate, most = min((p.rate for p in self.paces), default=0.0), sum(pace.most for pace in self.paces)
+                decoding.help(len(self.pending), rate, slots=3 * most + CLAIM)
+                while self.pending and waiting < max(2 * self._most(), decoding.ahead):
+                    items = self._claim()
+                    ahead += decoding.submit(items)
+                    waiting += sum(map(len, items))
                 if ahead:
-                    yield from ahead.popleft()[1].result()
+                    yield from (some := ahead.popleft().result())
+                    waiting -= len(some)
         finally:
-            for _, future in ahead:
+            for future in ahead:
                 future.cancel()
 
     def _most(self) -> int:
@@ -221,15 +242,3 @@ class Work:
             for part, place in zip(row.cohort.parts, row.places, strict=True):
                 self.claimed[part].add(place)
         return items
-
-    def _decode(self, rows: list[Row]) -> list[Decoded]:
-        """All that is wanted of one item, of one reading."""
-        preparations = [(row.cohort.parts[0].preparation, row.view) for row in rows]
-        key, ready = read_item(self.source, rows[0].item, preparations)
-        return [Decoded(row, row_id(key, row.view), one) for row, one in zip(rows, ready, strict=True)]
-
-
-@cache
-def decoders(process: int) -> ThreadPoolExecutor:
-    """The threads that decode; a forked process has none of its parent's."""
-    return ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix=f"decoder-{process}")
