@@ -19,7 +19,7 @@ from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision, autocast
 
 KIT = "adaptkit"  # the name under which the core itself is a plugin
-Asked = tuple[Need, str]  # what is asked for, and which plugin answered for an empty image; "" for any
+Ask = tuple[Need, str]  # what is asked for, and which plugin answered for an empty image; "" for any
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Answering:
     precision: Precision
 
     def __post_init__(self) -> None:
-        self._shared: dict[tuple[tuple[Asked, ...], Backbone], Shared] = {}
+        self._shared: dict[tuple[tuple[Ask, ...], Backbone], Shared] = {}
         self._asked: list[Any] = []
         self._known: dict[tuple[Need, Backbone], list[str]] = {}
 
@@ -68,7 +68,7 @@ class Answering:
         """
         return next(self.together([(need, expected)], backbone, ready))
 
-    def together(self, asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Iterator[Tensor]:
+    def together(self, asks: Sequence[Ask], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Iterator[Tensor]:
         """What `ask` gives for each of some needs that take the same pixels, one after another.
 
         Those that only read share one pass of the tower: equal rows, bit for bit, as is seen of the first image.
@@ -79,11 +79,11 @@ class Answering:
         for number, (need, expected) in enumerate(asks):
             yield self._rows(need, backbone, batch, expected, lent.get(number))
 
-    def sharing(self, asks: Sequence[Asked], backbone: Backbone) -> tuple[int, ...]:
+    def sharing(self, asks: Sequence[Ask], backbone: Backbone) -> tuple[int, ...]:
         """Which of some needs share passes, by number, where they have met."""
         return self._shared.get(((*asks,), backbone), Shared()).members
 
-    def trial(self, asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> float:
+    def trial(self, asks: Sequence[Ask], backbone: Backbone, ready: Sequence[Any] | Tensor) -> float:
         """Let the plugins that answer do so for prepared items, and forget what they say: the seconds it takes."""
         batch = _batch(asks, backbone, ready)
         shared, impls = self._sharing(asks, backbone, batch[:1]), {impl.plugin_name: impl for impl in self._impls()}
@@ -123,7 +123,7 @@ class Answering:
             raise ValueError(f"extract must return one row per image, {len(batch)}; got {len(found)} for {need}")
         return found.float()
 
-    def _sharing(self, asks: Sequence[Asked], backbone: Backbone, one: Tensor) -> Shared:
+    def _sharing(self, asks: Sequence[Ask], backbone: Backbone, one: Tensor) -> Shared:
         """Which needs share passes, found out of one image when they first meet; those of plugins share none."""
         core = next((impl for impl in self._impls() if impl.plugin_name == KIT), None)
         own = {number: need for number, (need, by) in enumerate(asks) if by == KIT and need.visual}
@@ -147,7 +147,7 @@ class Answering:
         return impls
 
 
-def _batch(asks: Sequence[Asked], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Any:  # noqa: ANN401 (pixels, or tokens)
+def _batch(asks: Sequence[Ask], backbone: Backbone, ready: Sequence[Any] | Tensor) -> Any:  # noqa: ANN401 (pixels, or tokens)
     """What enters the tower, alike for all needs that are asked together; a tensor is a batch by now."""
     need = asks[0][0]
     batch = ready if isinstance(ready, Tensor) else need.collate(ready, backbone)

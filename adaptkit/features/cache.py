@@ -17,10 +17,10 @@ from adaptkit.features.extraction import Extraction
 from adaptkit.features.items import Source
 from adaptkit.features.live import Live
 from adaptkit.features.needs import Need, Sentence
-from adaptkit.features.parts import Part, pairs, row_ids
+from adaptkit.features.parts import Index, Part, pairs, row_ids
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
-from adaptkit.towers.precision import Precision
+from adaptkit.towers.precision import AskedPrecision, resolve
 from adaptkit.towers.reading import read_whole
 
 TRIES = 3  # to find the rows of files that change meanwhile
@@ -42,7 +42,7 @@ class FeatureCache:
         hook: Any,  # noqa: ANN401 (pluggy's relay)
         load: Callable[[str], Backbone],
         dtype: Literal["float16", "float32"] = "float16",
-        precision: Precision = "32-true",
+        precision: AskedPrecision = "32-true",
         batch_size: int = 32,
         progress: bool = False,
         decoders: int = 0,
@@ -55,16 +55,17 @@ class FeatureCache:
             hook: plugins' ``extract``, asked on a miss.
             load: another backbone by its full name, for needs that want one.
             dtype: of stored rows.
-            precision: of the towers' arithmetic, named as Lightning names it; part of the key.
+            precision: of the towers' arithmetic, named as Lightning names it; part of the key. "auto" is one of these.
             batch_size: images in one forward pass.
             progress: show bars while extracting.
             decoders: pictures decoded at once; 0 for as many as there are cores.
         """
         self.own, self.store, self.load = backbone, store, load
-        self.answering = Answering(hook, precision)
+        self.precision = resolve(precision, backbone.device)
+        self.answering = Answering(hook, self.precision)
         self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count, decoders)
         self.live = Live(self.compute, batch_size)
-        self.dtype, self.precision, self.batch_size = dtype, precision, batch_size
+        self.dtype, self.batch_size = dtype, batch_size
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
         self.texts: dict[str, dict[str, Tensor]] = {}
@@ -88,7 +89,7 @@ class FeatureCache:
         if not len(index):
             return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
-        for part in self._complete(source, self.parts(source, need, index.tolist())):
+        for part in self._complete(source, self.parts(source, need, index.numpy())):
             rows = torch.from_numpy(part.table.read(part.ids)).float()
             blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
         rows = torch.cat(blocks, 1)
@@ -100,11 +101,11 @@ class FeatureCache:
             None if need.stored and not need.fresh else self.live.expect(source, need, index, self.tower(need.backbone))
         )
 
-    def fill(self, source: Source, need: Need, index: Sequence[int]) -> None:
+    def fill(self, source: Source, need: Need, index: Index) -> None:
         """Extract what is missing for a reading, without reading it."""
         self.fill_together(source, {need: index})
 
-    def fill_together(self, source: Source, wanted: Mapping[Need, Sequence[int]]) -> None:
+    def fill_together(self, source: Source, wanted: Mapping[Need, Index]) -> None:
         """Extract what is missing for some readings of a source: each item is opened once for all of them.
 
         Needs that read the same pixels by the same tower share its passes, where their rows are then the same bits.
@@ -116,7 +117,7 @@ class FeatureCache:
                 parts[part.table] = part if known is None else known.joined(part)
         self._complete(source, [*parts.values()])
 
-    def parts(self, source: Source, need: Need, index: Sequence[int]) -> list[Part]:
+    def parts(self, source: Source, need: Need, index: Index) -> list[Part]:
         """The stored rows behind a reading."""
         parts = []
         random = need.views - need.plain_first

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from adaptkit.features.answering import Asked
+from adaptkit.features.answering import Ask
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import Part
 from adaptkit.towers.backbone import Backbone
@@ -27,7 +27,7 @@ class Cohort(NamedTuple):
         return self.parts[0].backbone
 
     @property
-    def asks(self) -> tuple[Asked, ...]:
+    def asks(self) -> tuple[Ask, ...]:
         """What is wanted of a pass, with the plugin that answers."""
         return tuple((part.need, part.by) for part in self.parts)
 

@@ -16,6 +16,9 @@ from adaptkit.features.tables import StoredTable
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.preprocess import Preprocess
 
+Index = Sequence[int] | np.ndarray  # items of a source; an array where there may be millions
+ROWS = 4096  # whose numbers are Python's at once
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -67,7 +70,7 @@ def prepared(source: Source, need: Need, backbone: Backbone, i: int, view: int) 
     return key, need.prepare(item, backbone, view, view_seed(key, view))
 
 
-def pairs(index: Sequence[int], views: Sequence[int]) -> np.ndarray:
+def pairs(index: Index, views: Sequence[int]) -> np.ndarray:
     """Each view of each item, ``(N * V, 2)``, all views of an item one after another."""
     return np.stack([np.repeat(np.asarray(index, int), len(views)), np.tile(np.asarray(views, int), len(index))], 1)
 
@@ -75,7 +78,8 @@ def pairs(index: Sequence[int], views: Sequence[int]) -> np.ndarray:
 def row_ids(source: Source, items: np.ndarray) -> np.ndarray:
     """The names on disk of items and their views ``(rows, 2)``, ``(rows, 16)``."""
     ids, last, key = np.empty((len(items), 16), np.uint8), -1, ""
-    for at, (i, view) in enumerate(items.tolist()):
-        last, key = (i, key) if i == last else (i, source.key(i))
-        ids[at] = row_id(key, view)
+    for start in range(0, len(items), ROWS):
+        for at, (i, view) in enumerate(items[start : start + ROWS].tolist(), start):
+            last, key = (i, key) if i == last else (i, source.key(i))
+            ids[at] = row_id(key, view)
     return ids

@@ -21,6 +21,7 @@ from adaptkit.runs.workspace import Workspace
 
 HELD_OPEN = 2  # settings that a process holds open, with their towers
 _open: dict[Any, Opened] = {}
+_bare: dict[Any, tuple[Workspace, Sequence[EvaluationSet]]] = {}  # at most one
 
 
 class Opened:
@@ -73,9 +74,21 @@ def opened(recipe: Recipe, home: Path) -> Opened:
     return _open[key]
 
 
+def opened_bare(recipe: Recipe, home: Path) -> tuple[Workspace, Sequence[EvaluationSet]]:
+    """A recipe's workspace and test sets, without the protocol, which has a digest of every image; one at a time."""
+    if here := _open.get(key := key_of(recipe, home)):
+        return here.workspace, here.tests
+    if key not in _bare:
+        _bare.clear()
+        workspace = Workspace(check_recipe(recipe).setting(), home=home)
+        _bare[key] = workspace, workspace.evaluation_sets()
+    return _bare[key]
+
+
 def keep_open(recipe: Recipe, home: Path, what: Opened) -> None:
     """Use this for the recipe's cells; of too many settings, the one opened first is closed."""
     close(recipe, home)
+    _bare.clear()
     while len(_open) >= HELD_OPEN:
         _open.pop(next(iter(_open)))
     _open[key_of(recipe, home)] = what

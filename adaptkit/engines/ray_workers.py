@@ -1,0 +1,235 @@
+"""Ray: workers that keep a setting open, fed with jobs by this process; the only file that knows Ray.
+
+A worker gets some jobs that stand together, so that what takes milliseconds is not paid for by the call, and gives back
+what it has not begun after two seconds. What a dead worker had is done again, job by job, by new ones; a job that has
+ended several workers by itself is `WorkerDiedError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from adaptkit.io.home import home_at
+from adaptkit.runs import plugins
+from adaptkit.runs.engine import Work, WorkerDiedError
+
+TRIES = 3  # workers that a job may end by itself
+PACE = 2.0  # seconds after which a worker hands over what it has done
+MOST = 64  # jobs that a worker is given at once
+PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
+MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptkit-vlm[ray]'"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a worker takes over from the process that started it, so that names mean the same there."""
+
+    home: Path
+    folder: str
+    threads: int
+    files: tuple[Path, ...]
+    variables: dict[str, str]
+
+    @classmethod
+    def here(cls, home: Path, threads: int) -> Circumstances:
+        """Those of this process."""
+        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        return cls(home, os.getcwd(), threads, tuple(sorted(plugins.asked_for)), variables)
+
+
+class Worker:
+    """Does jobs in a process of its own."""
+
+    def __init__(self, found: Circumstances) -> None:
+        self.found, self.made, self.ready = found, set[str](), False
+
+    def some(self, work: Work, jobs: Sequence[Any]) -> list[Any]:
+        """What the first of some jobs come to."""
+        if not self.ready:
+            self._settle()
+        with home_at(self.found.home):
+            return work(jobs, self.found.home, self._made, PACE)
+
+    def _settle(self) -> None:
+        """Take over circumstances, once; not at the start, where an error would look like a death."""
+        os.environ |= self.found.variables
+        if os.path.isdir(self.found.folder):
+            os.chdir(self.found.folder)
+        import torch
+
+        torch.set_num_threads(self.found.threads)
+        for file in self.found.files:
+            plugins.use_file(file)
+        self.ready = True
+
+    def _made(self, path: str) -> bool:
+        """Whether this worker has handed over a file of this path before; it has from now on."""
+        if path in self.made:
+            return True
+        self.made.add(path)
+        return False
+
+
+@dataclass
+class Jobs:
+    """Which jobs are to be done, in order, and how often each has ended a worker by itself."""
+
+    waiting: deque[int]
+    alone: deque[int] = field(default_factory=deque)  # those that a dead worker had
+    deaths: dict[int, int] = field(default_factory=dict)
+    seconds: float = math.inf  # that a job took of late
+    last: int = 1  # jobs that were given at once
+
+    def take(self, workers: int) -> list[int]:
+        """The next jobs for a worker: as many as it may do in time, and a fair share of what is left."""
+        if self.alone:
+            return [self.alone.popleft()]
+        fair = math.ceil(len(self.waiting) / (2 * workers))
+        quick = max(1, min(2 * self.last, int(PACE / max(self.seconds, 1e-9)))) if self.seconds < math.inf else 1
+        count = max(1, min(MOST, fair, quick))
+        return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+
+    def done(self, given: Sequence[int], count: int, seconds: float) -> None:
+        """Some of those given are done; the rest come next."""
+        self.waiting.extendleft(reversed(given[count:]))
+        self.seconds, self.last = seconds / max(1, count), len(given)
+
+    def died(self, given: Sequence[int]) -> int | None:
+        """A worker has died; the job that is given up, if any."""
+        if len(given) > 1:
+            self.alone.extend(given)
+            return None
+        (number,) = given
+        self.deaths[number] = self.deaths.get(number, 0) + 1
+        if self.deaths[number] >= TRIES:
+            return number
+        self.alone.append(number)
+        return None
+
+
+class RayWorkers:
+    """An engine; Ray is started, or joined, when there is something to do, and left at the end of the ``with``."""
+
+    def __init__(self, *, address: str = "", workers: int = 0, cpus: float = 1.0, gpus: float | None = None) -> None:
+        """Set up.
+
+        Args:
+            address: of a cluster that stands; "" starts one on this machine.
+            workers: processes; 0 for as many as there is room for.
+            cpus: processor cores of each; it computes with so many threads.
+            gpus: share of a GPU of each; None for a whole one where there are any.
+
+        Raises:
+            ValueError: where Ray is not installed.
+        """
+        self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
+        self.actors: list[Any] = []
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError(MISSING) from error
+        self.ray = ray
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.ray.is_initialized():
+            for actor in self.actors:
+                with contextlib.suppress(Exception):
+                    self.ray.kill(actor)
+            self.ray.shutdown()
+
+    def each(self, work: Work, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
+        """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
+        if not len(jobs):
+            return
+        count = min(self._start(), len(jobs))
+        while len(self.actors) < count:
+            self.actors.append(self._worker(home))
+        left, idle = Jobs(deque(range(len(jobs)))), deque(self.actors[:count])
+        busy: dict[Any, tuple[Any, list[int], float]] = {}
+        while left.waiting or left.alone or busy:
+            while idle and (left.waiting or left.alone):
+                actor, given = idle.popleft(), left.take(count)
+                reference = actor.some.remote(work, [jobs[i] for i in given])
+                busy[reference] = actor, given, time.perf_counter()
+            (reference,), _ = self.ray.wait([*busy], num_returns=1)
+            actor, given, began = busy.pop(reference)
+            try:
+                made = self.ray.get(reference)
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except self.ray.exceptions.RayError as error:
+                idle.append(self._instead(actor, home))
+                if (number := left.died(given)) is not None:
+                    yield number, lost(error)
+                continue
+            idle.append(actor)
+            left.done(given, len(made), time.perf_counter() - began)
+            yield from zip(given, made, strict=False)
+
+    def _start(self) -> int:
+        """Start or join Ray, unless that is done; how many workers there are."""
+        ray = self.ray
+        if not ray.is_initialized():
+            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+            if self.address:
+                self._join(quiet)
+            else:
+                cores = math.ceil(self.workers * self.cpus) or None
+                ray.init("local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if self.gpus is None:
+            self.gpus = float(any(node.get("GPU") for node in nodes))
+        room = sum(min(fits(node, "CPU", self.cpus), fits(node, "GPU", self.gpus)) for node in nodes)
+        if room < max(1, self.workers):
+            most = f"{max((n.get('CPU', 0) for n in nodes), default=0):g} CPUs and "
+            most += f"{max((n.get('GPU', 0) for n in nodes), default=0):g} GPUs on its largest machine"
+            asked = f"{max(1, self.workers)} with --cpus {self.cpus:g} and --gpus {self.gpus:g}"
+            raise ValueError(f"workers must fit in the cluster, which has {most}; got {asked}; lower one of them")
+        return self.workers or room
+
+    def _join(self, quiet: dict[str, Any]) -> None:
+        """Join a cluster that stands."""
+        try:
+            self.ray.init(self.address, **quiet)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"--address must be that of a Ray cluster that stands, host:port or auto; got {self.address!r}: {why}"
+            ) from error
+
+    def _worker(self, home: Path) -> Any:  # noqa: ANN401 (Ray's handle)
+        """A new worker."""
+        found = Circumstances.here(home, max(1, int(self.cpus)))
+        return self.ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus).remote(found)
+
+    def _instead(self, actor: Any, home: Path) -> Any:  # noqa: ANN401 (Ray's handle)
+        """A new worker in the place of one that died."""
+        with contextlib.suppress(Exception):  # it may live: then it was interrupted
+            self.ray.kill(actor)
+        self.actors.remove(actor)
+        self.actors.append(self._worker(home))
+        return self.actors[-1]
+
+
+def fits(node: dict[str, float], what: str, each: float) -> int:
+    """How many workers that take so much of something have room on a machine; 10,000 where they take nothing."""
+    return int(node.get(what, 0) / each + 1e-6) if each else 10_000
+
+
+def lost(error: BaseException) -> WorkerDiedError:
+    """What is said of a job that ended its workers."""
+    how = "memory ran out" if "Memory" in type(error).__name__ else "it crashed, or memory ran out"
+    return WorkerDiedError(f"the worker process ended {TRIES} times while it did this job alone: {how}")

@@ -1,0 +1,247 @@
+"""Rows of features as work for others: whoever computes them hands them back, and one process stores them.
+
+So the home needs locks on one machine only, and what workers see of it may be a copy that can only be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, overload
+
+import numpy as np
+
+from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.items import Source
+from adaptkit.features.needs import Need
+from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
+from adaptkit.runs.evaluation_sets import EvaluationSet
+from adaptkit.runs.loading import open_cache
+from adaptkit.runs.opened import opened_bare
+from adaptkit.runs.protocol import Cell
+from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.wanted import fill_source, wanted
+from adaptkit.runs.workspace import Workspace
+
+ROWS = 64  # of a shard at least
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some images of a source of a recipe, and what to compute of each: a value, harmless to do twice."""
+
+    recipe: Recipe
+    source: str  # its place among those of the recipe, see `sources`
+    needs: tuple[Need, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one stored table, as they are appended to it."""
+
+    spec: Mapping[str, Any]
+    ids: np.ndarray  # (N, 16)
+    rows: np.ndarray  # (N, ...)
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a shard came to.
+
+    Attributes:
+        blocks: rows by table.
+        wrong: why a need could not be computed, by its number among the shard's.
+    """
+
+    blocks: list[Block] = field(default_factory=list)
+    wrong: dict[int, str] = field(default_factory=dict)
+
+
+class Shards(Sequence[Shard]):
+    """The shards of some readings, each made when it is asked for: of many images a list of them would be large.
+
+    Attributes:
+        groups: for each source and set of needs the images that lack rows of just these.
+    """
+
+    def __init__(self, recipe: Recipe, groups: Sequence[tuple[str, tuple[Need, ...], np.ndarray]]) -> None:
+        self.recipe, self.groups = recipe, groups
+        self.sizes = [max(ROWS, *(need.batch for need in needs)) for _, needs, _ in groups]
+        counts = [-(-len(rows) // size) for (_, _, rows), size in zip(groups, self.sizes, strict=True)]
+        self.ends = np.cumsum(counts, dtype=int)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    @overload
+    def __getitem__(self, number: int) -> Shard: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Shard]: ...
+    def __getitem__(self, number: int | slice) -> Shard | list[Shard]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        group = int(np.searchsorted(self.ends, number, side="right"))
+        source, needs, rows = self.groups[group]
+        size, first = self.sizes[group], int(self.ends[group - 1]) if group else 0
+        start = (number - first) * size
+        return Shard(self.recipe, source, needs, tuple(rows[start : start + size].tolist()))
+
+
+def sources(workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Source]:
+    """Every source that all processes with the same setting have, by its place there."""
+    splits = workspace.splits
+    found = {"train": splits.train, "val": splits.val, "test": splits.test}
+    for i, tested in enumerate(tests):
+        if isinstance(tested.images.rows, CachedRows):
+            found[f"test set {i}"] = tested.images.rows.source
+    return {place: source for place, source in found.items() if source is not None}
+
+
+def lacking(cache: FeatureCache, source: Source, need: Need, index: Sequence[int]) -> np.ndarray:
+    """Which images lack rows of a need, each once; of equal images the first."""
+    rows = np.asarray(index, int)
+    absent = np.zeros(len(rows), bool)
+    for part in cache.parts(source, need, index):
+        ids = part.ids.reshape(len(rows), -1, part.ids.shape[-1])  # (N, V, 16)
+        _, first = np.unique(ids[:, 0], axis=0, return_index=True)
+        once = np.isin(np.arange(len(rows)), first)
+        absent |= once & part.missing().reshape(len(rows), -1).any(1)
+    return rows[absent]
+
+
+def planned(
+    recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet], readings: Sequence[tuple[str, Need, Any]]
+) -> Shards:
+    """The shards of what some readings lack; needs that the same images lack are computed by the same shard."""
+    known = sources(workspace, tests)
+    needs: dict[str, list[Need]] = {}
+    lacks: dict[str, dict[int, int]] = {}  # by source and image: a bit for each need
+    for place, need, index in readings:
+        bit = 1 << len(needs.setdefault(place, []))
+        needs[place].append(need)
+        asked = lacks.setdefault(place, {})
+        for i in lacking(workspace.cache, known[place], need, index).tolist():
+            asked[i] = asked.get(i, 0) | bit
+    groups = []
+    for place, asked in lacks.items():
+        rows, masks = np.array([*asked], int), np.array([*asked.values()], object)
+        for mask in dict.fromkeys(asked.values()):
+            some = tuple(need for k, need in enumerate(needs[place]) if mask >> k & 1)
+            groups.append((place, some, rows[masks == mask]))
+    return Shards(recipe, groups)
+
+
+def extract_some(shards: Sequence[Shard], home: Path, kept: Callable[[str], bool], seconds: float) -> list[Extracted]:
+    """Compute the rows of shards, those that continue one another together; all of them, however long it takes."""
+    done: list[Extracted] = []
+    while len(done) < len(shards):
+        first = shards[len(done)]
+        alike = [s for s in shards[len(done) :] if (s.source, s.needs) == (first.source, first.needs)]
+        done.append(extract(first, [i for s in alike for i in s.rows], home))
+        done += [Extracted() for _ in alike[1:]]
+    return done
+
+
+def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
+    """Compute rows of a shard's needs in an empty store, and hand them over."""
+    workspace, tests = opened_bare(shard.recipe, home)
+    known = sources(workspace, tests)
+    found, wrong = dict[Path, Block](), dict[int, str]()
+    with TemporaryDirectory(prefix="adaptkit-") as folder:
+        cache = open_cache(workspace.backbone, workspace.setting, home=Path(folder))
+        cache.towers = workspace.cache.towers  # those that are loaded already
+        failed = fill_source(cache, known[shard.source], dict.fromkeys(shard.needs, rows))
+        for number, need in enumerate(shard.needs):
+            if error := failed.get(need):  # another may be well
+                wrong[number] = f"{type(error).__name__}: {error}"
+            for part in cache.parts(known[shard.source], need, rows):
+                ids = np.unique(part.ids[~part.missing()], axis=0)
+                if len(ids):
+                    table = part.table
+                    found[table.folder] = Block(table.spec, ids, table.read(ids), table.seconds)
+    return Extracted([*found.values()], wrong)
+
+
+def fill_by(
+    engine: Engine,
+    recipe: Recipe,
+    workspace: Workspace,
+    todo: list[Cell],
+    tests: Sequence[EvaluationSet],
+    show: Callable[[int, int], None],
+) -> str:
+    """Have an engine compute what some cells will read, store it here, and say in a line what that was.
+
+    Sentences are encoded here, and images that only one cell's support has; see `read_sentences`.
+
+    Args:
+        engine: that does shards.
+        recipe: whose cells they are.
+        workspace: of its setting.
+        todo: the cells.
+        tests: every test set.
+        show: told how many shards are done, and of how many.
+
+    Raises:
+        ValueError: when nothing can be computed from some images.
+    """
+    cache, places = workspace.cache, {id(source): place for place, source in sources(workspace, tests).items()}
+    readings, good, bad = list[tuple[str, Need, Any]](), set[str](), dict[str, str]()
+    for source, need, index in wanted(workspace, todo, tests):
+        if id(source) in places:
+            readings.append((places[id(source)], need, index))
+        else:
+            cache.fill(source, need, index)
+    shards, count, took = planned(recipe, workspace, tests, readings), 0, 0.0
+    for number, (i, made) in enumerate(engine.each(extract_some, shards, cache.store.root.parent), 1):
+        place = shards[i].source
+        for block in made.blocks if isinstance(made, Extracted) else ():
+            keep_rows(cache, block)
+            count, took = count + len(block.ids), took + block.seconds
+            good.add(place)
+        for why in [str(made)] if isinstance(made, WorkerDiedError) else made.wrong.values():
+            bad.setdefault(place, why)
+        show(number, len(shards))
+    for place, first in bad.items():
+        if place not in good:
+            raise ValueError(f"{recipe.name}: features of {place} must be computed by some worker; got {first}")
+    if todo:
+        read_sentences(workspace, tests)
+    count, took = count + sum(cache.computed.values()), took + cache.seconds
+    return f"features: {count:,} rows computed in {took:.1f} s of all workers, the rest found in {cache.store.root}"
+
+
+def keep_rows(cache: FeatureCache, block: Block) -> None:
+    """Store rows that a worker computed, if its table is one of those that this process reads.
+
+    Raises:
+        ValueError: when it is not: there is something else on the worker's machine.
+    """
+    table = cache.store.table(block.spec)
+    if table not in cache.tables.values():
+        own = [t.spec for t in cache.tables.values() if t.spec.get("need") == block.spec.get("need")]
+        key = next((k for spec in own for k in spec if spec[k] != block.spec.get(k)), "need")
+        check_same(f"{key} {block.spec.get(key)}", f"{own[0].get(key) if own else 'none'}", "rows of features")
+    with table.writing():
+        table.append(block.ids, block.rows, block.seconds)
+
+
+def read_sentences(workspace: Workspace, tests: Sequence[EvaluationSet]) -> None:
+    """Encode the classes' sentences in the order in which cells in turn ask for them.
+
+    The last digits of a sentence's row depend on the longest beside it: several processes would part them otherwise.
+    What cannot be encoded is left to the cells, which fail by it.
+    """
+    learned = [workspace.learned] if len(workspace.groups) == 1 else workspace.groups
+    prompts = [workspace.sentences[: classes.stop] for classes in learned]
+    prompts += [tested.task.prompts for tested in tests if tested.task]
+    for some in prompts:
+        with suppress(Exception):
+            workspace.cache.sentences([s for own in some for s in own])
