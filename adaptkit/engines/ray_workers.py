@@ -8,23 +8,22 @@ ended several workers by itself is `WorkerDiedError`.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from adaptkit.engines.handing import PACE, TRIES, Jobs
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import Work, WorkerDiedError
 
-TRIES = 3  # workers that a job may end by itself
-PACE = 2.0  # seconds after which a worker hands over what it has done
-MOST = 64  # jobs that a worker is given at once
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
 MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptkit-vlm[ray]'"
 
@@ -79,43 +78,6 @@ class Worker:
         return False
 
 
-@dataclass
-class Jobs:
-    """Which jobs are to be done, in order, and how often each has ended a worker by itself."""
-
-    waiting: deque[int]
-    alone: deque[int] = field(default_factory=deque)  # those that a dead worker had
-    deaths: dict[int, int] = field(default_factory=dict)
-    seconds: float = math.inf  # that a job took of late
-    last: int = 1  # jobs that were given at once
-
-    def take(self, workers: int) -> list[int]:
-        """The next jobs for a worker: as many as it may do in time, and a fair share of what is left."""
-        if self.alone:
-            return [self.alone.popleft()]
-        fair = math.ceil(len(self.waiting) / (2 * workers))
-        quick = max(1, min(2 * self.last, int(PACE / max(self.seconds, 1e-9)))) if self.seconds < math.inf else 1
-        count = max(1, min(MOST, fair, quick))
-        return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
-
-    def done(self, given: Sequence[int], count: int, seconds: float) -> None:
-        """Some of those given are done; the rest come next."""
-        self.waiting.extendleft(reversed(given[count:]))
-        self.seconds, self.last = seconds / max(1, count), len(given)
-
-    def died(self, given: Sequence[int]) -> int | None:
-        """A worker has died; the job that is given up, if any."""
-        if len(given) > 1:
-            self.alone.extend(given)
-            return None
-        (number,) = given
-        self.deaths[number] = self.deaths.get(number, 0) + 1
-        if self.deaths[number] >= TRIES:
-            return number
-        self.alone.append(number)
-        return None
-
-
 class RayWorkers:
     """An engine; Ray is started, or joined, when there is something to do, and left at the end of the ``with``."""
 
@@ -157,7 +119,7 @@ class RayWorkers:
         count = min(self._start(), len(jobs))
         while len(self.actors) < count:
             self.actors.append(self._worker(home))
-        left, idle = Jobs(deque(range(len(jobs)))), deque(self.actors[:count])
+        left, idle = Jobs(range(len(jobs))), deque(self.actors[:count])
         busy: dict[Any, tuple[Any, list[int], float]] = {}
         while left.waiting or left.alone or busy:
             while idle and (left.waiting or left.alone):
@@ -183,12 +145,7 @@ class RayWorkers:
         """Start or join Ray, unless that is done; how many workers there are."""
         ray = self.ray
         if not ray.is_initialized():
-            quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
-            if self.address:
-                self._join(quiet)
-            else:
-                cores = math.ceil(self.workers * self.cpus) or None
-                ray.init("local", num_cpus=cores, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            self._begin()
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if self.gpus is None:
             self.gpus = float(any(node.get("GPU") for node in nodes))
@@ -200,14 +157,27 @@ class RayWorkers:
             raise ValueError(f"workers must fit in the cluster, which has {most}; got {asked}; lower one of them")
         return self.workers or room
 
-    def _join(self, quiet: dict[str, Any]) -> None:
-        """Join a cluster that stands."""
+    def _begin(self) -> None:
+        """Join the cluster that stands at the address, or start one for this process alone, without a word."""
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        own: dict[str, Any] = {
+            "num_cpus": math.ceil(self.workers * self.cpus) or None,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
         try:
-            self.ray.init(self.address, **quiet)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            self.ray.init(
+                self.address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                **({} if self.address else own),
+            )
+        except (OSError, RuntimeError, ValueError) as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            must = f"must be that of a Ray cluster that stands; got {self.address!r}"
             raise ValueError(
-                f"--address must be that of a Ray cluster that stands, host:port or auto; got {self.address!r}: {why}"
+                f"--address {must}: {why}" if self.address else f"ray must start here; got: {why}"
             ) from error
 
     def _worker(self, home: Path) -> Any:  # noqa: ANN401 (Ray's handle)

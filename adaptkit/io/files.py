@@ -25,6 +25,7 @@ DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F3
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 
 CANNOT = "cannot write"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system without locks says
 CHOOSE = "--out, or by --home or ADAPTKIT_HOME where features and results live"
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
@@ -61,6 +62,9 @@ def naming(folder: Path) -> Iterator[None]:
     except OSError as error:
         if str(error.strerror).startswith(CANNOT):
             raise
+        if error.errno in NO_LOCKS:
+            message = f"{CANNOT}: {error.strerror}; it must lie on a file system with locks; choose another by {CHOOSE}"
+            raise OSError(error.errno, message, str(folder)) from error
         message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {CHOOSE}"
         raise OSError(error.errno, message, str(folder)) from error
 

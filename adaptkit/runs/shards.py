@@ -193,13 +193,29 @@ def fill_by(
         ValueError: when nothing can be computed from some images.
     """
     cache, places = workspace.cache, {id(source): place for place, source in sources(workspace, tests).items()}
-    readings, good, bad = list[tuple[str, Need, Any]](), set[str](), dict[str, str]()
+    readings: list[tuple[str, Need, Any]] = []
     for source, need, index in wanted(workspace, todo, tests):
         if id(source) in places:
             readings.append((places[id(source)], need, index))
         else:
             cache.fill(source, need, index)
-    shards, count, took = planned(recipe, workspace, tests, readings), 0, 0.0
+    shards = planned(recipe, workspace, tests, readings)
+    count, took = spread(engine, shards, cache, show)
+    if todo:
+        read_sentences(workspace, tests)
+    count, took = count + sum(cache.computed.values()), took + cache.seconds
+    return f"features: {count:,} rows computed in {took:.1f} s of all workers, the rest found in {cache.store.root}"
+
+
+def spread(engine: Engine, shards: Shards, cache: FeatureCache, show: Callable[[int, int], None]) -> tuple[int, float]:
+    """Have an engine do shards, and store what comes of them; rows, and seconds of workers.
+
+    What one need cannot be computed for is left to the cells that read it.
+
+    Raises:
+        ValueError: when nothing can be computed from some images.
+    """
+    good, bad, count, took = set[str](), dict[str, str](), 0, 0.0
     for number, (i, made) in enumerate(engine.each(extract_some, shards, cache.store.root.parent), 1):
         place = shards[i].source
         for block in made.blocks if isinstance(made, Extracted) else ():
@@ -211,11 +227,8 @@ def fill_by(
         show(number, len(shards))
     for place, first in bad.items():
         if place not in good:
-            raise ValueError(f"{recipe.name}: features of {place} must be computed by some worker; got {first}")
-    if todo:
-        read_sentences(workspace, tests)
-    count, took = count + sum(cache.computed.values()), took + cache.seconds
-    return f"features: {count:,} rows computed in {took:.1f} s of all workers, the rest found in {cache.store.root}"
+            raise ValueError(f"{shards.recipe.name}: features of {place} must be computed by a worker; got {first}")
+    return count, took
 
 
 def keep_rows(cache: FeatureCache, block: Block) -> None:
