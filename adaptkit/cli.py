@@ -72,13 +72,13 @@ def add_runs(commands: Commands) -> None:
         ("plan", "what is cached, what would be computed, how long, how much memory"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("recipes", nargs="+", metavar="RECIPE_HELP", help=RECIPE_HELP)
+        command.add_argument("recipes", nargs="+", metavar="RECIPE", help=RECIPE_HELP)
         command.add_argument("--only", default="", metavar="A,B", help="only these methods")
         command.add_argument("--shots", default="", metavar="1,2,all", help="in place of the recipe's")
         command.add_argument("--seeds", default="", metavar="1,2,3", help="in place of the recipe's")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
         if name != "extract":
-            where = "folder for results (default: results/RECIPE_HELP in the home)"
+            where = "folder for results (default: results/RECIPE in the home)"
             command.add_argument("--out", type=Path, help=where)
         if name != "plan":
             command.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -94,7 +94,7 @@ def add_use(commands: Commands) -> None:
     command = commands.add_parser(
         "export", help="one adapted classifier as a folder: safetensors, JSON and a model card"
     )
-    command.add_argument("recipes", nargs=1, metavar="RECIPE_HELP", help=RECIPE_HELP)
+    command.add_argument("recipes", nargs=1, metavar="RECIPE", help=RECIPE_HELP)
     command.add_argument("--method", required=True, help="of the recipe, by its name there")
     command.add_argument("--shots", type=number_or_all, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")

@@ -59,7 +59,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "tests": {tested.name: set_digest(tested) for tested in tests if tested.name},
         "bins": recipe.bins,
         "dtype": recipe.dtype,
-        "precision": recipe.precision,
+        "precision": workspace.setting.precision,
         "trainer": dict(recipe.trainer),
         **({} if recipe.searching == "paper" else {"search": recipe.searching}),
         **workspace.asks(),

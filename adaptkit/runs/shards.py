@@ -23,7 +23,7 @@ from adaptkit.runs.loading import open_cache
 from adaptkit.runs.opened import opened_bare
 from adaptkit.runs.protocol import Cell
 from adaptkit.runs.recipe import Recipe
-from adaptkit.runs.wanted import wanted
+from adaptkit.runs.wanted import fill_source, wanted
 from adaptkit.runs.workspace import Workspace
 
 ROWS = 64  # of a shard at least
@@ -157,10 +157,9 @@ def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
     with TemporaryDirectory(prefix="adaptkit-") as folder:
         cache = open_cache(workspace.backbone, workspace.setting, home=Path(folder))
         cache.towers = workspace.cache.towers  # those that are loaded already
+        failed = fill_source(cache, known[shard.source], dict.fromkeys(shard.needs, rows))
         for number, need in enumerate(shard.needs):
-            try:
-                cache.fill(known[shard.source], need, rows)
-            except Exception as error:  # another need may be well
+            if error := failed.get(need):  # another may be well
                 wrong[number] = f"{type(error).__name__}: {error}"
             for part in cache.parts(known[shard.source], need, rows):
                 ids = np.unique(part.ids[~part.missing()], axis=0)
