@@ -3,11 +3,13 @@
 import errno
 import fcntl
 
+import numpy as np
 import pytest
 
 from adaptkit import cli
 from adaptkit.engines.handing import MOST, PACE, TRIES, Jobs
 from adaptkit.io.home import home
+from adaptkit.runs.shards import Shards, masked
 
 
 @pytest.mark.parametrize(
@@ -80,3 +82,12 @@ def test_a_job_is_given_up_once_it_has_ended_workers_by_itself():
     lost = [jobs.died(jobs.take(1)) for _ in range(2 * TRIES)]
     assert [n for n in lost if n is not None] == [0, 1], f"each after {TRIES} deaths of its own; got {lost}"
     assert jobs.take(1) == [2], "the others are given out as before"
+
+
+def test_images_that_lack_the_same_needs_stand_together_in_the_order_they_are_met():
+    rows, masks = masked([np.array([7, 3, 5]), np.array([3, 9]), np.array([], int)])
+    assert rows.tolist() == [7, 3, 5, 9] and masks.tolist() == [1, 3, 1, 2], f"got {rows}, {masks}"
+    shards = Shards(None, [("train", (), rows), ("test", (), np.arange(130))])
+    assert len(shards) == 4 and [len(s.rows) for s in shards] == [4, 64, 64, 2], "64 rows each, and the rest"
+    assert shards[3].source == "test" and shards[3].rows == (128, 129), "in order"
+    assert len(Shards(None, [])) == 0, "there may be none"

@@ -18,7 +18,7 @@ from adaptkit.runs.opened import Opened, close, keep_open, opened
 from adaptkit.runs.protocol import Cell, cells
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
-from adaptkit.runs.shards import fill_by, read_sentences
+from adaptkit.runs.spreading import fill_by, read_sentences
 from adaptkit.runs.wanted import fill
 from adaptkit.runs.work import Cellwork, Job, Made, make, make_some, without_result
 from adaptkit.runs.workspace import Workspace
