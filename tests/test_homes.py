@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaptkit import cli
-from adaptkit.engines.handing import MOST, PACE, TRIES, Jobs
+from adaptkit.engines.handing import HOPELESS, MOST, PACE, TRIES, Jobs
 from adaptkit.io.home import home
 from adaptkit.runs.shards import Shards, masked
 
@@ -82,6 +82,9 @@ def test_a_job_is_given_up_once_it_has_ended_workers_by_itself():
     lost = [jobs.died(jobs.take(1)) for _ in range(2 * TRIES)]
     assert [n for n in lost if n is not None] == [0, 1], f"each after {TRIES} deaths of its own; got {lost}"
     assert jobs.take(1) == [2], "the others are given out as before"
+    with pytest.raises(ValueError, match="workers must live; got 30 that died one after another"):
+        for _ in range(HOPELESS):
+            jobs.died([3, 4])
 
 
 def test_images_that_lack_the_same_needs_stand_together_in_the_order_they_are_met():

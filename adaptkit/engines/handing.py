@@ -10,6 +10,7 @@ from dataclasses import InitVar, dataclass, field
 TRIES = 3  # workers that a job may end by itself
 PACE = 2.0  # seconds after which a worker hands over what it has done
 MOST = 64  # jobs that a worker is given at once
+HOPELESS = 10 * TRIES  # deaths in a row, after which it is no job that ends workers
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Jobs:
     waiting: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque, init=False)  # those that a dead worker had
     deaths: dict[int, int] = field(default_factory=dict, init=False)
+    running: int = field(default=0, init=False)  # deaths since a worker has done something
 
     def __post_init__(self, numbers: Iterable[int]) -> None:
         self.waiting = deque(numbers)
@@ -44,10 +46,21 @@ class Jobs:
     def done(self, given: Sequence[int], count: int, seconds: float) -> None:
         """Some of those given are done; the rest come next."""
         self.waiting.extendleft(reversed(given[count:]))
+        self.running = 0
         self.seconds, self.last = seconds / max(1, count), len(given)
 
     def died(self, given: Sequence[int]) -> int | None:
-        """A worker has died; the job that is given up, if any."""
+        """A worker has died; the job that is given up, if any.
+
+        Raises:
+            ValueError: when so many have died in a row that it is not for what they do.
+        """
+        self.running += 1
+        if self.running >= HOPELESS:
+            raise ValueError(
+                f"workers must live; got {self.running} that died one after another; look at the machine's memory, "
+                "give fewer --workers, or run without --engine"
+            )
         if len(given) > 1:
             self.alone.extend(given)
             return None
