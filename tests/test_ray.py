@@ -108,9 +108,9 @@ def alive(pid):
 def test_two_workers_one_killed_get_what_a_run_in_turn_gets_bit_for_bit(workers, place, tmp_path, monkeypatch):
     one = asked("zero-shot", "gda", "slow", seeds=[1, 2, 3, 4])
     alone, _ = done(tmp_path / "serial", one)
-    original, killed = job.commit, []
+    original, killed = job.keep_made, []
 
-    def commit(made, out):
+    def keep_made(made, out):
         pids = [int(path.name.partition("-")[2]) for path in place.glob("worker-*")]
         living = [pid for pid in pids if pid != os.getpid() and alive(pid)]
         if living and not killed:
@@ -118,7 +118,7 @@ def test_two_workers_one_killed_get_what_a_run_in_turn_gets_bit_for_bit(workers,
             killed.append(living[0])
         return original(made, out)
 
-    monkeypatch.setattr(job, "commit", commit)
+    monkeypatch.setattr(job, "keep_made", keep_made)
     spread, said = done(tmp_path / "ray", one, workers)
     assert killed, "a worker must have been killed in the middle"
     assert len(spread) == len(alone) == 12 and not spread.failures, f"all cells must be there; got {said}"

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 
-TRIES = 3  # workers that a job may end by itself
+DEATHS = 3  # workers that a job may end by itself
 PACE = 2.0  # seconds after which a worker hands over what it has done
-MOST = 64  # jobs that a worker is given at once
-HOPELESS = 10 * TRIES  # deaths in a row, after which it is no job that ends workers
+JOBS_AT_ONCE = 64  # jobs that a worker is given at once
+HOPELESS = 10 * DEATHS  # deaths in a row, after which it is no job that ends workers
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Jobs:
             return [self.alone.popleft()]
         fair = math.ceil(len(self.waiting) / (2 * workers))
         quick = max(1, min(2 * self.last, int(PACE / max(self.seconds, 1e-9)))) if self.seconds < math.inf else 1
-        count = max(1, min(MOST, fair, quick))
+        count = max(1, min(JOBS_AT_ONCE, fair, quick))
         return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
 
     def done(self, given: Sequence[int], count: int, seconds: float) -> None:
@@ -66,7 +66,7 @@ class Jobs:
             return None
         (number,) = given
         self.deaths[number] = self.deaths.get(number, 0) + 1
-        if self.deaths[number] >= TRIES:
+        if self.deaths[number] >= DEATHS:
             return number
         self.alone.append(number)
         return None

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from adaptkit.engines.handing import PACE, TRIES, Jobs
+from adaptkit.engines.handing import DEATHS, PACE, Jobs
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
-from adaptkit.runs.engine import Work, WorkerDiedError
+from adaptkit.runs.engine import JobWork, WorkerDiedError
 
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
 MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptkit-vlm[ray]'"
@@ -51,7 +51,7 @@ class Worker:
         self.found, self.ready = found, False
         self.made: tuple[int, set[str]] = 0, set()
 
-    def some(self, work: Work, jobs: Sequence[Any], home: Path, round: int) -> list[Any]:
+    def some(self, work: JobWork, jobs: Sequence[Any], home: Path, round: int) -> list[Any]:
         """What the first of some jobs come to; files that were handed over in the same round are not made again."""
         if not self.ready:
             self._settle()
@@ -114,7 +114,7 @@ class RayWorkers:
                     self.ray.kill(actor)
             self.ray.shutdown()
 
-    def each(self, work: Work, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
+    def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
         if not len(jobs):
             return
@@ -204,4 +204,4 @@ def fits(node: dict[str, float], what: str, each: float) -> int:
 def lost(error: BaseException) -> WorkerDiedError:
     """What is said of a job that ended its workers."""
     how = "memory ran out" if "Memory" in type(error).__name__ else "it crashed, or memory ran out"
-    return WorkerDiedError(f"the worker process ended {TRIES} times while it did this job alone: {how}")
+    return WorkerDiedError(f"the worker process ended {DEATHS} times while it did this job alone: {how}")

@@ -23,12 +23,12 @@ from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.wanted import fill_source
 from adaptkit.runs.workspace import Workspace
 
-ROWS = 64  # of a shard at least
-BITS = 60  # needs that are told apart by the bits of a number
+SHARD_ROWS = 64  # of a shard at least
+MASK_BITS = 60  # needs that are told apart by the bits of a number
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardJob:
     """Some images of a source of a recipe, and what to compute of each: a value, harmless to do twice."""
 
     recipe: Recipe
@@ -60,7 +60,7 @@ class Extracted:
     wrong: dict[int, str] = field(default_factory=dict)
 
 
-class Shards(Sequence[Shard]):
+class ShardJobs(Sequence[ShardJob]):
     """The shards of some readings, each made when it is asked for: of many images a list of them would be large.
 
     Attributes:
@@ -69,7 +69,7 @@ class Shards(Sequence[Shard]):
 
     def __init__(self, recipe: Recipe, groups: Sequence[tuple[str, tuple[Need, ...], np.ndarray]]) -> None:
         self.recipe, self.groups = recipe, groups
-        self.sizes = [max([ROWS, *(need.batch for need in needs)]) for _, needs, _ in groups]
+        self.sizes = [max([SHARD_ROWS, *(need.batch for need in needs)]) for _, needs, _ in groups]
         counts = [-(-len(rows) // size) for (_, _, rows), size in zip(groups, self.sizes, strict=True)]
         self.ends = np.cumsum(counts, dtype=int)
 
@@ -77,10 +77,10 @@ class Shards(Sequence[Shard]):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     @overload
-    def __getitem__(self, number: int) -> Shard: ...
+    def __getitem__(self, number: int) -> ShardJob: ...
     @overload
-    def __getitem__(self, number: slice) -> list[Shard]: ...
-    def __getitem__(self, number: int | slice) -> Shard | list[Shard]:
+    def __getitem__(self, number: slice) -> list[ShardJob]: ...
+    def __getitem__(self, number: int | slice) -> ShardJob | list[ShardJob]:
         if isinstance(number, slice):
             return [self[i] for i in range(*number.indices(len(self)))]
         if not 0 <= number < len(self):
@@ -89,7 +89,7 @@ class Shards(Sequence[Shard]):
         source, needs, rows = self.groups[group]
         size, first = self.sizes[group], int(self.ends[group - 1]) if group else 0
         start = (number - first) * size
-        return Shard(self.recipe, source, needs, tuple(rows[start : start + size].tolist()))
+        return ShardJob(self.recipe, source, needs, tuple(rows[start : start + size].tolist()))
 
 
 def sources(workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Source]:
@@ -116,13 +116,13 @@ def lacking(cache: FeatureCache, source: Source, need: Need, index: Sequence[int
 
 def planned(
     recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet], readings: Sequence[tuple[str, Need, Any]]
-) -> Shards:
+) -> ShardJobs:
     """The shards of what some readings lack; needs that the same images lack are computed by the same shard."""
     known = sources(workspace, tests)
     asked: dict[tuple[str, int], list[tuple[Need, np.ndarray]]] = {}
     for number, (place, need, index) in enumerate(readings):
         lacks = lacking(workspace.cache, known[place], need, index)
-        asked.setdefault((place, number // BITS), []).append((need, lacks))
+        asked.setdefault((place, number // MASK_BITS), []).append((need, lacks))
     groups = []
     for (place, _), some in asked.items():
         rows, masks = masked([lacks for _, lacks in some])
@@ -130,7 +130,7 @@ def planned(
             groups.append(
                 (place, tuple(need for k, (need, _) in enumerate(some) if mask >> k & 1), rows[masks == mask])
             )
-    return Shards(recipe, groups)
+    return ShardJobs(recipe, groups)
 
 
 def masked(lacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -143,18 +143,20 @@ def masked(lacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return rows[order], masks[order]
 
 
-def extract_some(shards: Sequence[Shard], home: Path, kept: Callable[[str], bool], seconds: float) -> list[Extracted]:
+def extract_some(
+    shards: Sequence[ShardJob], home: Path, kept: Callable[[str], bool], seconds: float
+) -> list[Extracted]:
     """Compute the rows of shards, those that continue one another together; all of them, however long it takes."""
     done: list[Extracted] = []
     while len(done) < len(shards):
         first = shards[len(done)]
         alike = [s for s in shards[len(done) :] if (s.source, s.needs) == (first.source, first.needs)]
-        done.append(extract(first, [i for s in alike for i in s.rows], home))
+        done.append(extract_rows(first, [i for s in alike for i in s.rows], home))
         done += [Extracted() for _ in alike[1:]]
     return done
 
 
-def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
+def extract_rows(shard: ShardJob, rows: Sequence[int], home: Path) -> Extracted:
     """Compute rows of a shard's needs in an empty store, and hand them over."""
     workspace, tests = opened_bare(shard.recipe, home)
     known = sources(workspace, tests)

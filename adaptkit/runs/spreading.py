@@ -12,7 +12,7 @@ from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.protocol import Cell
 from adaptkit.runs.recipe import Recipe
-from adaptkit.runs.shards import Block, Extracted, Shards, extract_some, planned, sources
+from adaptkit.runs.shards import Block, Extracted, ShardJobs, extract_some, planned, sources
 from adaptkit.runs.wanted import wanted
 from adaptkit.runs.workspace import Workspace
 
@@ -48,14 +48,16 @@ def fill_by(
         else:
             cache.fill(source, need, index)
     shards = planned(recipe, workspace, tests, readings)
-    count, took = spread(engine, shards, cache, show)
+    count, took = hand_out(engine, shards, cache, show)
     if todo:
         read_sentences(workspace, tests)
     count, took = count + sum(cache.computed.values()), took + cache.seconds
     return f"features: {count:,} rows computed in {took:.1f} s of all workers, the rest found in {cache.store.root}"
 
 
-def spread(engine: Engine, shards: Shards, cache: FeatureCache, show: Callable[[int, int], None]) -> tuple[int, float]:
+def hand_out(
+    engine: Engine, shards: ShardJobs, cache: FeatureCache, show: Callable[[int, int], None]
+) -> tuple[int, float]:
     """Have an engine do shards, and store what comes of them; rows, and seconds of workers.
 
     What one need cannot be computed for is left to the cells that read it.
