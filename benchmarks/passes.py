@@ -5,24 +5,24 @@ do. The tower alone gets pixels that are ready.
 """
 
 import functools
-import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from adaptkit import Layers, Need, Patches, Pooled
 from adaptkit.features.cache import FeatureCache
-from adaptkit.features.sources import open_bytes
+from adaptkit.features.sources import PictureFiles
 from adaptkit.features.store import Store
+from adaptkit.io.digests import FileDigests
 from adaptkit.runs.plugins import manager
 from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision, autocast
 from benchmarks.frame import Row, Size, case, clock, ensure_close
+from benchmarks.photographs import photographs
 from benchmarks.towers import backbone
 
 GFLOP = 35.1e9  # of one image through a ViT-B/16
@@ -31,31 +31,15 @@ TIMES = 2
 SMALL = 6  # pictures
 
 
-class Photographs:
-    """JPEG files of 500 x 375 in memory, smooth but for some noise, all different."""
-
-    name = "photographs"
-
-    def __init__(self, count: int) -> None:
-        draw = np.random.default_rng(0)
-        self.labels, self.files = [0] * count, list[bytes]()
-        for _ in range(count):
-            coarse = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((500, 375))
-            noisy = np.clip(np.asarray(coarse, int) + draw.integers(-12, 12, (375, 500, 3)), 0, 255)
-            file = io.BytesIO()
-            Image.fromarray(noisy.astype(np.uint8)).save(file, "JPEG", quality=90)
-            self.files.append(file.getvalue())
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def key(self, i: int) -> str:
-        """Digest of the file."""
-        return self.open(i)[0]
-
-    def open(self, i: int) -> tuple[str, Image.Image]:
-        """The digest, and the picture."""
-        return open_bytes(self.files[i], str(i))
+@contextmanager
+def pictures(count: int) -> Iterator[PictureFiles]:
+    """So many JPEG files, all read once."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = photographs(Path(folder), count)
+        files = PictureFiles("photographs", paths, [0] * count, FileDigests(Path(folder) / "index"))
+        for i in range(count):
+            files.open(i)
+        yield files
 
 
 def needs_of(tower: Backbone) -> dict[Need, Callable[[Tensor, list[Tensor]], Tensor]]:
@@ -69,7 +53,7 @@ def needs_of(tower: Backbone) -> dict[Need, Callable[[Tensor, list[Tensor]], Ten
     }
 
 
-def plain(tower: Backbone, images: Photographs, take: Callable[[Tensor, list[Tensor]], Tensor], batch: int) -> Tensor:
+def plain(tower: Backbone, images: PictureFiles, take: Callable[[Tensor, list[Tensor]], Tensor], batch: int) -> Tensor:
     """One thing that is wanted of some pictures, as a script of its own gets it."""
     rows = []
     for at in range(0, len(images), batch):
@@ -81,7 +65,7 @@ def plain(tower: Backbone, images: Photographs, take: Callable[[Tensor, list[Ten
 
 
 def extracted(
-    tower: Backbone, images: Photographs, needs: list[Need], batch: int, precision: Precision
+    tower: Backbone, images: PictureFiles, needs: list[Need], batch: int, precision: Precision
 ) -> tuple[float, list[Tensor]]:
     """Seconds that our extraction takes, with all that it writes, and the rows that it wrote."""
     with tempfile.TemporaryDirectory() as folder:
@@ -104,21 +88,31 @@ def extracted(
 def several(size: Size) -> Row:
     """Four needs of the same pictures: one reading and one pass for all, beside one of each for each."""
     small = size.C < 100
-    tower, images = backbone(small), Photographs(SMALL if small else 32)
+    tower, count = backbone(small), SMALL if small else 32
     wanted = needs_of(tower)
-    began = clock()
-    want = [plain(tower, images, take, 8) for take in wanted.values()]
-    spent = clock() - began
-    took, got = extracted(tower, images, [*wanted], 8, "32-true")
+    with pictures(count) as images:
+        began = clock()
+        want = [plain(tower, images, take, 8) for take in wanted.values()]
+        spent = clock() - began
+        took, got = extracted(tower, images, [*wanted], 8, "32-true")
     for need, ours, theirs in zip(wanted, got, want, strict=True):
         ensure_close(ours, theirs, 1e-4 * float(theirs.abs().max()), str(need))
-    return Row(spent, took, f"{len(images)} pictures", len(images) * (1e6 if small else GFLOP))
+    return Row(spent, took, f"{count} pictures", count * (1e6 if small else GFLOP))
 
 
 def share(batch: int, precision: Precision, size: Size) -> Row:
     """The tower alone on pixels that are ready, beside extraction with all it does: the ratio is the tower's share."""
     small = size.C < 100
-    tower, images = backbone(small), Photographs(SMALL if small else max(32, batch))
+    tower, count = backbone(small), SMALL if small else max(32, batch)
+    with pictures(count) as images:
+        spent, took = side_by_side(tower, images, batch, precision)
+    return Row(min(spent), min(took), f"{count} pictures", count * (1e6 if small else GFLOP))
+
+
+def side_by_side(
+    tower: Backbone, images: PictureFiles, batch: int, precision: Precision
+) -> tuple[list[float], list[float]]:
+    """Seconds of the tower alone and of extraction, in turn, of equal rows."""
     pixels = torch.stack([tower.preprocess(images.open(i)[1]) for i in range(len(images))])
 
     def alone() -> Tensor:
@@ -136,7 +130,7 @@ def share(batch: int, precision: Precision, size: Size) -> Row:
         took.append(seconds)
     room = 1e-4 if precision == "32-true" else 2e-2  # a pass may have fewer rows, and another order of sums
     ensure_close(got, want, room * float(want.abs().max()), f"rows in batches of {batch}")
-    return Row(min(spent), min(took), f"{len(images)} pictures", len(images) * (1e6 if small else GFLOP))
+    return spent, took
 
 
 for arithmetic in ("32-true", "bf16-mixed"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from adaptkit import Dense, Layers, Need, Patches, Pooled, Windows, hookimpl
-from adaptkit.features.cache import FeatureCache
+from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.items import Images
 from adaptkit.features.store import Store
 from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
@@ -149,6 +150,15 @@ def test_rows_that_one_need_has_already_are_not_computed_again(tmp_path, images)
     assert cache.computed == {"Patches": 12, "Pooled": 9}, "each need must compute what it lacks"
     assert images.opened == 5 + 9, "items of one need and of both must be opened once"
     assert all(table.seconds > 0 for table in cache.store.tables()), "each table must know what it cost"
+
+
+def test_images_with_several_needs_open_each_image_once(tmp_path, images, towers):
+    rows = CachedRows(open_cache(tmp_path), images)
+    some = Images(rows, torch.arange(12)).bind({"x": Pooled(), "tokens": Patches(), "views": Pooled(views=2)})
+    held = some.load()
+    assert held.tokens.shape == (12, 17, 32) and held.views.shape == (12, 2, 16), "every need must be read"
+    assert images.opened == len(ALL), "each image must be opened once"
+    assert sum(n for n in towers if n > 1) == 3 * len(ALL), "and enter the tower once as it is, and once for each view"
 
 
 def test_a_plugin_that_answers_for_one_need_is_asked_for_it(tmp_path, images, towers):

@@ -7,7 +7,8 @@ import torch
 
 from adaptkit import Method, Task, adapt, method, predict, unit
 from adaptkit.features.items import Images
-from adaptkit.methods.running_gaussian import RunningGaussian, solved
+from adaptkit.methods.gaussian_state import solved
+from adaptkit.methods.running_gaussian import RunningGaussian
 
 OPTIONS = [
     {},

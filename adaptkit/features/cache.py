@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -209,6 +209,10 @@ class CachedRows:
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """One row per index."""
         return self.cache.images(self.source, need, index)
+
+    def fill(self, needs: Iterable[Need], index: Tensor) -> None:
+        """Extract what some needs lack, each item opened once; see `FeatureCache.fill_together`."""
+        self.cache.fill_together(self.source, dict.fromkeys(needs, index.numpy()))
 
     def expect(self, need: Need, index: Tensor) -> Ahead | None:
         """Begin to decode the rows that are read next; see `FeatureCache.expect`."""

@@ -7,26 +7,22 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate, groupby
 from math import ceil, log
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from adaptkit.methods.class_moments import Changes
+from adaptkit.methods.gaussian_state import TERMS, TOGETHER, GaussianState, solved
 
-if TYPE_CHECKING:
-    from adaptkit.methods.running_gaussian import RunningGaussian
-
-TERMS, RESIDUE = 8, 1e-10  # of the series, at most; and what it may leave of the inverse
+RESIDUE = 1e-10  # what the series may leave of the inverse
 REACH = RESIDUE ** (1 / TERMS)  # how far the shift may go from that of the reference, in shares of it
-TOGETHER = 32  # states
 LARGEST = 1e6  # what an inverse may be multiplied by when columns leave
 
 
 class Path:
     """The states that changes lead through, from the present one, 0, to the last: n, drift, kind and shift of each."""
 
-    def __init__(self, now: RunningGaussian, made: Changes | None) -> None:
+    def __init__(self, now: GaussianState, made: Changes | None) -> None:
         self.made, more, few = made, made.more if made else [], 4 * len(now.drift)
         self.n = [*accumulate(more, initial=now.count)]
         self.many = [*accumulate((taken > 2 for taken in made.taken) if made else [], operator.or_, initial=now.many)]
@@ -74,7 +70,7 @@ class Part:
         distances: of the images ``(B, D)``, each from the means of its state, ``(B, C)``.
     """
 
-    def __init__(self, now: RunningGaussian, path: Path, first: int, end: int, x: Tensor, after: list[int]) -> None:
+    def __init__(self, now: GaussianState, path: Path, first: int, end: int, x: Tensor, after: list[int]) -> None:
         self.now, self.path, self.end, self.kind, self.x, self.after = now, path, end, path.kind[end], x, after
         self.column, self.weight, self.since = path.columns(first, end)
         self.begun = max(first - 1, 0)
@@ -111,8 +107,6 @@ class Part:
 
     def by_precision(self) -> Tensor:
         """With a matrix for each state."""
-        from adaptkit.methods.running_gaussian import solved
-
         out = []
         for s in self.states:
             w = self.weight * (self.since <= s)

@@ -45,7 +45,8 @@ class Setting:
         precision: of the towers' arithmetic while extracting. ``"auto"`` is ``"bf16-mixed"`` where the machine has
             instructions for it, else ``"32-true"``; a line says which and how far it is off, and records name it.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        batch_size: images in one forward pass of a tower.
+        batch_size: images in one forward pass of a tower. ``"auto"`` is 16 on a processor, and on a GPU what half its
+            free memory holds; a line says how many. Of a row only the last digits depend on it.
     """
 
     dataset: str
@@ -63,7 +64,7 @@ class Setting:
     dtype: Literal["float16", "float32"] = "float16"
     precision: AskedPrecision = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: Size = 32
+    batch_size: Size | Literal["auto"] = 32
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""

@@ -1,6 +1,7 @@
-"""``precision: auto`` is what the machine does by itself, says how far that is off, and is recorded by name."""
+"""What a setting leaves to the machine becomes what is good there, is told, and is recorded by name."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,11 @@ from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.runs.protocol import protocol
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.setting import Setting
 from adaptkit.runs.workspace import Workspace
 from adaptkit.testing import ToyImages, toy_backbone
+from adaptkit.towers import batch
+from adaptkit.towers.batch import fitting_batch
 from adaptkit.towers.precision import deviation, has_bfloat16, resolve
 
 
@@ -78,3 +82,22 @@ def test_a_cache_that_is_asked_for_auto_has_a_precision(tmp_path, processor):
     hook = plugins.manager().hook
     cache = FeatureCache(toy_backbone("0"), Store(tmp_path), hook=hook, load=pick_backbone, precision="auto")
     assert cache.precision == cache.answering.precision == "32-true", "in its keys and in its arithmetic"
+
+
+def test_a_batch_on_a_processor_is_one_that_is_good_there(tmp_path):
+    with pytest.warns(Notice, match="batch_size auto is 16 here, on cpu"):
+        workspace = Workspace(Setting(dataset="toy", backbone="toy:0", select="none", batch_size="auto"), home=tmp_path)
+    assert workspace.cache.batch_size == workspace.setting.batch_size == 16, "that is what passes have"
+    for wrong in (0, "all", 1.5, True):
+        with pytest.raises(ValueError, match=r"batch_size must be a whole number .* or 'auto'; got"):
+            Setting(dataset="toy", backbone="toy:0", batch_size=wrong)
+
+
+def test_a_batch_on_a_gpu_is_what_half_its_free_memory_holds(monkeypatch):
+    asked, tower = [], SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8_000_000_000, 80_000_000_000))
+    monkeypatch.setattr(
+        batch, "peak_of_pass", lambda backbone, precision, rows: asked.append(rows) or 10**9 + rows * 30_000_000
+    )
+    assert fitting_batch(tower, "32-true") == 128, "133 images would fit; a power of two is as good"
+    assert len(asked) == 2, "two passes must tell what an image takes, whatever the tower itself holds"
