@@ -11,8 +11,8 @@ from adaptkit.towers.precision import Precision, autocast
 
 ON_PROCESSOR = 16  # more are no faster there, and hold more
 FEW, TRIED = 1, 9  # images of the two passes whose memory is compared
-SHARE = 0.5  # of the free memory: needs may keep tokens of several blocks
-LARGEST = 512  # images; a GPU is busy with fewer
+PART = 0.5  # of the free memory: needs may keep tokens of several blocks
+ENOUGH_ROWS = 512  # images; a GPU is busy with fewer
 
 
 def fitting_batch(backbone: Backbone, precision: Precision) -> int:
@@ -44,5 +44,5 @@ def as_many(free: float, each: float) -> int:
     >>> as_many(free=8e9, each=30e6), as_many(free=1e6, each=30e6), as_many(free=80e9, each=1e6)
     (128, 1, 512)
     """
-    rows = max(1, min(LARGEST, int(SHARE * free / max(1.0, each))))
+    rows = max(1, min(ENOUGH_ROWS, int(PART * free / max(1.0, each))))
     return 1 << (rows.bit_length() - 1)
