@@ -41,7 +41,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
     fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)
-    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared)}.json").exists()]
+    codes: dict[frozenset[str], str] = {}
+    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared, codes)}.json").exists()]
     rows = tables(workspace, wanted(workspace, todo, tests))
     weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
     held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
