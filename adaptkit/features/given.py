@@ -25,14 +25,14 @@ def features(array: Array, what: str = "features") -> Tensor:
     rows = given.float()
     for start in range(0, len(rows) if rows.dim() else 0, PART):
         part = rows[start : start + PART]
-        if not part.isfinite().all():
-            wrong = (~part.isfinite()).flatten(1).any(1) if part.dim() > 1 else ~part.isfinite()
-            row = start + int(wrong.nonzero()[0])
+        many = part.dim() > 1 and part.numel() > 0
+        size = part.abs().flatten(1).amax(1) if many else part.abs()  # of a row that is not finite it is not, either
+        if not size.isfinite().all():
+            row = start + int((~size.isfinite()).nonzero()[0])
             values = given[row].reshape(-1)
             value = float(values[(~rows[row].reshape(-1).isfinite()).nonzero()[0]])
             raise ValueError(f"{what} must be finite; got {value} in row {row} of {len(rows)}")
-        size = part.abs().flatten(1).amax(1) if part.dim() > 1 and part.numel() else part[:0]
-        if len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
+        if many and len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
             row, got = start + int(wrong[0]), float(size[wrong[0]])
             allowed = f"zeros, or have a largest number from {1 / LARGE:g} to {LARGE:g}"
             raise ValueError(f"{what} must be {allowed}; got {got:g} in row {row} of {len(rows)}; scale them")
