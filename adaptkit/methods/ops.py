@@ -23,10 +23,14 @@ def one_view(views: Tensor) -> Tensor:
     return views[pick_views(views)]
 
 
-def pick_views(views: Tensor) -> tuple[Tensor, Tensor]:
-    """An index of one view of each image in ``(B, V, ...)``, drawn from torch's global generator."""
+def pick_views(views: Tensor, whole: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
+    """An index of one view of each image in ``(B, V, ...)``, drawn from torch's global generator.
+
+    Where they are a part of a `whole` batch, from `start` on, it draws for all of it, as every other part does.
+    """
     rows = torch.arange(len(views), device=views.device)
-    return rows, torch.randint(views.shape[1], (len(views),)).to(views.device)
+    drawn = torch.randint(views.shape[1], (whole or len(views),))[start : start + len(views)]
+    return rows, drawn.to(views.device)
 
 
 def as_queries(batch: Images, needs: Mapping[str, Need]) -> Images:
@@ -44,7 +48,7 @@ def as_queries(batch: Images, needs: Mapping[str, Need]) -> Images:
         if given is None or not given.views or need.views:
             continue
         views = getattr(batch, source)  # (B, V, ...)
-        drawn = drawn or [pick_views(views)]
+        drawn = drawn or [pick_views(views, *batch.part)]
         rows = views[drawn[0]]
         held[name, need] = unit(rows) if getattr(need, "unit", False) and not getattr(given, "unit", True) else rows
     if not held:
