@@ -74,10 +74,7 @@ class ECALP(ZeroShot):
         if self.seen > len(self.room):
             self.room = F.pad(self.room, (0, 0, 0, 64 + old))
         self.room[old : self.seen] = unit(x * self.weight)
-        ids, similarity = (
-            torch.arange(self.seen).to(self.given_to),
-            self.room[: self.seen] @ x.T,
-        )  # (N + M,), (N + M, M)
+        ids, similarity = torch.arange(self.seen).to(self.given_to), self.room[: self.seen] @ x.T  # of N + M, to M
         full = self.near.shape[1] == self.k_image and not self.as_released  # lists change where it is nearer
         rows = (similarity[:old, 0] > self.near[:, -1]).nonzero()[:, 0] if full else slice(None)
         near, to = torch.cat([self.near[rows], similarity[:old][rows]], 1), self.near_to[rows]
