@@ -64,7 +64,7 @@ def lp_plus_plus(size: Size) -> Row:
 
 @case("linear-probe fit and search", C100=5, C1000=5)
 def linear_probe(size: Size) -> Row:
-    """7 penalties and then up to 9 between them; plainly scikit-learn solves each from zero, to 1e-6 of the mean loss."""
+    """7 penalties and then up to 9 between them; plainly scikit-learn solves each from zero, to its tolerance."""
     task, *_ = features(size)
     bound = task.bind(method("linear-probe"))
     x, labels, val = 10 * bound.support.x, bound.support.labels, bound.val.load()  # of the norm that CLIP's have
