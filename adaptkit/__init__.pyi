@@ -15,12 +15,13 @@ from .features.needs import Pooled as Pooled
 from .features.needs import Sentence as Sentence
 from .features.needs import Windows as Windows
 from .io.ranges import Range as Range
-from .methods.adapt import accuracy as accuracy
 from .methods.adapt import adapt as adapt
-from .methods.adapt import predict as predict
 from .methods.adapt import tune as tune
 from .methods.method import Method as Method
 from .methods.over_base import OverBase as OverBase
+from .methods.predicting import accuracy as accuracy
+from .methods.predicting import predict as predict
+from .methods.predicting import predict_batches as predict_batches
 from .methods.schedule import Schedule as Schedule
 from .methods.searched import EdgeOfGridWarning as EdgeOfGridWarning
 from .methods.task import Task as Task

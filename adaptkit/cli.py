@@ -63,23 +63,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_runs(commands: Commands) -> None:
-    """``run`` and ``plan``: recipes."""
+    """``run``, ``extract`` and ``plan``: recipes."""
+    from adaptkit.commands.engine import add_engine
+
     for name, what in (
         ("run", "extract, adapt, evaluate; print the table"),
+        ("extract", "the features that a run will read, and nothing else"),
         ("plan", "what is cached, what would be computed, how long, how much memory"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("recipes", nargs="+", metavar="RECIPE_HELP", help=RECIPE_HELP)
+        command.add_argument("recipes", nargs="+", metavar="RECIPE", help=RECIPE_HELP)
         command.add_argument("--only", default="", metavar="A,B", help="only these methods")
         command.add_argument("--shots", default="", metavar="1,2,all", help="in place of the recipe's")
         command.add_argument("--seeds", default="", metavar="1,2,3", help="in place of the recipe's")
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe")
-        command.add_argument("--out", type=Path, help="folder for results (default: results/RECIPE_HELP in the home)")
-        if name == "run":
+        if name != "extract":
+            where = "folder for results (default: results/RECIPE in the home)"
+            command.add_argument("--out", type=Path, help=where)
+        if name != "plan":
             command.add_argument("--quiet", action="store_true", help="no progress bars")
+            add_engine(command)
+        if name == "run":
             command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
-            some = "one part of the cells, e.g. 1/4 on the first of four machines; all parts share one --home"
-            command.add_argument("--shard", type=shard_of, metavar="I/N", help=some)
             again = "compute again the cells whose records were edited, copied or cut"
             command.add_argument("--recompute", action="store_true", help=again)
 
@@ -89,7 +94,7 @@ def add_use(commands: Commands) -> None:
     command = commands.add_parser(
         "export", help="one adapted classifier as a folder: safetensors, JSON and a model card"
     )
-    command.add_argument("recipes", nargs=1, metavar="RECIPE_HELP", help=RECIPE_HELP)
+    command.add_argument("recipes", nargs=1, metavar="RECIPE", help=RECIPE_HELP)
     command.add_argument("--method", required=True, help="of the recipe, by its name there")
     command.add_argument("--shots", type=number_or_all, metavar="K", help="default: the recipe's most")
     command.add_argument("--seed", type=whole_number, dest="seeds", metavar="S", help="default: the recipe's first")
@@ -222,18 +227,6 @@ def whole_number(text: str) -> str:
 def number_or_all(text: str) -> str:
     """A whole number, as text, or ``all``."""
     return text if text == "all" else whole_number(text)
-
-
-def shard_of(text: str) -> tuple[int, int]:
-    """``(i, n)`` of ``"i/n"``, the i-th of n parts, counted from 1.
-
-    Raises:
-        argparse.ArgumentTypeError: when there is no such part.
-    """
-    part = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
-    if not part or not 1 <= int(part[1]) <= int(part[2]):
-        raise argparse.ArgumentTypeError(f"must be i/n with 1 <= i <= n, e.g. 1/4; got {text!r}")
-    return int(part[1]), int(part[2])
 
 
 def version() -> str:

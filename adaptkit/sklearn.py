@@ -20,9 +20,10 @@ from torch import Tensor
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Array, Images
 from adaptkit.io.text import template
-from adaptkit.methods.adapt import adapt, predict
+from adaptkit.methods.adapt import adapt
 from adaptkit.methods.arrays import as_texts, embeddings
 from adaptkit.methods.ops import class_sums
+from adaptkit.methods.predicting import predict, predict_batches
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import AnyMethod, method
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
@@ -128,15 +129,17 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Array | Sequence[Picture]) -> np.ndarray:  # noqa: N803
         """The likeliest label of each row, ``(N,)``."""
-        best = self._logits(X).argmax(-1)
-        return self.classes_[best]
+        best = [answers.cpu().numpy().argmax(-1) for _, answers in predict_batches(self.method_, self._rows(X))]
+        return self.classes_[np.concatenate(best)]
 
     def _logits(self, X: Array | Sequence[Picture]) -> np.ndarray:  # noqa: N803
+        return predict(self.method_, self._rows(X)).cpu().double().numpy()
+
+    def _rows(self, X: Array | Sequence[Picture]) -> np.ndarray | Images:  # noqa: N803
+        """Checked features, or pictures as they are read."""
         check_is_fitted(self)
         pictures = self._pictures(X)
-        if pictures is None:
-            rows = validate_data(self, X, dtype=np.float32, reset=False)
-        return predict(self.method_, rows if pictures is None else self._read(pictures)).cpu().double().numpy()
+        return validate_data(self, X, dtype=np.float32, reset=False) if pictures is None else self._read(pictures)
 
     def _pictures(self, X: Any) -> list[Picture] | None:  # noqa: ANN401, N803
         """Paths or images in memory as a list, and ``None`` for features."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import adaptkit as ak
-from adaptkit.features.extraction import decoders
+from adaptkit.features.decoding import decoders
 from adaptkit.methods.train import Batches, LitMethod
 from adaptkit.testing import toy_task
 

@@ -268,3 +268,18 @@ def test_a_second_backbone_judges(task):
     assert model.needs()["judged"].backbone == "other", "the judge looks at the views itself"
     one, two = predict(model, arrays), predict(model, {**arrays, "judged": arrays["judged"].flip(0)})
     assert not torch.allclose(one, two, atol=1e-3), "another judgement must lead elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("tpt", {"base": "gda"}, "base must be a method that names prompts as tunable, e.g. coop; got GDA"),
+        ("c-tpt", {"base": "maple"}, "base must answer by class embeddings of words alone, e.g. coop; got MaPLe"),
+        ("rlcf", {"base": "coop", "tunes": "image-tower"}, "rlcf.tunes must be 'prompt' with a base"),
+        ("mma", {"start": 5, "end": 2}, "mma.start must be at most mma.end, 2; got 5"),
+        ("eco", {"lengths": []}, "eco.lengths must be at least one number; got none"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_before_anything_runs(name, options, said):
+    with pytest.raises(ValueError, match=said):
+        method({name: options})

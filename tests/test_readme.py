@@ -37,7 +37,7 @@ def count():
     return f"{len(recipe.read_recipe('quickstart').methods)} methods"
 
 
-WINGS = ["io", "towers", "features", "methods", "runs", "report", "saving", "testing", "commands"]
+WINGS = ["io", "towers", "features", "methods", "runs", "engines", "report", "saving", "testing", "commands"]
 
 
 def wings():

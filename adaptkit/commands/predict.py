@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,10 @@ from adaptkit.commands.requested import home_folder, load_files
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptkit.saving.classifier import Classifier
+
+TOGETHER = 1024  # pictures that are looked at, labelled and written together
 
 
 def command(options: Namespace) -> int:
@@ -31,28 +35,67 @@ def command(options: Namespace) -> int:
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
-    readable = sound_pictures(paths)
-    head, rows = answer_cells(classifier(readable), names, options.top)
-    write_csv(options.out, [head, *([str(path), *row] for path, row in zip(readable, rows, strict=True))])
-    return 0 if len(readable) == len(paths) else 1
+    pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
+    write_csv(options.out, label_rows(classifier, pictures, options.top))
+    return 0 if pictures.found == len(paths) else 1
 
 
-def sound_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Those that can be decoded; the others are named. Before the towers start: one bad file costs no work."""
-    from adaptkit.io.pictures import decode
+class Decodable:
+    """Those pictures that can be decoded, some at a time; the others are named when it comes to them.
 
-    found, wrong = [], []
-    for path in paths:
-        try:
-            decode(path, repr(str(path)))
-            found.append(path)
-        except ValueError as error:
-            wrong.append(str(error))
-    if not found:
-        raise ValueError(f"images must be readable; got {len(paths)}, of which none is; {'; '.join(wrong[:1])}")
-    for why in wrong:
-        tell(f"left out: {why}")
-    return found
+    They are decoded before the towers see any of these: one bad file costs no work.
+
+    Attributes:
+        found: how many there were so far.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self.paths, self.size, self.found = paths, size, 0
+
+    def __iter__(self) -> Iterator[list[Path]]:
+        from adaptkit.io.pictures import decode
+
+        wrong: list[str] = []
+        for start in range(0, len(self.paths), self.size):
+            sound = list[Path]()
+            for path in self.paths[start : start + self.size]:
+                try:
+                    decode(path, repr(str(path)))
+                    sound.append(path)
+                except ValueError as error:
+                    wrong.append(str(error))
+            self.found += len(sound)
+            if self.found:
+                for why in wrong:
+                    tell(f"left out: {why}")
+                wrong = []
+            if sound:
+                yield sound
+        if not self.found:
+            raise ValueError(
+                f"images must be readable; got {len(self.paths)}, of which none is; {'; '.join(wrong[:1])}"
+            )
+
+
+def label_rows(classifier: Classifier, pictures: Iterable[list[Path]], top: int) -> Iterator[list[list[str]]]:
+    """Rows of the table, some at a time, with its head before the first of them."""
+    waiting, head = list[Path](), False
+
+    def noted() -> Iterator[list[Path]]:
+        for paths in pictures:
+            waiting.extend(paths)
+            yield paths
+
+    try:
+        whole = ((slice(0, len(paths)), classifier(paths)) for paths in noted())
+        for rows, answers in whole if classifier.method.scope == "set" else classifier.batches(noted()):
+            columns, cells = answer_cells(answers, classifier.classnames, top)
+            count = rows.stop - rows.start
+            own, waiting[:count] = waiting[:count], []
+            yield [columns] * (not head) + [[str(path), *row] for path, row in zip(own, cells, strict=True)]
+            head = True
+    except OSError as error:  # of reading, which must not pass for one of writing the table
+        raise ValueError(f"images must be readable to the end; got {error}") from error
 
 
 def answer_cells(answers: Tensor, names: Sequence[str], top: int) -> tuple[list[str], list[list[str]]]:
@@ -75,13 +118,13 @@ def tell(text: str) -> None:
     print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
 
 
-def write_csv(out: Path | None, rows: list[list[str]]) -> None:
-    """Rows as CSV, to a file or to where printing goes."""
+def write_csv(out: Path | None, blocks: Iterable[list[list[str]]]) -> None:
+    """Rows as CSV, as they come, to a file that is written whole or not at all, or to where printing goes."""
     from adaptkit.io.files import atomic_write
     from adaptkit.io.safe import csv_text
 
-    text = csv_text(rows)
-    if out is None:
-        print(text, end="")
+    if out is not None:
+        atomic_write(out, (csv_text(rows).encode() for rows in blocks))
         return
-    atomic_write(out, text.encode())
+    for rows in blocks:
+        print(csv_text(rows), end="")

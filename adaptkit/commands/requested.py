@@ -8,6 +8,7 @@ from typing import Any
 
 from adaptkit.io import yamls
 from adaptkit.io.home import home as default_home
+from adaptkit.io.paths import in_file_system
 from adaptkit.runs import plugins, recipe
 from adaptkit.runs.folders import set_apart
 
@@ -37,7 +38,7 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
 
 def out(options: Namespace, requested: recipe.Recipe) -> Path:
     """The folder for results."""
-    folder = options.out or home_folder(options) / "results"
+    folder = in_file_system(options.out, "--out") if options.out else home_folder(options) / "results"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out must be a folder; got {str(folder)!r}, a file")
     named = len(options.recipes) > 1 or not options.out
@@ -46,7 +47,7 @@ def out(options: Namespace, requested: recipe.Recipe) -> Path:
 
 def home_folder(options: Namespace) -> Path:
     """The folder for features and results."""
-    folder = options.home or default_home()
+    folder = in_file_system(options.home or default_home(), "the home")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"the home must be a folder; got {str(folder)!r}, a file")
     return folder

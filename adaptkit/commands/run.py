@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from adaptkit.commands.engine import engine
 from adaptkit.commands.requested import home_folder, out, recipes
 from adaptkit.io.safe import line
 from adaptkit.io.text import columns
@@ -16,39 +18,50 @@ from adaptkit.report.table import Table, fewer, true_heading
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.recipe import Recipe
 
+if TYPE_CHECKING:
+    from adaptkit.runs.engine import Engine
+
 
 def command(options: Namespace) -> int:
     """Run recipes and print their tables, and what papers report beside ours; 1 where a cell failed."""
-    from adaptkit.report import verify
-    from adaptkit.runs import job, plugins
+    with engine(options) as workers:
+        codes = [run_one(options, requested, workers) for requested in recipes(options)]
+    from adaptkit.runs import plugins
 
-    code, shard = 0, options.shard or (1, 1)
-    for requested in recipes(options):
-        folder = out(options, requested)
-        found = job.run(
-            requested,
-            home=home_folder(options),
-            out=folder,
-            progress=not options.quiet,
-            shard=shard,
-            recompute=options.recompute,
-        )
-        table = Table(found, failures=found.failures)
-        show_tables(requested, table)
-        quoted = verify.beside(requested, table)
-        if quoted:
-            print(f"\n{line(requested.dataset)}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
-        if options.verify and (wrong := verify.verdict(quoted)):
-            print(f"{requested.name}: {wrong}")
-            code = 1
-        print(f"results: {folder}")
-        draw_curve(requested, table, folder)
-        if found.missing:
-            print(f"missing: {found.missing} cells of {requested.name}, which other shards do or a run without --shard")
-        for failure in found.failures:
-            print(failed(failure, folder))
-            code = 1
-    return code or int(bool(plugins.broken))
+    return max(codes, default=0) or int(bool(plugins.broken))
+
+
+def run_one(options: Namespace, requested: Recipe, workers: Engine | None) -> int:
+    """Run one recipe and print what came of it."""
+    from adaptkit.report import verify
+    from adaptkit.runs import job
+
+    code, folder = 0, out(options, requested)
+    found = job.run(
+        requested,
+        home=home_folder(options),
+        out=folder,
+        progress=not options.quiet,
+        shard=options.shard or (1, 1),
+        recompute=options.recompute,
+        engine=workers,
+    )
+    table = Table(found, failures=found.failures)
+    show_tables(requested, table)
+    quoted = verify.beside(requested, table)
+    if quoted:
+        print(f"\n{line(requested.dataset)}: beside published numbers, %\n\n{verify.as_text(quoted)}\n")
+    if options.verify and (wrong := verify.verdict(quoted)):
+        print(f"{requested.name}: {wrong}")
+        code = 1
+    print(f"results: {folder}")
+    draw_curve(requested, table, folder)
+    if found.missing:
+        print(f"missing: {found.missing} cells of {requested.name}, which other shards do or a run without --shard")
+    for failure in found.failures:
+        print(failed(failure, folder))
+        code = 1
+    return code
 
 
 def show_tables(requested: Recipe, table: Table) -> None:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,10 @@ class Joined:
         source, j = self._find(i)
         return source.open(j)
 
+    def picture_file(self, i: int) -> Path | None:
+        """The file that holds item ``i`` alone."""
+        return picture_file_of(*self._find(i))
+
 
 @dataclass(frozen=True, eq=False)
 class Relabelled:
@@ -79,6 +84,10 @@ class Relabelled:
     def open(self, i: int) -> tuple[str, Any]:
         """The key and the item ``i``, of the same bytes."""
         return self.source.open(self.rows[i])
+
+    def picture_file(self, i: int) -> Path | None:
+        """The file that holds item ``i`` alone."""
+        return picture_file_of(self.source, self.rows[i])
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,12 @@ class Splits:
                 f"{self.name}: left out {len(bad):,} of {count + len(bad):,} images, which cannot be read: {told}"
             )
         return lines
+
+
+def picture_file_of(source: Source, i: int) -> Path | None:
+    """The file whose bytes alone make item ``i`` and its key, so that any process may open it; None where none does."""
+    where = getattr(source, "picture_file", None)
+    return where(i) if where else None
 
 
 def some_of(source: Source, rows: Sequence[int]) -> Relabelled:

@@ -22,24 +22,39 @@ def features(array: Array, what: str = "features") -> Tensor:
         ValueError: for what is no array of finite real numbers, naming `what`, the shape, the row and the value.
     """
     given = as_tensor(array, what)
-    rows = given.float()
-    for start in range(0, len(rows) if rows.dim() else 0, PART):
-        part = rows[start : start + PART]
+    hold_finite(given, what)
+    return given.float()
+
+
+def hold_finite(given: Tensor, what: str, before: int | None = None) -> None:
+    """Rows are of finite numbers that single precision can square twice; seen part by part: no copy is held.
+
+    Args:
+        given: as it came.
+        what: it is called in errors.
+        before: how many rows came before it, where it is a part of something longer.
+
+    Raises:
+        ValueError: naming `what`, the row and the value.
+    """
+    of = "" if before is not None else f" of {len(given)}" if given.dim() else ""
+    step = max(1, PART // max(1, given[:1].numel())) if given.dim() else 1
+    for start in range(0, len(given) if given.dim() else 0, step):
+        part, first = given[start : start + step].float(), start + (before or 0)
         if not part.isfinite().all():
             wrong = (~part.isfinite()).flatten(1).any(1) if part.dim() > 1 else ~part.isfinite()
-            row = start + int(wrong.nonzero()[0])
-            values = given[row].reshape(-1)
-            value = float(values[(~rows[row].reshape(-1).isfinite()).nonzero()[0]])
-            raise ValueError(f"{what} must be finite; got {value} in row {row} of {len(rows)}")
+            row = int(wrong.nonzero()[0])
+            values = given[start + row].reshape(-1)
+            value = float(values[(~part[row].reshape(-1).isfinite()).nonzero()[0]])
+            raise ValueError(f"{what} must be finite; got {value} in row {first + row}{of}")
         size = part.abs().flatten(1).amax(1) if part.dim() > 1 and part.numel() else part[:0]
         if len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
-            row, got = start + int(wrong[0]), float(size[wrong[0]])
+            row, got = first + int(wrong[0]), float(size[wrong[0]])
             allowed = f"zeros, or have a largest number from {1 / LARGE:g} to {LARGE:g}"
-            raise ValueError(f"{what} must be {allowed}; got {got:g} in row {row} of {len(rows)}; scale them")
-    return rows
+            raise ValueError(f"{what} must be {allowed}; got {got:g} in row {row}{of}; scale them")
 
 
-PART = 2**16  # rows that are looked at together
+PART = 2**22  # numbers that are looked at together
 LARGE = 1e9  # what is larger, or smaller than its inverse, cannot be squared twice in single precision
 
 

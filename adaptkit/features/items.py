@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.ahead import Ahead
+from adaptkit.features.arrays import Arrays as Arrays
 from adaptkit.features.given import Array as Array
-from adaptkit.features.given import features, whole_numbers
-from adaptkit.features.needs import PIXELS, Need
-from adaptkit.towers.backbone import Backbone
+from adaptkit.features.given import hold_finite, whole_numbers
+from adaptkit.features.needs import Need
 
 
 class Source(Protocol):
@@ -59,6 +59,8 @@ class Images:
     >>> images[images.labels < 2].bind({"x": ak.Pooled()}).x.shape
     torch.Size([4, 4])
     """
+
+    part = 0, 0  # of a batch that several processes share: its length, and where these begin
 
     def __init__(
         self,
@@ -116,8 +118,15 @@ class Images:
         """Let threads begin to decode these images, where they are stored nowhere: they are to be read next."""
         return [ahead for need in self.needs.values() if (ahead := expected(self.rows, need, self.index))]
 
+    def fill(self) -> None:
+        """Extract what several stored needs lack of these images, each image opened once for all that will be read."""
+        wanted = dict.fromkeys(need for need in self.needs.values() if need.stored and not need.fresh)
+        if len(wanted) > 1 and hasattr(self.rows, "fill"):
+            self.rows.fill(wanted, self.index)
+
     def load(self) -> Images:
         """The same images with every stored need read into memory once: for loops that read them again and again."""
+        self.fill()
         held = {(n, need): getattr(self, n) for n, need in self.needs.items() if need.stored and not need.fresh}
         return Images(InMemory(held, self), torch.arange(len(self)), self.labels, self.needs, self.device)
 
@@ -134,25 +143,15 @@ class Images:
         Raises:
             ValueError: when arrays, or arrays and labels, are not of one length, or not of finite real numbers.
         """
-        what = f"{role} features".strip()
-        if isinstance(x, Mapping):
-            if not x:
-                raise ValueError(f"{what} must be given under at least one name; got an empty mapping")
-            rows = Arrays({n: features(a, f"{what} {n!r}") for n, a in x.items()})
-        else:
-            rows = Arrays({"": features(x, what)})
+        rows, what = Arrays.of(x, role), f"{role} features".strip()
         for name, array in rows.arrays.items():
-            if array.dim() < (1 if name else 2) or 0 in array.shape[1:]:
-                shape = "(N, D), (N, V, D) or pixels, (N, 3, H, W)"
-                raise ValueError(f"{what} must be {shape}; got shape {tuple(array.shape)}")
-        n = len(next(iter(rows.arrays.values())))
-        for name, array in rows.arrays.items():
-            if len(array) != n:
-                raise ValueError(f"arrays must have as many rows, {n}, under every name; got {len(array)} for {name!r}")
+            hold_finite(array, f"{what} {name!r}" if name else what)
+        n = rows.count
         own = None if labels is None else whole_numbers(labels, f"{role} labels".strip())
         if own is not None and (not own.dim() or len(own) != n):
             got = len(own) if own.dim() else "one number"
             raise ValueError(f"{role} labels must be as many as the rows, {n}; got {got}".strip())
+        rows.looked = True
         return cls(rows, torch.arange(n), own)
 
 
@@ -177,45 +176,3 @@ class InMemory:
         if rows is not None:
             return rows[index.to(rows.device)]
         return self.images.rows.read(name, need, self.images.index[index])
-
-
-@dataclass
-class Arrays:
-    """Rows given as arrays; "" is what serves every name that has no array of its own."""
-
-    arrays: Mapping[str, Tensor]
-    backbone: Backbone | None = None
-
-    def check_width(self, width: int, role: str = "") -> None:
-        """Features that serve every name must have the width of the class embeddings; those by name may differ."""
-        rows = self.arrays.get("")
-        if rows is not None and rows.dim() in (2, 3) and rows.shape[-1] != width:
-            what, got = f"{role} features".strip(), f"{rows.shape[-1]}, of shape {tuple(rows.shape)}"
-            raise ValueError(f"{what} must have the width of text, {width}; got {got}; or give them by name")
-
-    def read(self, name: str, need: Need, index: Tensor) -> Tensor:
-        """Rows as the need reads them: a need with views gets all that were given, one without gets the first."""
-        if name not in self.arrays and "" not in self.arrays:
-            raise ValueError(f"arrays must be given for every need, here {name!r}; got {sorted(self.arrays)}")
-        rows = self.arrays.get(name, self.arrays.get(""))[index]  # type: ignore[index]
-        dims = len(need.axes) + 1 + bool(need.views)
-        rows_already = rows.dim() == dims and rows.shape[-1] != rows.shape[-2]  # of three views, or three blocks
-        if need.visual and need.axes != PIXELS and rows.dim() >= 4 and rows.shape[-3] == 3 and not rows_already:
-            rows = self.computed(need, rows)
-        with_views = rows.dim() > len(need.axes) + 1
-        if need.views and not with_views:
-            rows = rows[:, None]
-        if not need.views and with_views:
-            rows = rows[:, 0]
-        if rows.dim() != dims:
-            shape, got = f"(N, {', '.join(need.axes)})", tuple(rows.shape)
-            raise ValueError(f"arrays must be {shape} for {name!r}, {need}; got {got}")
-        return need.read(rows)
-
-    def computed(self, need: Need, pixels: Tensor) -> Tensor:
-        """Rows of a need, ``(N, ...)`` or ``(N, V, ...)``, where pixels are what was given."""
-        if self.backbone is None or not hasattr(self.backbone, "preprocess"):
-            raise ValueError("pixels must come with a backbone; got none; pass backbone= to Task.from_arrays")
-        dims = need.blank(self.backbone).dim()
-        with torch.no_grad(), self.backbone.unaltered():
-            return need.compute(self.backbone, pixels.flatten(0, -1 - dims)).unflatten(0, pixels.shape[:-dims])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.features.ahead import Ahead, Prepared
-from adaptkit.features.extraction import decoders
+from adaptkit.features.decoding import decoders
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import view_seed

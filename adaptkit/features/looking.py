@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import PIL
 from PIL import Image
 from tqdm import tqdm
 
+from adaptkit.features.decoding import decoders
 from adaptkit.features.items import Source
 from adaptkit.io.files import atomic_write, digest
 
@@ -68,10 +68,8 @@ def look(images: Source, file: Path) -> tuple[list[str], dict[int, str]]:
     sound, bad = Sound(file), dict[int, str]()
     keys = [_key(images, i, bad) for i in range(len(images))]
     new = [i for i, key in enumerate(keys) if i not in bad and key not in sound]
-    with (
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="looking") as threads,
-        tqdm(total=len(new), desc=f"{images.name} · looking", unit="image", disable=None, delay=2, leave=False) as bar,
-    ):
+    title, threads = f"{images.name} · looking", decoders(os.getpid())
+    with tqdm(total=len(new), desc=title, unit="image", disable=None, delay=2, leave=False) as bar:
         for at in range(0, len(new), HANDED):
             some = new[at : at + HANDED]
             for i, wrong in zip(some, threads.map(lambda i: _wrong(images, i), some), strict=True):

@@ -84,6 +84,10 @@ class PictureFiles:
             raise self._absent(i) from None
         return key, decode(io.BytesIO(data), repr(str(self.paths[i])))
 
+    def picture_file(self, i: int) -> Path | None:
+        """The file that holds image ``i``, unless a subclass opens it in another way."""
+        return Path(self.paths[i]) if type(self).open is PictureFiles.open else None
+
     def image(self, i: int) -> Image.Image:
         """Image ``i``, decoded."""
         return self.open(i)[1]

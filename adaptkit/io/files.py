@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,7 @@ DTYPES: dict[str, np.dtype] = {"U8": np.dtype("u1"), "F16": np.dtype("<f2"), "F3
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors library itself
 
 CANNOT = "cannot write"
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system without locks says
 CHOOSE = "--out, or by --home or ADAPTKIT_HOME where features and results live"
 
 Layout = dict[str, tuple[np.dtype, tuple[int, ...], int]]  # by tensor: dtype, shape, and where in the file
@@ -61,6 +62,9 @@ def naming(folder: Path) -> Iterator[None]:
     except OSError as error:
         if str(error.strerror).startswith(CANNOT):
             raise
+        if error.errno in NO_LOCKS:
+            message = f"{CANNOT}: {error.strerror}; it must lie on a file system with locks; choose another by {CHOOSE}"
+            raise OSError(error.errno, message, str(folder)) from error
         message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {CHOOSE}"
         raise OSError(error.errno, message, str(folder)) from error
 
@@ -118,22 +122,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all, in the place of an older one; its folder is made, and an OSError names it.
 
-    What a link leads to is replaced, not the link; a device or a pipe is written to.
+    What a link leads to is replaced, not the link; a device or a pipe is written to. Parts are written as they come.
     """
+    parts = [data] if isinstance(data, bytes) else data
     refuse_folder(path)
     path = resolved(path)
     temp = path.with_name(f"{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")  # mkstemp ignores the umask
     make_folder(path.parent)
     with naming(path.parent):
         if signature(path) and not path.is_file():  # of links that lead in a circle, an error
-            write_through(path, data)
+            write_through(path, parts)
             return
         try:
             with open(temp, "xb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temp, path)
@@ -143,12 +148,12 @@ def atomic_write(path: Path, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_through(path: Path, data: bytes) -> None:
+def write_through(path: Path, parts: Iterable[bytes]) -> None:
     """Write to a device, or to a pipe that somebody reads from; a folder, and a pipe without reader, is an OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # or it would wait for a reader
     os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as file:
-        file.write(data)
+        file.writelines(parts)
 
 
 def remove(paths: Iterable[Path]) -> int:
@@ -167,6 +172,7 @@ class Tensors:
     path: Path
     layout: Layout
     seen: Signature | None
+    about: dict[str, str] = field(default_factory=dict)  # what its metadata says
 
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
@@ -180,12 +186,13 @@ class Tensors:
         return np.memmap(self.path, dtype, "r", offset, shape)
 
 
-def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensors | str:
+def open_tensors(folder: Path, entry: Mapping[str, Any], *, hashed: bool = True, **about: str) -> Tensors | str:
     """The safetensors file that a log entry (`shard`, `bytes`, `sha256`) tells of, or what is wrong with it.
 
     Args:
         folder: where it lies.
         entry: of the log.
+        hashed: hold the whole file against its sha256; else its size and header alone.
         about: what its metadata must say.
     """
     path = folder / entry["shard"]
@@ -194,13 +201,13 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
             seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
             if size != entry["bytes"]:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"
-            if (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
+            if hashed and (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
                 return f"{path} must have sha256 {entry['sha256']}; got {found}"
             layout, said = safetensors_layout(file, size)
             for name, value in about.items():
                 if said.get(name) != value:
                     return f"{path} must be of {name} {value}; got {said.get(name) or 'none'}"
-            return Tensors(path, layout, seen)
+            return Tensors(path, layout, seen, said)
     except FileNotFoundError:
         return f"{path} is missing"
     except OSError as error:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from adaptkit.io.paths import expanded
+from adaptkit.io.paths import expanded, in_file_system
 
 _chosen: ContextVar[Path | None] = ContextVar("home", default=None)
 
 
 def home() -> Path:
     """The folder that was chosen by `home_at`; or else ``$ADAPTKIT_HOME``, or the platform's cache folder."""
-    return expanded(_chosen.get() or os.environ.get("ADAPTKIT_HOME") or user_cache_path("adaptkit"))
+    asked = _chosen.get() or os.environ.get("ADAPTKIT_HOME") or user_cache_path("adaptkit")
+    return in_file_system(expanded(asked), "the home")
 
 
 @contextmanager

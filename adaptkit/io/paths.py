@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -17,6 +18,20 @@ def resolved(path: Path | str) -> Path:
 def expanded(path: Path | str) -> Path:
     """The path with the home folder in the place of ``~``; the name of nobody stays as it is."""
     return Path(os.path.expanduser(path))
+
+
+def in_file_system(path: Path, what: str) -> Path:
+    """The path, unless it is the address of something else, which would become a folder called ``s3:``.
+
+    Raises:
+        ValueError: for an address, with what to do.
+    """
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(path)):
+        raise ValueError(
+            f"{what} must be a folder of a file system, as files there are locked and renamed; got "
+            f"{str(path)!r}, an address by {address[1]}; give a folder, and copy it there afterwards"
+        )
+    return path
 
 
 def regular(path: Path, what: str, most: int = 2**31) -> Path:

@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from adaptkit.features.items import Array, Images
+from adaptkit.features.items import Images
 from adaptkit.io.notices import notice
-from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method, trainable
-from adaptkit.methods.queries import asked_images, check_asked, only_finite, solvable
+from adaptkit.methods.predicting import accuracy as accuracy
+from adaptkit.methods.predicting import answered
+from adaptkit.methods.predicting import predict as predict
+from adaptkit.methods.queries import check_asked, solvable
 from adaptkit.methods.search import count
 from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
-from adaptkit.methods.unadapted import adapted_first
 from adaptkit.methods.widening import Widening, known_search
 
 
@@ -101,6 +102,7 @@ def _learn(method: Method, solve: Callable[[Task], None], task: Task, trainer: M
     for child in method.children_methods():
         child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
+    bound.support.fill()
     with solvable(method):
         solve(bound)
     method.to(task.support.device)
@@ -126,50 +128,6 @@ def retarget(method: Method, task: Task) -> Method:
     method.to(task.support.device).eval()
     settle(method)
     return method
-
-
-@torch.no_grad()  # not inference_mode: test-time methods take gradients inside
-def predict(method: Method, images: Images | Array | Mapping[str, Array], *, batch_size: int = 0) -> Tensor:
-    """``(N, C)`` logits or ``(N,)`` scores. Never shows labels; never changes `method`.
-
-    Args:
-        method: adapted.
-        images: `Images`, or features ``(N, D)`` or ``(N, V, D)``, or pixels ``(N, 3, H, W)``; see
-            `Images.from_arrays`.
-        batch_size: rows at a time, unless the `scope` is ``"set"``; 0 means 1024, or 32 through a tower.
-
-    Returns:
-        Logits, before the softmax, or scores, higher for in-distribution; on the method's device, without gradients.
-
-    Raises:
-        ValueError: for arrays of another shape than the method reads, for a row that is not of finite numbers, by which
-            no other is spoilt, and for answers that are none, each naming the first row.
-
-    >>> import torch, adaptkit as ak
-    >>> x, y, text = torch.randn(8, 4), torch.arange(8) % 2, torch.randn(2, 4)
-    >>> gda = ak.adapt(ak.method("gda"), ak.Task.from_arrays(support=(x, y), text=text))
-    >>> ak.predict(gda, torch.randn(3, 4)).softmax(-1).shape
-    torch.Size([3, 2])
-    """
-    with solvable(method):
-        return only_finite(method, answered(method, asked_images(method, images), batch_size))
-
-
-@torch.no_grad()
-def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
-    """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
-    if not len(queries) and (shape := method.shape_of_none()):
-        return torch.zeros(shape, device=queries.device)
-    queries = queries.blind().bind(method.needs())
-    if method.scope == "stream":
-        method = copy.deepcopy(method)
-    rows = batch_size or (1024 if all(need.stored for need in method.all_needs()) else 32)
-    size = {"sample": rows, "stream": rows, "set": max(1, len(queries))}[method.scope]
-    parts = [queries[i : i + size] for i in range(0, max(1, len(queries)), size)]
-    if method.scope == "stream":
-        with adapted_first(method):
-            return torch.cat([method.replay(part.load()) for part in parts])
-    return torch.cat([method(part) for part in parts])
 
 
 @torch.no_grad()
@@ -226,25 +184,3 @@ def cell_by_cell(method: Method, val: Images) -> Iterator[Tensor]:
     for cell in itertools.product(*grid.values()):
         refit(method, dict(zip(grid, cell, strict=True)))
         yield answered(method, val)
-
-
-def accuracy(method: Method, images: Images) -> float:
-    """Share of right answers among classes, between 0 and 1.
-
-    Args:
-        method: adapted; of logits, not of scores.
-        images: N labelled images.
-
-    Raises:
-        ValueError: when the images have no labels.
-
-    >>> import adaptkit as ak
-    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
-    >>> 0.2 < ak.accuracy(ak.adapt(ak.method("zero-shot"), task), test) <= 1.0
-    True
-    """
-    if images.labels is None:
-        raise ValueError("images must have labels to measure accuracy; got none")
-    if (kind := method.evaluation.kind) != "classification":
-        raise ValueError(f"methods must answer classification to measure accuracy; got {method}, of {kind}")
-    return float(evaluation("classification").right(predict(method, images), images.labels).double().mean())

@@ -78,6 +78,15 @@ class Episodes(Method):
     if TYPE_CHECKING:
         context: Tensor  # no option
 
+    def __post_init__(self) -> None:
+        if self.base is not None and (self.base.scope != "sample" or not self.base.tunable):
+            raise ValueError(self.wrong_base())
+
+    def wrong_base(self) -> str:
+        """What is said of a base without a prompt to tune."""
+        name = type(self.base).__name__
+        return f"base must be a method that names prompts as tunable, e.g. coop; got {name}"
+
     def needs(self) -> Mapping[str, Need]:
         """Views of what the base reads, or embeddings of views."""
         if self.base is None:
@@ -87,7 +96,8 @@ class Episodes(Method):
     def in_views(self, need: Need) -> Need:
         """A need, of the image itself and of random views."""
         if need.views:
-            raise ValueError(f"base must read plain images to be tuned by views; got {self.base}, which reads {need}")
+            name = type(self.base).__name__
+            raise ValueError(f"base must read plain images to be tuned by views; got {name}, which reads {need}")
         return replace(need, views=self.views, plain_first=True, augment=self.augment)
 
     def support_needs(self) -> Mapping[str, Need]:
@@ -100,8 +110,8 @@ class Episodes(Method):
         if self.base is None:
             self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
             self.register_buffer("context", self.prompts.words())  # (n, W)
-        elif self.base.scope != "sample" or not self.first_start():
-            raise ValueError(f"base must be a method that names prompts as tunable, e.g. coop; got {self.base}")
+        elif not self.first_start():
+            raise ValueError(self.wrong_base())
 
     def words(self) -> Episodes | ContextLearner | None:
         """Whose words alone give the class embeddings, its own or the base's; ``None`` where the base does more."""

@@ -38,7 +38,9 @@ def tunable(backbone: Backbone, base: Method | None = None) -> bool:
         got = type(backbone).__name__
         raise ValueError(f"tune must be false where there are no two transformer towers; got {got}")
     if odd := [need for need in (base.all_needs() if base else ()) if need != Pooled()]:
-        raise ValueError(f"tune must be false where the base reads more than embeddings; got {base}, of {odd[0]}")
+        raise ValueError(
+            f"tune must be false where the base reads more than embeddings; got {type(base).__name__}, of {odd[0]}"
+        )
     return True
 
 

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from adaptkit.methods.method import Method
 
 
-def asked_images(method: Method, asked: Images | Array | Mapping[str, Array]) -> Images:
+def asked_images(method: Method, asked: Images | Array | Mapping[str, Array], *, looked: bool = True) -> Images:
     """Images as they are; arrays as images, read on the method's device, encoded by its backbone when they are pixels.
+
+    Where they are not `looked` at now, whoever reads them does so; see `Arrays.block`.
 
     Raises:
         ValueError: for arrays that are not of finite numbers, or of another width than the method adapted to.
@@ -27,8 +29,10 @@ def asked_images(method: Method, asked: Images | Array | Mapping[str, Array]) ->
         if isinstance(asked.rows, Arrays) and method.joint_width:
             asked.rows.check_width(method.joint_width, "query")
         return asked
-    images = Images.from_arrays(asked, role="query")
-    rows: Arrays = images.rows  # type: ignore[assignment]
+    rows = Images.from_arrays(asked, role="query").rows if looked else Arrays.of(asked, "query")
+    if not isinstance(rows, Arrays):
+        raise TypeError(f"rows of arrays must be Arrays; got {type(rows).__name__}")
+    images = Images(rows, torch.arange(rows.count))
     rows.backbone = next((b for m in method.modules() if (b := getattr(m, "backbone", None))), None)
     if method.joint_width:
         rows.check_width(method.joint_width, "query")
@@ -67,19 +71,22 @@ def solvable(method: Method) -> Iterator[None]:
         raise ValueError(f"{name} must have images and texts that differ; got equations without a solution") from error
 
 
-def only_finite(method: Method, answers: Tensor) -> Tensor:
-    """The answers, all of which are numbers.
+def only_finite(method: Method, answers: Tensor, before: int = 0) -> Tensor:
+    """The answers, all of which are numbers; `before` them came those of other rows.
 
     Raises:
         ValueError: when some are not, naming the method, the first such row and what it holds.
     """
+    if all(bool(part.isfinite().all()) for part in answers.split(SEEN)):
+        return answers
     good = answers.isfinite()
-    if not good.all():
-        rows = (~good).flatten(1).any(1) if good.dim() > 1 else ~good
-        row = int(rows.nonzero()[0])
-        value = float(answers[row][~good[row]].flatten()[0])
-        raise ValueError(
-            f"{type(method).__name__} returned {int((~good).sum())} values not finite, in {int(rows.sum())} "
-            f"of {len(good)} rows; got {value} in row {row}; its options or its task allow no answer"
-        )
-    return answers
+    rows = (~good).flatten(1).any(1) if good.dim() > 1 else ~good
+    row = int(rows.nonzero()[0])
+    value = float(answers[row][~good[row]].flatten()[0])
+    raise ValueError(
+        f"{type(method).__name__} returned {int((~good).sum())} values not finite, in {int(rows.sum())} "
+        f"of {len(good)} rows; got {value} in row {before + row}; its options or its task allow no answer"
+    )
+
+
+SEEN = 2**11  # rows that are looked at together

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from adaptkit.features.cache import CachedRows
@@ -40,6 +41,13 @@ class Clock:
         took = now - self.started - (extracting - self.extracted)
         self.started, self.extracted = now, extracting
         return took
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Seconds that belong to no lap."""
+        began = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - began
 
     def _extracting(self) -> float:
         return self.images.rows.cache.seconds if isinstance(self.images.rows, CachedRows) else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any, TypedDict, Unpack, overload
@@ -18,10 +17,7 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
-from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, predict, retarget
-from adaptkit.methods.evaluation.classification import by_support
-from adaptkit.methods.evaluation.detection import detection
-from adaptkit.methods.evaluation.kinds import evaluation
+from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, retarget
 from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.queries import check_asked
 from adaptkit.methods.searched import searched
@@ -29,7 +25,8 @@ from adaptkit.methods.task import Task
 from adaptkit.methods.widening import Widening
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.runs.costs import Clock, extraction_cost, peak_memory
-from adaptkit.runs.evaluation_sets import EvaluationSet, among_classes, as_sets, requested
+from adaptkit.runs.evaluation_sets import EvaluationSet, as_sets, requested
+from adaptkit.runs.judging import Answers, answer, judge
 from adaptkit.runs.results import Result
 from adaptkit.towers import threads
 
@@ -126,14 +123,14 @@ def _steps(
         else:
             extend(adapted, task, trainer=how.get("trainer"))
         seconds, parameters = {"fit": clock.lap()}, trainable(adapted)
-        answers, tests = {}, requested(tests, adapted.output)
+        answers, tests = dict[str, Answers](), requested(tests, adapted.output)
         if len(tasks) > 1 and not answers_elsewhere(adapted):
             tests = [tested for tested in tests if not tested.task]
         for tested in tests:
             asks = adapted if tested.task is None else retarget(adapted, tested.task)
-            answers[tested.name] = answer(asks, tested, how.get("seed", 0))
+            answers[tested.name] = answer(asks, task, tested, how.get("seed", 0), clock, whole=bool(how.get("keep")))
             seconds.setdefault("predict", clock.lap())  # of the task's own test images
-        judged = judge(adapted, task, tests, answers, how)
+        judged = judge(adapted, task, tests, answers, how.get("bins"), how.get("keep"))
         kind = {} if task.kind == "classification" else {"protocol": {"kind": task.kind}}
         yield Result(
             **{"method": named, "seed": how.get("seed", 0), **kind, **judged, **(how.get("where") or {})},
@@ -147,86 +144,6 @@ def _steps(
             alike=task.alike if by_text_alone(adapted) else [],
             step=step if len(tasks) > 1 else 0,
         )
-
-
-def answer(adapted: Method, tested: EvaluationSet, seed: int) -> Tensor:
-    """Predictions in the order of the set's images; a stream meets them in the set's own order."""
-    if adapted.scope != "stream":
-        return predict(adapted, tested.images).cpu()
-    order = torch.from_numpy(tested.order(seed))
-    return predict(adapted, tested.images[order]).cpu()[order.argsort()]
-
-
-@dataclass(frozen=True)
-class SetScores:
-    """What the answers to one test set are worth.
-
-    Attributes:
-        metrics: by name, that of the set before a slash.
-        classes: see `Result`.
-        right: see `Result`.
-    """
-
-    metrics: Mapping[str, float]
-    classes: Sequence[tuple[str, float | None]]
-    right: str | Sequence[float]
-
-
-def judge(
-    adapted: Method, task: Task, tests: Sequence[EvaluationSet], answers: Mapping[str, Tensor], how: How
-) -> dict[str, Any]:
-    """Compare the answers to all sets with their targets; the fields of a `Result`."""
-    keep, found = how.get("keep"), dict[str, SetScores]()
-    for tested in tests:
-        given = answers[tested.name]
-        if keep:
-            keep(tested.name, given)
-        if task.kind == "classification":
-            width = len(tested.classnames or task.classnames)
-            want = (len(tested.images),) if adapted.output == "score" else (len(tested.images), width)
-            if tuple(given.shape) != want:
-                raise ValueError(f"{adapted} must answer in the shape {want}; got {tuple(given.shape)}")
-        if not given.isfinite().all():
-            raise ValueError(
-                f"{adapted} must answer with finite numbers; got {int((~given.isfinite()).sum())} that are not"
-            )
-        outside = task.kind == "classification" and adapted.output == "score"
-        if not outside and tested.images.targets is not None:
-            found[tested.name] = score_set(tested, given, task, how.get("bins"))
-    metrics = {name: value for each in found.values() for name, value in each.metrics.items()}
-    if task.kind == "classification" and adapted.output == "score":
-        metrics |= detect(tests, answers)
-    classes = {name: each.classes for name, each in found.items() if each.classes}
-    return {"metrics": metrics, "classes": classes, "right": {name: each.right for name, each in found.items()}}
-
-
-def score_set(tested: EvaluationSet, answers: Tensor, task: Task, bins: tuple[int, int] | None) -> SetScores:
-    """Compare the answers to a set with its targets."""
-    kind = evaluation(task.kind)
-    names, prefix = (tested.task or task).labelnames, f"{tested.name}/" if tested.name else ""
-    given, targets = among_classes(answers, tested.images.targets.cpu(), tested.among)  # type: ignore[union-attr]
-    found = {prefix + k: v for k, v in kind.metrics(given, targets).items()}
-    for name, rows in tested.parts.items():
-        found |= {f"{name}/{k}": v for k, v in kind.metrics(given[rows], targets[rows]).items()}
-    right, shares = kind.right(given, targets), kind.per_class(given, targets)
-    if bins and not tested.task and tested.among is None:
-        counts = task.support.labels.bincount(minlength=len(names)).tolist()  # type: ignore[union-attr]
-        found |= {prefix + k: v for k, v in by_support(shares, counts, bins).items()}
-    among = range(len(names)) if tested.among is None else tested.among
-    told = "".join("01"[r] for r in right.tolist()) if right.dtype == torch.bool else right.tolist()
-    return SetScores(found, [(names[c], share) for c, share in zip(among, shares, strict=False)], told)
-
-
-def detect(tests: Sequence[EvaluationSet], scores: Mapping[str, Tensor]) -> dict[str, float]:
-    """How well scores tell the task's test images from those outside: set by set, and the mean over near and far."""
-    found: dict[str, float] = {}
-    for kind in ("near", "far"):
-        sets = [detection(scores[tests[0].name], scores[e.name]) for e in tests if e.outside == kind]
-        names = [e.name for e in tests if e.outside == kind]
-        for metric in sets[0] if sets else ():
-            found[f"{kind}/{metric}"] = sum(values[metric] for values in sets) / len(sets)
-            found |= {f"{name}/{metric}": values[metric] for name, values in zip(names, sets, strict=True)}
-    return found
 
 
 def support_digest(support: Images) -> str:

@@ -49,14 +49,18 @@ class Failure:
         """Twelve digits, as a result's."""
         return digest(canonical(self.protocol))[:12]
 
+    def files(self, error: BaseException) -> dict[str, bytes]:
+        """The traceback and, beside it, the record, by their paths from the folder of the records."""
+        record = {**asdict(self), "shots": plain_shots(self.shots)}
+        return {
+            self.file: "".join(traceback.format_exception(error)).encode(),
+            Path(self.file).with_suffix(".json").as_posix(): json.dumps(record, indent=1, sort_keys=True).encode(),
+        }
+
     def save(self, out: Path, error: BaseException) -> None:
         """Write the record and, beside it, the traceback."""
-        path = out / self.file
-        atomic_write(path, "".join(traceback.format_exception(error)).encode())
-        atomic_write(
-            path.with_suffix(".json"),
-            json.dumps({**asdict(self), "shots": plain_shots(self.shots)}, indent=1, sort_keys=True).encode(),
-        )
+        for name, data in self.files(error).items():
+            atomic_write(out / name, data)
 
 
 def file_of(name: str) -> str:
@@ -87,7 +91,7 @@ def read_failures(out: Path) -> Iterator[Failure]:
             yield found
 
 
-def cause_of(error: BaseException, built: Method | None, batch_size: int) -> str:
+def cause_of(error: BaseException, built: Method | None, batch_size: int | str) -> str:
     """Why a cell failed, in one line.
 
     Args:

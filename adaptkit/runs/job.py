@@ -1,66 +1,31 @@
-"""The unit of work, one cell of a recipe; and a run, which does those that are not done, in turn."""
+"""A run does the cells of a recipe that are not done, and keeps their records: in turn, or as an engine does them."""
 
 from __future__ import annotations
 
-import copy
-import gc
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import save
-from torch import Tensor
 
 from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import in_lines, line
-from adaptkit.methods.method import Method
-from adaptkit.methods.task import Task
-from adaptkit.runs import guard, plugins
-from adaptkit.runs.build import method
-from adaptkit.runs.evaluate import evaluate
-from adaptkit.runs.failures import (
-    Failure,
-    cause_of,
-    file_of,
-    forget_failure,
-    interrupted,
-    out_of_memory,
-)
+from adaptkit.runs import plugins
+from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
+from adaptkit.runs.evaluation_sets import EvaluationSet
+from adaptkit.runs.failures import Failure, forget_failure
 from adaptkit.runs.folders import described
 from adaptkit.runs.kept import Finished, collect, damaged, done, keep_described, read_cell
-from adaptkit.runs.opened import Opened, close, keep_open, opened, reopen
-from adaptkit.runs.protocol import Cell, cells, tag_in
+from adaptkit.runs.opened import Opened, close, keep_open, opened
+from adaptkit.runs.protocol import Cell, cells
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
-from adaptkit.runs.supports import images_per_class, keep_support
+from adaptkit.runs.spreading import fill_by, read_sentences
 from adaptkit.runs.wanted import fill
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell of a recipe: a value, which any process that has the dataset and the plugins can do."""
-
-    recipe: Recipe
-    cell: Cell
-
-
-@dataclass
-class Cellwork:
-    """What is known of a cell while it is worked on."""
-
-    built: Method | None = None
-    answers: dict[str, Tensor] = field(default_factory=dict)
+from adaptkit.runs.work import Cellwork, Job, Made, make, make_some, without_result
+from adaptkit.runs.workspace import Workspace
 
 
 def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
     """Do one cell, unless its record is there and sound: doing it again is harmless, and so is being killed.
-
-    What cells share, the dataset and the towers, is opened once in a process; a cell that changed it has failed, and
-    the next one finds it opened anew.
 
     Args:
         job: what to do.
@@ -73,90 +38,23 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
     Raises:
         ValueError: when the recipe as a whole is wrong.
     """
-    here = opened(job.recipe, home)
-    name = here.name(job.cell)
-    if found := done(out, name):
-        return found
-    tasks, work = here.tasks(job.cell), Cellwork()
-    here.guard.look(tasks)
-    error: BaseException | None = None
-    results: list[Result] = []
-    try:
-        with guard.alone(job.cell.seed):
-            results = measure(job, here, tasks, name, work)
-    except BaseException as raised:  # whatever a method does, the other cells are run
-        if interrupted(raised):
-            raise KeyboardInterrupt from raised
-        error = raised
-    if what := here.guard.changed(tasks):
-        error = spoiled(job.cell, what, error)
-        reopen(job.recipe, home)
-    if error is not None:
-        return fail(job, here, name, work, error, out)
-    write(job.recipe, results, name, tasks, work, out)
-    return read_cell(out, name) or results  # as whoever asks later will read them
+    found = done(out, opened(job.recipe, home).name(job.cell))
+    return found or keep_made(make(job, home, kept_in(out)), out)
 
 
-def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cellwork) -> list[Result]:
-    """Adapt, answer, compare; nothing is written."""
-    recipe, cell = job.recipe, job.cell
-    work.built = method(copy.deepcopy(cell.spec))
-    about = {"method": cell.label, "shots": cell.shots, "protocol": copy.deepcopy(here.fixed), "tag": tag_in(name)}
-    found = evaluate(
-        work.built,
-        tasks,
-        here.steps,
-        seed=cell.seed,
-        trainer=copy.deepcopy(recipe.trainer),
-        search=recipe.searching,
-        bins=recipe.bins,
-        keep=work.answers.__setitem__,
-        where={**about, "oracle": recipe.select == "oracle"},
-    )
-    commit, gone = {"git": here.git} if here.git else {}, here.workspace.others.left_out
-    counts: list[list[int]] = []  # of all that was learned from by then
-    for task in tasks:
-        own, before = images_per_class(task.support, len(task.classnames)), counts[-1] if counts else []
-        counts.append([n + m for n, m in zip_longest(own, before, fillvalue=0)])
-    return [
-        replace(result, versions={**result.versions, **commit}, images_per_class=count, images_left_out=gone)
-        for result, count in zip(found, counts, strict=True)
-    ]
+def kept_in(out: Path) -> Callable[[str], bool]:
+    """Which files a folder of records has, by their paths from it."""
+    return lambda path: (out / path).exists()
 
 
-def spoiled(cell: Cell, what: str, before: BaseException | None) -> BaseException:
-    """The error of a cell that changed what cells share."""
-    error = ValueError(f"{cell.label} must leave what cells share as it was; it changed {what}; write to a clone()")
-    error.__cause__ = before
-    return error
-
-
-def fail(job: Job, here: Opened, name: str, work: Cellwork, error: BaseException, out: Path) -> Failure:
-    """Write down why a cell has no result."""
-    cell, cause = job.cell, cause_of(error, work.built, job.recipe.batch_size)
-    about: dict[str, Any] = {"shots": cell.shots, "seed": cell.seed, "protocol": here.fixed, "tag": tag_in(name)}
-    failure = Failure(method=cell.label, cause=cause, file=file_of(name), **about)
-    failure.save(out, error)
-    if out_of_memory(error):
-        error.__traceback__ = None  # its frames hold what did not fit
-        work.built, work.answers = None, {}
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return failure
-
-
-def write(
-    recipe: Recipe, results: Sequence[Result], name: str, tasks: Sequence[Task], work: Cellwork, out: Path
-) -> None:
-    """Write the records of a cell; the first, which says that the cell is done, last."""
-    if recipe.keep_answers:
-        kept = {n or "own": a.contiguous() for n, a in work.answers.items()}
-        atomic_write(out / f"{name}.safetensors", save(kept))
-    for result, task in zip(results[::-1], tasks[::-1], strict=True):
-        keep_support(task.support, result.support, out)
-        result.save(out / f"{name}{f'.step-{result.step}' * (result.step > 1)}.json")
-    forget_failure(out, name)
+def keep_made(made: Made, out: Path) -> list[Result] | Failure:
+    """Write what a cell came to; its results as whoever asks later will read them."""
+    for path, data in made.files.items():
+        atomic_write(out / path, data)
+    if isinstance(made.outcome, Failure):
+        return made.outcome
+    forget_failure(out, made.name)
+    return read_cell(out, made.name) or made.outcome
 
 
 def run(
@@ -168,6 +66,7 @@ def run(
     progress: bool = True,
     shard: tuple[int, int] = (1, 1),
     recompute: bool = False,
+    engine: Engine | None = None,
 ) -> Finished:
     """Run what is not done yet and return every cell's result.
 
@@ -179,6 +78,7 @@ def run(
         progress: show bars.
         shard: ``(i, n)``, from 1: do every n-th cell; who finds the recipe finished returns all, others their own.
         recompute: run cells again whose record was damaged.
+        engine: what does the cells; none does them here, in turn.
 
     Raises:
         ValueError: when the recipe as a whole is wrong, or a record was damaged.
@@ -189,15 +89,55 @@ def run(
         names = [here.name(cell) for cell in cells(recipe)]
         todo = left(recipe, here, names, shard, out, say, recompute)
         keep_described(described(recipe), out, bool(todo))
-        say(fill(recipe, here.workspace, todo, here.tests))
-        do_all(recipe, todo, home, out, say, progress)
+        say(filled(engine, recipe, here.workspace, todo, here.tests, progress))
+        tell_all(outcomes(engine, recipe, here, todo, home, out), len(todo), say, progress)
     finally:
         close(recipe, home)
     found = collect(out, names)
-    if not found.missing:
-        return found
-    own = collect(out, names[shard[0] - 1 :: shard[1]])
+    own = collect(out, names[shard[0] - 1 :: shard[1]]) if found.missing else found
     return Finished(own, own.failures, found.missing)
+
+
+def extract_all(
+    recipe: Recipe,
+    *,
+    home: Path,
+    progress: bool = True,
+    shard: tuple[int, int] = (1, 1),
+    engine: Engine | None = None,
+) -> str:
+    """Compute and store what the cells of a recipe will read, done or not, and say in a line what that was.
+
+    Args:
+        recipe: checked.
+        home: where features are kept.
+        progress: show bars.
+        shard: ``(i, n)``, from 1: compute the i-th of n parts of each source's images.
+        engine: what computes; none computes here.
+
+    Raises:
+        ValueError: when nothing can be computed from some images.
+    """
+    workspace = Workspace(recipe.setting(), home=home.absolute(), progress=progress)
+    tests, todo = workspace.evaluation_sets(), cells(recipe)
+    if engine is None:
+        read_sentences(workspace, tests)
+    return filled(engine, recipe, workspace, todo, tests, progress, shard)
+
+
+def filled(
+    engine: Engine | None,
+    recipe: Recipe,
+    workspace: Workspace,
+    todo: list[Cell],
+    tests: Sequence[EvaluationSet],
+    progress: bool,
+    shard: tuple[int, int] = (1, 1),
+) -> str:
+    """Compute what some cells will read, here or by an engine, and say in a line what that was."""
+    if engine is None:
+        return fill(recipe, workspace, todo, tests, shard)
+    return fill_by(engine, recipe, workspace, todo, tests, show_shards if progress else ignore)
 
 
 def left(
@@ -223,13 +163,37 @@ def left(
     return todo
 
 
-def do_all(
-    recipe: Recipe, todo: Sequence[Cell], home: Path, out: Path, say: Callable[[str], None], progress: bool
+def show_shards(number: int, count: int) -> None:
+    """Show how far the extraction is."""
+    print(f"\r{number:,}/{count:,} shards of features\033[K", end="\n" * (number == count), file=sys.stderr, flush=True)
+
+
+def ignore(number: int, count: int) -> None:
+    """Show nothing."""
+
+
+def outcomes(
+    engine: Engine | None, recipe: Recipe, here: Opened, todo: Sequence[Cell], home: Path, out: Path
+) -> Iterator[tuple[Cell, list[Result] | Failure]]:
+    """What each cell comes to: in this process, in turn; or by an engine, whose workers write no records."""
+    jobs = [Job(recipe, cell) for cell in todo]
+    if engine is None:
+        yield from ((job.cell, do(job, home, out)) for job in jobs)
+        return
+    for number, made in engine.each(make_some, jobs, home):
+        job, name = jobs[number], here.name(todo[number])
+        if isinstance(made, WorkerDiedError):
+            made = without_result(job, here, name, Cellwork(), made)
+        check_same(made.name, name, f"cell {job.cell.label}")
+        yield job.cell, keep_made(made, out)
+
+
+def tell_all(
+    found: Iterator[tuple[Cell, list[Result] | Failure]], count: int, say: Callable[[str], None], progress: bool
 ) -> None:
-    """Do cells in turn, announce each result, and show how far it is."""
+    """Announce each result when it is there, and show how far it is."""
     warned: set[str] = set()
-    for number, cell in enumerate(todo, 1):
-        outcome = do(Job(recipe, cell), home, out)
+    for number, (cell, outcome) in enumerate(found, 1):
         for result in outcome if isinstance(outcome, list) else ():
             for name, why in plugins.announce(result).items():
                 if name not in warned:
@@ -240,9 +204,9 @@ def do_all(
             failed = "failed" if isinstance(outcome, Failure) else ""
             shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
-                f"\r{number}/{len(todo)} {line(cell.label)} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
+                f"\r{number}/{count} {line(cell.label)} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
                 file=sys.stderr,
             )
-    if progress and todo:
+    if progress and count:
         print(file=sys.stderr)

@@ -21,6 +21,7 @@ from adaptkit.runs.workspace import Workspace
 
 HELD_OPEN = 2  # settings that a process holds open, with their towers
 _open: dict[Any, Opened] = {}
+_bare: dict[Any, tuple[Workspace, Sequence[EvaluationSet]]] = {}  # at most one
 
 
 class Opened:
@@ -52,6 +53,8 @@ class Opened:
         self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf.folder()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
         self._tasks: dict[tuple[int, int], list[Task]] = {}
+        self._names: dict[str, str] = {}
+        self._codes: dict[frozenset[str], str] = {}  # what runs is what was loaded, whatever becomes of the files
 
     def tasks(self, cell: Cell) -> list[Task]:
         """What a method may learn from in a cell, in turn; the last are kept, as methods vary fastest."""
@@ -62,7 +65,10 @@ class Opened:
 
     def name(self, cell: Cell) -> str:
         """A cell's name on disk, with its tag at the end."""
-        return file_name(cell, self.fixed, self.shared)
+        key = repr((cell.label, cell.spec, cell.shots, cell.seed))
+        if key not in self._names:
+            self._names[key] = file_name(cell, self.fixed, self.shared, self._codes)
+        return self._names[key]
 
 
 def opened(recipe: Recipe, home: Path) -> Opened:
@@ -73,9 +79,21 @@ def opened(recipe: Recipe, home: Path) -> Opened:
     return _open[key]
 
 
+def opened_bare(recipe: Recipe, home: Path) -> tuple[Workspace, Sequence[EvaluationSet]]:
+    """A recipe's workspace and test sets, without the protocol, which has a digest of every image; one at a time."""
+    if here := _open.get(key := key_of(recipe, home)):
+        return here.workspace, here.tests
+    if key not in _bare:
+        _bare.clear()
+        workspace = Workspace(check_recipe(recipe).setting(), home=home)
+        _bare[key] = workspace, workspace.evaluation_sets()
+    return _bare[key]
+
+
 def keep_open(recipe: Recipe, home: Path, what: Opened) -> None:
     """Use this for the recipe's cells; of too many settings, the one opened first is closed."""
     close(recipe, home)
+    _bare.clear()
     while len(_open) >= HELD_OPEN:
         _open.pop(next(iter(_open)))
     _open[key_of(recipe, home)] = what

@@ -78,11 +78,15 @@ class Result:
         """Twelve digits that two results share if, and only if, their protocols are equal."""
         return digest(canonical(self.protocol))[:12]
 
-    def save(self, path: Path) -> None:
-        """Write the record, atomically, as JSON."""
+    def record(self) -> bytes:
+        """The result as JSON, with a digest of itself."""
         record = {**asdict(self), "shots": plain_shots(self.shots), "protocol_hash": self.protocol_hash}
         record = json.loads(json.dumps(record))  # as it will be read
-        atomic_write(path, json.dumps({**record, "digest": digest_of(record)}, indent=1, sort_keys=True).encode())
+        return json.dumps({**record, "digest": digest_of(record)}, indent=1, sort_keys=True).encode()
+
+    def save(self, path: Path) -> None:
+        """Write the record, atomically, as JSON."""
+        atomic_write(path, self.record())
 
     @classmethod
     def read(cls, path: Path) -> Result:

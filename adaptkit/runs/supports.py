@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
-from adaptkit.io.files import atomic_write, canonical
+from adaptkit.io.files import canonical
 
 SUPPORTS = "supports"  # beside the records: one file for each support, as many cells share one
 
@@ -21,18 +21,18 @@ def images_per_class(support: Images, classes: int) -> list[int]:
     return labels.bincount(minlength=classes).tolist()
 
 
-def keep_support(support: Images, name: str, out: Path) -> None:
-    """Write which images a support has, once: their places, digests and labels, in order.
+def support_file(support: Images, name: str, kept: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """The file that says which images a support has, once: their places, digests and labels, in order.
 
     Args:
         support: labelled images.
         name: its digest, as records have it; "" for images that exist as arrays only, which are not written.
-        out: the folder of the records.
+        kept: whether a file, by its path from the folder of the records, is there already; it is not made again.
     """
-    path = out / SUPPORTS / f"{name}.json"
-    if not name or path.exists() or not isinstance(support.rows, CachedRows) or support.labels is None:
+    path = f"{SUPPORTS}/{name}.json"
+    if not name or not isinstance(support.rows, CachedRows) or support.labels is None or kept(path):
         return
     source = support.rows.source
     where = getattr(source, "where", int)  # a path that is relative to the dataset, or else the image's number
     rows = [[where(i), source.key(i), y] for i, y in zip(support.index.tolist(), support.labels.tolist(), strict=True)]
-    atomic_write(path, canonical({"source": source.name, "fields": ["image", "digest", "label"], "images": rows}))
+    yield path, canonical({"source": source.name, "fields": ["image", "digest", "label"], "images": rows})

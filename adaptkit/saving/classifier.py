@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest, make_folder
 from adaptkit.io.text import distinct
-from adaptkit.methods.adapt import accuracy, predict
 from adaptkit.methods.method import Method
+from adaptkit.methods.predicting import Answered, Asked, accuracy, predict, predict_batches
 from adaptkit.methods.task import NoTowers, Task
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
@@ -62,12 +62,25 @@ class Classifier:
 
     def __call__(self, images: Images | Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Picture]) -> Tensor:
         """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores."""
-        if not isinstance(images, Images | Tensor | np.ndarray | Mapping):
-            if self.cache is None:
-                raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
-            images = as_images(images, self.cache)
         with as_written():
-            return predict(self.method, images)
+            return predict(self.method, self._asked(images))
+
+    def batches(self, parts: Iterable[Asked | Sequence[Picture]]) -> Iterator[Answered]:
+        """What calling it with one part after another gives, batch by batch; see `predict_batches`."""
+        blocks = predict_batches(self.method, map(self._asked, parts))
+        while True:
+            with as_written():
+                found = next(blocks, None)
+            if found is None:
+                return
+            yield found
+
+    def _asked(self, images: Asked | Sequence[Picture]) -> Asked:
+        if isinstance(images, Images | Tensor | np.ndarray | Mapping):
+            return images
+        if self.cache is None:
+            raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
+        return as_images(images, self.cache)
 
 
 def save_classifier(

@@ -44,6 +44,11 @@ class Pictures:
             return open_bytes(existing(picture).read_bytes(), repr(str(picture)))
         return self.key(i), picture
 
+    def picture_file(self, i: int) -> Path | None:
+        """The file of a picture that is one."""
+        picture = self.pictures[i]
+        return picture if isinstance(picture, Path) else None
+
 
 def existing(path: Path) -> Path:
     """The path of a file that is there."""

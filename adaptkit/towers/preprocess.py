@@ -9,15 +9,20 @@ import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import lazy_loader
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from adaptkit.towers.augments import CHANGES
 from adaptkit.towers.resize import crop_of_resized
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_loader.load("torch")  # a process that decodes only needs none, and starts in a tenth of the time
 
 AUGMENTS: dict[str, tuple[float, float]] = {
     "crop-flip": (0.5, 1.0),

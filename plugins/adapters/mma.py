@@ -27,10 +27,12 @@ class MMA(TowerAdapter):
     as_released: bool = False  # divide the gradients of the adapters by the scale
     schedule: Schedule = replace(DASSL, epochs=5, lr=1.5e-3, batch_size=16, warmup=0)
 
-    def fit(self, task):
-        task.backbone.require("image.block.0")
+    def __post_init__(self):
         if self.start > self.end:
             raise ValueError(f"mma.start must be at most mma.end, {self.end}; got {self.start}")
+
+    def fit(self, task):
+        task.backbone.require("image.block.0")
         self.backbone, width, depth = task.backbone, task.backbone.width, task.backbone.depth
         self.blocks = {tower: [*range(min(self.start, d) - 1, min(self.end, d))] for tower, d in depth.items()}
         counts = {tower: len(own) for tower, own in self.blocks.items()}

@@ -31,10 +31,12 @@ class ECO(Method):
     def support_needs(self):
         return {"views": Pooled(views=1 if self.fresh else self.views, augment="wide-crop-flip", fresh=self.fresh)}
 
+    def __post_init__(self):
+        if not self.lengths:
+            raise ValueError("eco.lengths must be at least one number; got none")
+
     def fit(self, task):
         self.backbone = task.backbone
-        if not self.lengths:
-            raise ValueError("lengths must be at least one number; got none")
         self.members = [Prompts(task.backbone, task.classnames, n=n, position=self.position) for n in self.lengths]
         self.contexts = nn.ParameterList(member.start(self.std) for member in self.members)  # each (n, W)
 

@@ -70,8 +70,8 @@ class WiSEFT(OverBase):
             begun |= {f"{prefix}.{name}".lstrip("."): t for name, t in vars(part).pop("started", {}).items()}
         if type(self.other) is ZeroShot:
             return begun
-        if type(self.other) is not type(self.base):
-            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {self.other}")
+        if (kind := type(self.other)) is not type(self.base):
+            raise ValueError(f"other must be the same method as base where mix is 'weights'; got {kind.__name__}")
         return self.other.state_dict()
 
     def mixed(self):

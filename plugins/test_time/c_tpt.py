@@ -25,10 +25,11 @@ class CTPT(Episodes):
 
     exempt: ClassVar = {"beats_chance": "spreading classes leads random towers off the sentence they were fitted to"}
 
-    def fit(self, task):
-        super().fit(task)
+    def __post_init__(self):
+        super().__post_init__()
         if self.words() is None:
-            raise ValueError(f"base must answer by class embeddings of words alone, e.g. coop; got {self.base}")
+            name = type(self.base).__name__
+            raise ValueError(f"base must answer by class embeddings of words alone, e.g. coop; got {name}")
 
     def stages(self):
         if self.two_step:

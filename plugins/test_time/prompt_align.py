@@ -57,7 +57,8 @@ class PromptAlign(Episodes):
             with torch.no_grad(), self.tapped() as kept:
                 self.base(part)
             if len(kept) != len(self.blocks):
-                raise ValueError(f"base must run the image tower once to align its tokens, e.g. maple; got {self.base}")
+                name = type(self.base).__name__
+                raise ValueError(f"base must run the image tower once to align its tokens, e.g. maple; got {name}")
             tokens = torch.stack(kept).double()  # (L, B, T, W)
             total, squares = total + tokens.sum(1), squares + tokens.square().sum(1)
         mean = total / len(images)

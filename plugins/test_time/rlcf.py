@@ -37,6 +37,9 @@ class RLCF(Episodes):
     share: Share = 1.0  # of the average in the moved start; the rest is the first one
 
     def __post_init__(self):
+        super().__post_init__()
+        if self.base is not None and self.tunes != "prompt":
+            raise ValueError(f"rlcf.tunes must be 'prompt' with a base; got {self.tunes!r}; leave out base")
         self.scope = "stream" if self.momentum else "sample"
         self.count, self.average, self.moved = 0, {}, {}
 
@@ -48,8 +51,6 @@ class RLCF(Episodes):
         self.register_buffer("judged_text", (task.text_by(self.judge) if self.judge else task.text).clone())  # (C, D')
         if self.tunes == "prompt":
             super().fit(task)
-        elif self.base is not None:
-            raise ValueError(f"tunes must be 'prompt' with a base; got {self.tunes!r}; leave out base: {self.base}")
         else:
             self.backbone = task.backbone
             self.names = [name for name in task.backbone.weight_names() if not name.startswith("text.")]

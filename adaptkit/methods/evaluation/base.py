@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from adaptkit.methods.evaluation.condensed import Condensed
+
 
 class Evaluation:
     """What answers of one kind are worth. A kind defines the four verbs `loss`, `right`, `objective` and `metrics`.
@@ -46,6 +48,20 @@ class Evaluation:
     def per_class(self, answers: Tensor, targets: Tensor) -> list[float | None]:
         """A number between 0 and 1 for each class, ``None`` where it has no item; empty where a kind has no classes."""
         return []
+
+    def condense(self, answers: Tensor, targets: Tensor) -> Condensed:
+        """What metrics are made of, item by item: by default its answer and its target as they are."""
+        self.check(answers, targets)
+        return Condensed({"answers": answers, "targets": targets})
+
+    def metrics_of(self, items: Condensed) -> dict[str, float]:
+        """The `metrics` of items, wherever they were condensed."""
+        return self.metrics(items.columns["answers"], items.columns["targets"])
+
+    def told_of(self, items: Condensed) -> tuple[Tensor, list[float | None]]:
+        """What `right` and `per_class` say of items."""
+        answers, targets = items.columns["answers"], items.columns["targets"]
+        return self.right(answers, targets), self.per_class(answers, targets)
 
     def strata(self, targets: Tensor) -> Tensor:
         """Whole numbers, ``(N,)``, in place of class ids for who draws so many items of each class.

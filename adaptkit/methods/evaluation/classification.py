@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.condensed import Condensed
 
 
 class Classification(Evaluation):
@@ -37,8 +38,21 @@ class Classification(Evaluation):
 
     def metrics(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
         """See `classification`."""
+        return self.metrics_of(self.condense(answers, targets))
+
+    def condense(self, answers: Tensor, targets: Tensor) -> Condensed:
+        """Six numbers of an item, whatever number of classes there are."""
         self.check(answers, targets)
-        return classification(answers, targets)
+        return condensed(answers, targets)
+
+    def metrics_of(self, items: Condensed) -> dict[str, float]:
+        """See `classification`."""
+        return classification(items)
+
+    def told_of(self, items: Condensed) -> tuple[Tensor, list[float | None]]:
+        """Which items were answered right, and the share of those of each class."""
+        right, labels = items.columns["best"] == items.columns["label"], items.columns["label"]
+        return right, per_class(right, labels, items.width)
 
     def per_class(self, answers: Tensor, targets: Tensor) -> list[float | None]:
         """Share of each class's items that were answered right."""
@@ -54,27 +68,43 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.argmax(-1) == labels
 
 
-def classification(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Metrics of ``(N, C)`` logits against ``(N,)`` labels.
+def condensed(logits: Tensor, labels: Tensor) -> Condensed:
+    """What `classification` needs of ``(N, C)`` logits and ``(N,)`` labels: a few columns of N numbers."""
+    classes = logits.shape[1]
+    likely, sure = logits.softmax(-1).max(-1), logits.double().log_softmax(-1)
+    columns = {
+        "label": labels,
+        "best": logits.argmax(-1),
+        "confidence": likely.values.float(),
+        "confirmed": likely.indices == labels,  # the softmax may make equal what was not
+        "nll": -sure.gather(1, labels[:, None])[:, 0],
+        "brier": (sure.exp() - one_hot(labels, classes)).square().sum(-1),
+    }
+    if classes > 5:
+        columns["among_five"] = (logits.topk(5, sorted=False).indices == labels[:, None]).any(-1)
+    return Condensed(columns, classes)
+
+
+def classification(items: Condensed) -> dict[str, float]:
+    """Metrics of what was kept of ``(N, C)`` logits and ``(N,)`` labels.
 
     Returns:
         ``accuracy``, ``top5_accuracy`` (of six classes or more) and ``macro_accuracy`` (mean over classes), between 0
         and 1; of the softmax, ``ece`` (expected calibration error, 15 bins, between 0 and 1), ``nll`` (mean negative
         log-likelihood, nats) and ``brier`` (mean over images of the summed squared error, between 0 and 2).
     """
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+    from torchmetrics.functional.classification import binary_calibration_error, multiclass_accuracy
 
-    classes = logits.shape[1]
+    of, count = items.columns, len(items.columns["label"])
     accuracy: Callable[..., Tensor] = multiclass_accuracy
-    top5 = {"top5_accuracy": float(accuracy(logits, labels, classes, average="micro", top_k=5))} if classes > 5 else {}
-    log_p = logits.double().log_softmax(-1)
+    top5 = {"top5_accuracy": float(of["among_five"].sum().float() / count)} if "among_five" in of else {}
     return {
-        "accuracy": float(hits(logits, labels).double().mean()),
+        "accuracy": float((of["best"] == of["label"]).double().mean()),
         **top5,
-        "macro_accuracy": float(accuracy(logits, labels, num_classes=classes, average="macro")),
-        "ece": float(multiclass_calibration_error(logits.softmax(-1), labels, num_classes=classes, n_bins=15)),
-        "nll": float(-log_p.gather(1, labels[:, None]).mean()),
-        "brier": float((log_p.exp() - one_hot(labels, classes)).square().sum(-1).mean()),
+        "macro_accuracy": float(accuracy(of["best"], of["label"], num_classes=items.width, average="macro")),
+        "ece": float(binary_calibration_error(of["confidence"], of["confirmed"].long(), n_bins=15)),
+        "nll": float(of["nll"].mean()),
+        "brier": float(of["brier"].mean()),
     }
 
 
