@@ -1,4 +1,4 @@
-"""Queries and answers that are more than memory holds: what is held does not grow with them, and numbers are the same."""
+"""Queries and answers that are more than memory holds: what is held does not grow, and numbers are the same."""
 
 import numpy as np
 import pytest
@@ -154,7 +154,7 @@ def test_labels_are_written_as_they_come_and_a_file_is_whole_or_not_there(tmp_pa
 
     from adaptkit.commands import predict as command
 
-    monkeypatch.setattr(command, "AT_ONCE", 2)
+    monkeypatch.setattr(command, "TOGETHER", 2)
     task, _ = ak.load("toy", backbone="toy:0", shots=1, seed=1)
     ak.save_classifier(tmp_path / "model", ak.adapt(ak.method("tda"), task), task, backbone="toy:0")
     folder = tmp_path / "photos"

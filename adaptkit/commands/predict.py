@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from adaptkit.saving.classifier import Classifier
 
-AT_ONCE = 1024  # pictures that are looked at, labelled and written together
+TOGETHER = 1024  # pictures that are looked at, labelled and written together
 
 
 def command(options: Namespace) -> int:
@@ -35,12 +35,12 @@ def command(options: Namespace) -> int:
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
-    pictures = Sound(paths, len(paths) if classifier.method.scope == "set" else AT_ONCE)
-    write_csv(options.out, labelled(classifier, pictures, options.top))
+    pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
+    write_csv(options.out, label_rows(classifier, pictures, options.top))
     return 0 if pictures.found == len(paths) else 1
 
 
-class Sound:
+class Decodable:
     """Those pictures that can be decoded, some at a time; the others are named when it comes to them.
 
     They are decoded before the towers see any of these: one bad file costs no work.
@@ -77,7 +77,7 @@ class Sound:
             )
 
 
-def labelled(classifier: Classifier, pictures: Iterable[list[Path]], top: int) -> Iterator[list[list[str]]]:
+def label_rows(classifier: Classifier, pictures: Iterable[list[Path]], top: int) -> Iterator[list[list[str]]]:
     """Rows of the table, some at a time, with its head before the first of them."""
     waiting, head = list[Path](), False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +76,11 @@ class FeatureCache:
 
     def __deepcopy__(self, memo: dict) -> FeatureCache:
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process has it: what lies on disk it finds there, what is held here it reads anew."""
+        how = {"dtype": self.dtype, "precision": self.precision, "batch_size": self.batch_size}
+        return reopened, (self.answering.hook, self.own, self.store.root, self.load, how)
 
     def tower(self, name: str) -> Backbone:
         """The task's own backbone for "", or another, loaded when first asked for."""
@@ -197,6 +203,11 @@ class FeatureCache:
     def _count(self, name: str, rows: int, seconds: float) -> None:
         self.computed[name] = self.computed.get(name, 0) + rows
         self.seconds += seconds
+
+
+def reopened(hook: Any, own: Backbone, root: Path, load: Any, how: dict[str, Any]) -> FeatureCache:  # noqa: ANN401
+    """A cache in another process than the one that opened it."""
+    return FeatureCache(own, Store(root), hook=hook, load=load, **how)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ class Images:
     torch.Size([4, 4])
     """
 
+    part = 0, 0  # of a batch that several processes share: its length, and where these begin
+
     def __init__(
         self,
         rows: Rows,

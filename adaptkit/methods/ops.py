@@ -23,10 +23,14 @@ def one_view(views: Tensor) -> Tensor:
     return views[pick_views(views)]
 
 
-def pick_views(views: Tensor) -> tuple[Tensor, Tensor]:
-    """An index of one view of each image in ``(B, V, ...)``, drawn from torch's global generator."""
+def pick_views(views: Tensor, whole: int = 0, start: int = 0) -> tuple[Tensor, Tensor]:
+    """An index of one view of each image in ``(B, V, ...)``, drawn from torch's global generator.
+
+    Where they are a part of a `whole` batch, from `start` on, it draws for all of it, as every other part does.
+    """
     rows = torch.arange(len(views), device=views.device)
-    return rows, torch.randint(views.shape[1], (len(views),)).to(views.device)
+    drawn = torch.randint(views.shape[1], (whole or len(views),))[start : start + len(views)]
+    return rows, drawn.to(views.device)
 
 
 def as_queries(batch: Images, needs: Mapping[str, Need]) -> Images:
@@ -44,7 +48,7 @@ def as_queries(batch: Images, needs: Mapping[str, Need]) -> Images:
         if given is None or not given.views or need.views:
             continue
         views = getattr(batch, source)  # (B, V, ...)
-        drawn = drawn or [pick_views(views)]
+        drawn = drawn or [pick_views(views, *batch.part)]
         rows = views[drawn[0]]
         held[name, need] = unit(rows) if getattr(need, "unit", False) and not getattr(given, "unit", True) else rows
     if not held:
@@ -76,7 +80,9 @@ def standardized(x: Tensor) -> Tensor:
 
 def in_parts(function: Callable[..., tuple[Tensor, ...]], *views: Tensor, rows: int = 1024) -> list[Tensor]:
     """What a function of images ``(B, V, D)`` returns, for so few at a time, `rows` views, that they fit in caches."""
-    parts = zip(*(v.split(max(1, rows // v.shape[1])) for v in views), strict=True)
+    parts = [*zip(*(v.split(max(1, rows // v.shape[1])) for v in views), strict=True)]
+    if len(parts) == 1:
+        return [*function(*parts[0])]
     return [torch.cat(same) for same in zip(*(function(*part) for part in parts), strict=True)]
 
 

@@ -14,6 +14,7 @@ from adaptkit.io.ranges import Size, Views, Weight
 from adaptkit.methods.method import Method
 from adaptkit.methods.ops import as_queries
 from adaptkit.methods.schedule import DASSL, Schedule
+from adaptkit.methods.spread import mean_over_images
 from adaptkit.methods.task import Task
 from adaptkit.towers.backbone import Backbone, unit
 from adaptkit.towers.prompting import Position, Prompts
@@ -103,6 +104,7 @@ class ContextLearner(PromptLearner):
         """Cosines to the class embeddings as logits, ``(B, C)``."""
         return self.backbone.logits(batch.x, self.text())
 
+    @mean_over_images
     def loss(self, batch: Images) -> Tensor:
         """Cross-entropy of one view of each image, and the penalty, a scalar."""
         text = self.text()

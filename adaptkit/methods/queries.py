@@ -89,4 +89,4 @@ def only_finite(method: Method, answers: Tensor, before: int = 0) -> Tensor:
     )
 
 
-SEEN = 2**14  # rows that are looked at together
+SEEN = 2**11  # rows that are looked at together

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-import itertools
 import logging
 import math
 import signal
@@ -18,12 +18,15 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from adaptkit.features.ahead import Ahead
+from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
+from adaptkit.methods import spread
+from adaptkit.methods.batches import Batches as Batches
+from adaptkit.methods.batches import Shares
 from adaptkit.methods.method import Method, Schedule
 from adaptkit.methods.task import Task
-from adaptkit.methods.trainer_options import one_device
+from adaptkit.methods.trainer_options import one_machine
 
 QUIET = {
     "logger": False,
@@ -33,8 +36,6 @@ QUIET = {
     "num_sanity_val_steps": 0,
 }
 
-
-VAIN = 2  # times that pictures are decoded ahead in vain before it is left
 LOOK = 32  # losses that are looked at together
 
 
@@ -168,35 +169,6 @@ class KeepBest(pl.Callback):
         self.method.load_state_dict(self.state)
 
 
-class Batches:
-    """Shuffled batches of training images, drawn from torch's global generator; any length of training, no workers."""
-
-    def __init__(self, support: Images, schedule: Schedule) -> None:
-        self.support, self.size = support, schedule.batch_size
-        whole = len(support) // self.size
-        self.count = whole if schedule.drop_last and whole else math.ceil(len(support) / self.size)
-        self.next: Images | None = None
-        self.ahead: list[list[Ahead]] = []  # what the last steps expected
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Images]:
-        rows = torch.randperm(len(self.support)).split(self.size)[: self.count]
-        for own, following in itertools.zip_longest(rows, rows[1:]):
-            self.next = None if following is None else self.support[following]
-            yield self.support[own]
-
-    def expect_next(self) -> None:
-        """Let threads decode the pictures of this epoch's next batch, unless it was in vain the last times.
-
-        It is where something draws between two readings, e.g. dropout on a processor: other views are read then.
-        """
-        in_vain = [not any(one.used for one in step) for step in self.ahead if step]
-        if self.next is not None and (in_vain[-VAIN:] != [True] * VAIN):
-            self.ahead = [*self.ahead[-VAIN:], self.next.expect()]
-
-
 def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     """Train what requires a gradient on the method's training images, by its `schedule`.
 
@@ -210,7 +182,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         raise TypeError(f"a trained method must have a 'schedule: Schedule' option; got {type(method).__name__}")
     if not len(images := method.training_images(task)):
         raise ValueError(f"{type(method).__name__} must have support images to train on; got none")
-    one_device(options)
+    one_machine(options)
     known = inspect.signature(pl.Trainer).parameters
     if odd := [key for key in options if key not in known]:
         raise ValueError(must_be("a key of trainer", known, odd[0]))
@@ -222,14 +194,55 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     if not total:
         return
     device = torch.device(task.support.device)
-    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type]
+    own = {**{k: v for k, v in options.items() if k not in spread.KEYS}, "max_steps": total}
+    if (count := spread.processes(options, device)) > 1:
+        spread.check_spreads(method, options)
+        rows = task.support.rows
+        relay = rows.cache.answering.hook if isinstance(rows, CachedRows) else None  # brings the plugins along
+        given = (relay, method, batches.support, schedule, total, device.type, own)
+        method.load_state_dict(spread.launch(train_share, given, count))
+        return
+    fit(LitMethod(method, schedule, batches, total), device.type, own)
+    method.to(device)
+    for p in method.parameters():
+        p.grad = None
+
+
+def fit(lit: LitMethod, device: str, options: Mapping[str, object]) -> None:
+    """Let Lightning train."""
+    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
     defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         with fitting(options):
-            trainer = pl.Trainer(**{**defaults, **options, "max_steps": total})  # type: ignore[arg-type]
-            trainer.fit(LitMethod(method, schedule, batches, total), batches)
-    method.to(device)
-    for p in method.parameters():
-        p.grad = None
+            pl.Trainer(**{**defaults, **options}).fit(lit, lit.batches)  # type: ignore[arg-type]
+
+
+class LitShare(LitMethod):
+    """A method in one of several processes: the mean over the whole batch, of which each has a part."""
+
+    batches: Shares
+
+    def training_step(self, batch: Images, step: int) -> Tensor:
+        """The loss of the part, weighed so that the mean over processes is that of the whole batch."""
+        whole, start, _ = self.batches.place(step)
+        batch.part = whole, start
+        return super().training_step(batch, step) * self.batches.weight(step)
+
+
+def train_share(rank: int, world: int, given: tuple[Any, ...]) -> dict[str, Tensor]:
+    """What one process does of a training that is spread; the method's state when it is done."""
+    _, method, support, schedule, total, device, options = given
+    method = copy.deepcopy(method)  # what was sent is shared memory, which all processes would write to
+    if device == "cuda":
+        method, support = method.to(f"cuda:{rank}"), support.to(f"cuda:{rank}")
+        for towers in {each.backbone for each in method.modules() if hasattr(each, "backbone")}:
+            towers.to(f"cuda:{rank}")
+    from pytorch_lightning.strategies import DDPStrategy
+
+    backend = "nccl" if device == "cuda" else "gloo"
+    strategy = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
+    lit = LitShare(method, schedule, Shares(support, schedule, rank, world), total)
+    fit(lit, device, {**options, "devices": world, "strategy": strategy, "use_distributed_sampler": False})
+    return {name: t.detach().cpu() for name, t in method.state_dict().items()}

@@ -11,6 +11,8 @@ from adaptkit.io.values import convert
 
 Length = Annotated[int, Range(-1, 10_000_000)]
 """Of a training; -1 leaves it to the method's schedule."""
+Devices = Annotated[int, Range(1, 64)]
+"""Of one machine, each with a process of its own that has a share of every batch; "auto" is all its GPUs."""
 ALLOWED: dict[str, Any] = {
     "max_epochs": Length,
     "max_steps": Length,
@@ -19,6 +21,8 @@ ALLOWED: dict[str, Any] = {
     "accumulate_grad_batches": Annotated[int, Range(1, 10_000)],
     "precision": Literal[16, 32, "16", "32", "bf16", "16-mixed", "bf16-mixed", "32-true"],  # features have 32 bits
     "accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps"],
+    "devices": Devices | Literal["auto"],
+    "strategy": Literal["auto", "ddp"],
     "deterministic": bool,
     "benchmark": bool,
     "detect_anomaly": bool,
@@ -27,11 +31,11 @@ ALLOWED: dict[str, Any] = {
     "enable_checkpointing": Literal[False],
     "logger": Literal[False],
 }
-_SPREAD = "a cell is trained on one device; 'adaptkit run --shard I/N' shares the cells among devices and machines"
+_SPREAD = "a cell is trained on one machine; 'adaptkit run --shard I/N' shares the cells among machines"
 _PYTHON = "objects cannot be written in a recipe; a method's own 'callbacks', or ak.adapt(..., trainer=...), bring them"
 _KEPT = "checkpoints are pickles; a run goes on where it stopped without any, and 'adaptkit export' keeps a classifier"
 INSTEAD = {
-    **dict.fromkeys(("devices", "num_nodes", "strategy", "use_distributed_sampler", "sync_batchnorm"), _SPREAD),
+    **dict.fromkeys(("num_nodes", "use_distributed_sampler", "sync_batchnorm"), _SPREAD),
     **dict.fromkeys(("callbacks", "plugins", "profiler"), _PYTHON),
     **dict.fromkeys(("enable_checkpointing", "default_root_dir", "enable_autolog_hparams"), _KEPT),
     "logger": "every cell's numbers are in its record; a plugin's 'report' hook sends them elsewhere",
@@ -55,14 +59,17 @@ def trainer_options(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {key: convert(value, ALLOWED[key], f"trainer.{key}") for key, value in asked.items() if value is not None}
 
 
-def one_device(asked: Mapping[str, object]) -> None:
-    """Options that a program gives may be anything, but a cell is trained on one device, in features' precision.
+def one_machine(asked: Mapping[str, object]) -> None:
+    """Options that a program gives may be anything, but a cell is trained on one machine, in features' precision.
 
     Raises:
-        ValueError: when they spread it over several, or turn the weights to numbers of another size.
+        ValueError: when they spread it over several, or otherwise than batch by batch, or turn the weights to numbers
+            of another size.
     """
     if str(asked.get("precision") or 32) in ("64", "64-true", "16-true", "bf16-true"):
         raise ValueError(must_be("trainer.precision", get_args(ALLOWED["precision"]), asked["precision"]))
-    for key in ("devices", "num_nodes", "strategy"):
-        if asked.get(key, 1) not in (1, "1", "auto"):
-            raise ValueError(f"trainer must not set {key}; got {asked[key]!r}; {INSTEAD[key]}")
+    if asked.get("num_nodes", 1) not in (1, "1", "auto"):
+        raise ValueError(f"trainer must not set num_nodes; got {asked['num_nodes']!r}; {INSTEAD['num_nodes']}")
+    for key in ("devices", "strategy"):
+        if asked.get(key) is not None:
+            convert(asked[key], ALLOWED[key], f"trainer.{key}")

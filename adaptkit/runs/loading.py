@@ -14,6 +14,7 @@ from adaptkit.io.home import home as default_home
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
 from adaptkit.runs.arithmetic import images_at_once
+from adaptkit.runs.relay import relay
 from adaptkit.runs.setting import Setting
 from adaptkit.towers.backbone import Backbone
 
@@ -25,7 +26,7 @@ def open_cache(
     return FeatureCache(
         backbone,
         Store(Path(home or default_home()) / "features"),
-        hook=plugins.manager().hook,
+        hook=relay(),
         load=pick_backbone,
         dtype=setting.dtype,
         precision=setting.precision,

@@ -1,0 +1,30 @@
+"""The plugins' hooks, which a process can be sent: it loads the plugins itself, with the files that were asked for."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from adaptkit.runs import plugins
+
+
+def relay() -> pluggy.HookRelay:
+    """The hooks of all plugins."""
+    copyreg.dispatch_table[pluggy.HookRelay] = sent
+    return plugins.manager().hook
+
+
+def sent(_: pluggy.HookRelay) -> tuple[Any, ...]:
+    """How another process gets them."""
+    return relayed, (sorted(plugins.asked_for),)
+
+
+def relayed(files: Sequence[Path]) -> pluggy.HookRelay:
+    """The hooks, with some plugin files loaded."""
+    for path in files:
+        plugins.use_file(path)
+    return relay()
