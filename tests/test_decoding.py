@@ -332,3 +332,10 @@ def running(pid):
         return False
     status = Path(f"/proc/{pid}/stat")
     return not (status.is_file() and status.read_text().rsplit(")")[-1].split()[0] == "Z")  # nobody has asked for it
+
+
+def test_a_processor_is_not_waited_for_as_it_answers_at_once():
+    start, rows = LANE.mark(), torch.ones(2)
+    assert LANE.late == 0, "there is nothing beside which something could be done"
+    assert torch.equal(LANE.fetch(LANE.bring(lambda: rows))(), rows), "what is brought and fetched is what it was"
+    assert LANE.between(start, LANE.mark()) >= 0, "marks are seconds"
