@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptkit import Pooled, Preprocess
+from adaptkit.features import cohorts
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.decoding import Decoding, cores
 from adaptkit.features.parts import Part, row_id
@@ -86,14 +87,15 @@ def decoding_alone(tower: CLIPBackbone, files: PictureFiles, count: int) -> floa
     """Seconds until all pictures are pixels in memory, so many at once, as adaptkit decodes them."""
     items = [(i, -1) for i in range(len(files))]
     ids = np.stack([row_id(files.key(i), -1) for i, _ in items])
-    part = Part(Pooled(unit=False), False, None, items, ids)  # type: ignore[arg-type]
+    part = Part(Pooled(unit=False), False, None, tower, np.array(items), ids)  # type: ignore[arg-type]
+    rows = [[cohorts.Row(cohorts.Cohort(part.kind(-1), (part,)), i, -1, (i,))] for i, _ in items]
 
     def work() -> None:
-        decoding = Decoding(files, part, tower, count)
+        decoding = Decoding(files, [part], count)
         decoding.help(len(items), 1e-5, 256)
         ahead = max(64, decoding.ahead)
         for at in range(0, len(items), ahead):
-            group = [one for f in decoding.submit(range(at, min(at + ahead, len(items)))) for one in f.result()]
+            group = [one for f in decoding.submit(rows[at : at + ahead]) for one in f.result()]
             decoding.batch(group, Lane(torch.device("cpu")))
             decoding.release(group)
         decoding.close()

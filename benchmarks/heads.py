@@ -1,12 +1,17 @@
 """Linear heads that are trained on features in full batches."""
 
+import warnings
 from dataclasses import replace
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from adaptkit_plugins.adapters import linear_probe as probe
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from adaptkit import adapt, method, predict
+from adaptkit import Task, adapt, method, predict
+from adaptkit.methods.logistic import SoftmaxRegression
 from benchmarks.frame import Row, Size, case, ensure_close, features, timed
 
 ITERATIONS = 300  # of the paper
@@ -55,3 +60,47 @@ def lp_plus_plus(size: Size) -> Row:
     whole = ITERATIONS / count
     flops = ITERATIONS * 6 * size.S * size.C * size.D
     return Row(plain * whole, ours * whole, f"{count} of {ITERATIONS} iterations, both", flops)
+
+
+@case("linear-probe fit and search", C100=5, C1000=5)
+def linear_probe(size: Size) -> Row:
+    """7 penalties and then up to 9 between them; plainly scikit-learn solves each from zero, to 1e-6 of the mean loss."""
+    task, *_ = features(size)
+    bound = task.bind(method("linear-probe"))
+    x, labels, val = 10 * bound.support.x, bound.support.labels, bound.val.load()  # of the norm that CLIP's have
+    task = Task.from_arrays((x, labels), bound.text, val=(10 * val.x, val.labels))
+    made = list[SoftmaxRegression]()
+
+    def kept(*options: object) -> SoftmaxRegression:
+        made.append(SoftmaxRegression(*options))  # type: ignore[arg-type]
+        return made[0]
+
+    with mock.patch.object(probe, "SoftmaxRegression", kept):
+        ours, _ = timed(lambda: adapt(method("linear-probe"), task))
+    centred = (x - x.mean(0)).double()
+
+    def plain_run(c: float) -> tuple[Tensor, Tensor]:
+        solver = LogisticRegression(C=c, max_iter=1000, tol=1e-6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            solver.fit(centred.numpy(), labels.numpy())
+        weight, bias = torch.from_numpy(solver.coef_), torch.from_numpy(solver.intercept_)
+        right = (10 * val.x.double() - x.mean(0)) @ weight.T + bias
+        return weight, bias + 0 * right.sum()
+
+    def gradient(weight: Tensor, bias: Tensor, c: float) -> float:
+        wrong = (centred @ weight.T + bias).softmax(1) - F.one_hot(labels, size.C)
+        return float((c * wrong.T @ centred + weight).norm() / weight.norm())
+
+    plain, told = 0.0, []
+    for c in (1e-2, 1e2):
+        seconds, (weight, bias) = timed(lambda c=c: plain_run(c))
+        got, got_bias = made[0].solve(c)
+        if c < 1:  # a weak penalty is where scikit-learn's stop is far from the optimum
+            ensure_close(got, weight, 2e-3 * float(weight.abs().max()), "weights")
+        plain += seconds / 2
+        own = gradient(got, got_bias + got @ x.mean(0).double(), c)
+        told.append(f"{own:.0e} for {gradient(weight, bias, c):.0e}")
+    number = len(made[0].found)
+    flops = 2 * size.C * size.D * (2 * size.S * made[0].spent + size.N * number)
+    return Row(plain * number, ours, f"2 of {number} penalties; relative gradients {', '.join(told)}", flops)

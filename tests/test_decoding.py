@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,10 @@ from PIL import Image
 from adaptkit import Patches, Pixels, Pooled, Preprocess
 from adaptkit.features import decoding
 from adaptkit.features.cache import FeatureCache
+from adaptkit.features.cohorts import Cohort, Row
 from adaptkit.features.datasets import Joined, picture_file_of, some_of
 from adaptkit.features.decoder_pool import LOST
-from adaptkit.features.decoding import CHUNK, Decoding, stays_raw
+from adaptkit.features.decoding import CHUNK, Decoding, raw_for, stays_raw
 from adaptkit.features.needs import Masks
 from adaptkit.features.parts import Part, prepared, row_id
 from adaptkit.features.sources import PictureFiles
@@ -51,7 +53,19 @@ def files(paths):
 
 def part(source, need, items):
     ids = np.stack([row_id(source.key(i), view) for i, view in items])
-    return Part(need, need.views > 0, None, items, ids)
+    return Part(need, need.views > 0, None, EYES, np.array(items), ids)
+
+
+def decoding_of(source, some, count=0):
+    return Decoding(source, [some], count)
+
+
+def rows_of(work, places):
+    """Some rows of the part, item by item."""
+    (some,) = work.parts
+    rows = [(*some.items[place].tolist(), place) for place in places]
+    made = [Row(Cohort(some.kind(view), (some,)), i, view, (place,)) for i, view, place in rows]
+    return [[*alike] for _, alike in groupby(made, lambda row: row.item)]
 
 
 def plain(source, need, items):
@@ -61,7 +75,7 @@ def plain(source, need, items):
 
 def run(work, places):
     """What enters a tower, in pieces as they come, and the ids of the rows."""
-    got = [one for future in work.submit(places) for one in future.result(30)]
+    got = [one for future in work.submit(rows_of(work, places)) for one in future.result(30)]
     out = work.batch(got, LANE)
     work.release(got)
     return (out if isinstance(out, torch.Tensor) else torch.stack(out)), np.stack([one.id for one in got])
@@ -94,7 +108,7 @@ def helped(eager):
     works = []
 
     def start(source, need, items, slots=64):
-        works.append(work := Decoding(source, part(source, need, items), EYES, 2))
+        works.append(work := decoding_of(source, part(source, need, items), 2))
         work.help(len(items), 1e-6, slots)
         return work
 
@@ -108,12 +122,12 @@ def test_bytes_that_are_normalised_by_the_batch_are_the_same_bits(tmp_path):
     for augment in AUGMENTS:
         need = Pooled(views=1, augment=augment, unit=False)
         items = [(i, view) for i in range(len(source)) for view in (0, 1)]
-        work = Decoding(source, part(source, need, items), EYES)
-        assert (work.raw is None) == (augment == "augmix"), "what computes with pixels needs them normalised"
+        work = decoding_of(source, part(source, need, items))
+        assert (raw_for(need, EYES) is None) == (augment == "augmix"), "what computes with pixels needs them normalised"
         got, ids = run(work, range(len(items)))
         want = plain(source, need, items)
         assert torch.equal(got, want) and got.stride() == want.stride(), f"{augment} views must be the same"
-        assert (ids == work.part.ids).all(), "and come in order, under the keys of their bytes"
+        assert (ids == work.parts[0].ids).all(), "and come in order, under the keys of their bytes"
 
 
 def test_processes_decode_to_the_same_bits_in_order(tmp_path, helped):
@@ -122,10 +136,10 @@ def test_processes_decode_to_the_same_bits_in_order(tmp_path, helped):
     need = Pooled(views=1, augment="strong", unit=False)
     work = helped(source, need, items)
     inline = []
-    decode, work.decode = work.decode, lambda places: inline.append(places) or decode(places)
+    decode, work.decode = work.decode, lambda rows: inline.append(rows) or decode(rows)
     got, ids = run(work, range(len(items)))
     assert torch.equal(got, plain(source, need, items)), "pixels must be the same in any process"
-    assert (ids == work.part.ids).all(), "rows must come in order"
+    assert (ids == work.parts[0].ids).all(), "rows must come in order"
     assert not inline and len(work.helpers.all) == 2, f"processes must have done it all; got {inline}"
     assert len(work.helpers.free) == len(work.helpers.slab), "all slots must be free again"
 
@@ -163,9 +177,7 @@ def test_a_broken_picture_has_the_same_sentence_everywhere(tmp_path, helped, pro
     source = pictures(tmp_path, 12)
     items = [(i, -1) for i in range(12)]
     work = (
-        helped(source, Pooled(unit=False), items)
-        if processes
-        else Decoding(source, part(source, Pooled(), items), EYES)
+        helped(source, Pooled(unit=False), items) if processes else decoding_of(source, part(source, Pooled(), items))
     )
     broken = source.paths[9]
     broken.write_bytes(broken.read_bytes()[:200])
@@ -186,7 +198,7 @@ def test_a_file_that_changed_is_told_under_its_new_key(tmp_path, helped):
     Image.new("RGB", (50, 50), "red").save(source.paths[5])
     got, ids = run(work, range(12))
     assert torch.equal(got, plain(source, Pooled(), items)), "the pixels must be those of the new file"
-    assert (ids == work.part.ids).all(1).tolist() == [i != 5 for i in range(12)], "and its id, too"
+    assert (ids == work.parts[0].ids).all(1).tolist() == [i != 5 for i in range(12)], "and its id, too"
 
 
 def test_processes_are_started_where_they_pay_alone(tmp_path, monkeypatch):
@@ -194,7 +206,7 @@ def test_processes_are_started_where_they_pay_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "Helpers", lambda *how: started.append(how))
 
     def tries(count=8, left=9000, rate=1e-4, source=source, need=usual):
-        work = Decoding(source, part(source, need, [(i, -1) for i in range(4)]), EYES, count)
+        work = decoding_of(source, part(source, need, [(i, -1) for i in range(4)]), count)
         for _ in range(2):
             work.help(left, rate, 64)
         return len(started)
@@ -206,7 +218,7 @@ def test_processes_are_started_where_they_pay_alone(tmp_path, monkeypatch):
     assert tries(need=Pooled(views=1, augment="augmix")) == 0, "what computes with pixels is done here"
     assert tries() == 1, "thousands of files for a fast tower on many cores are worth it, once"
     monkeypatch.setattr(decoding, "Helpers", no_processes)
-    work = Decoding(source, part(source, Pooled(), [(i, -1) for i in range(4)]), EYES, 8)
+    work = decoding_of(source, part(source, Pooled(), [(i, -1) for i in range(4)]), 8)
     work.help(9000, 1e-4, 64)
     assert run(work, range(4))[0].shape == (4, 3, 40, 40), "where no process can be started threads must do"
 
@@ -247,7 +259,7 @@ def test_views_of_one_picture_open_it_once_and_not_once_each(tmp_path):
     source = pictures(tmp_path, 3)
     need, items, opened = Pooled(views=1, unit=False), [(i, view) for i in range(3) for view in range(CHUNK)], []
     counting = files(source.paths)
-    work = Decoding(counting, part(counting, need, items), EYES)
+    work = decoding_of(counting, part(counting, need, items))
     object.__setattr__(counting, "open", lambda i: opened.append(i) or source.open(i))
     assert torch.equal(run(work, range(len(items)))[0], plain(source, need, items)), "views must be the same"
     assert sorted(opened) == [0, 1, 2], f"each must be opened once; got {opened}"
@@ -264,7 +276,7 @@ def test_features_of_a_folder_are_the_same_by_processes(tmp_path, eager, monkeyp
         rows.append(cache.images(source, need, torch.arange(90).flip(0)))
     assert rows[0].shape[:2] == (90, 3), "each picture must have three rows"
     assert torch.equal(*rows), "they must be the same, in order"
-    assert [helpers is not None for helpers in closed] == [True, True, False, False], "with processes and without"
+    assert [helpers is not None for helpers in closed] == [True, False], "with processes and without, once for both"
     for helpers in filter(None, closed):
         ended = [helper.process.poll() is not None for helper in helpers.all]
         assert all(ended), "no process outlives what it was started for"
@@ -274,7 +286,7 @@ PARENT = """
 import os, sys, time
 from adaptkit.features.decoder_pool import Helpers
 from adaptkit.towers.preprocess import Preprocess
-helpers = Helpers(2, 4, Preprocess(size=8, mean=(0.5,) * 3, std=(0.5,) * 3), "crop-flip")
+helpers = Helpers(2, 4, Preprocess(size=8, mean=(0.5,) * 3, std=(0.5,) * 3))
 while not all(helper.ready for helper in helpers.all):
     time.sleep(0.01)
 print("torch.nn" in sys.modules, *[helper.process.pid for helper in helpers.all], flush=True)

@@ -3,11 +3,13 @@
 import errno
 import fcntl
 
+import numpy as np
 import pytest
 
 from adaptkit import cli
-from adaptkit.engines.handing import MOST, PACE, TRIES, Jobs
+from adaptkit.engines.handing import DEATHS, HOPELESS, JOBS_AT_ONCE, PACE, Jobs
 from adaptkit.io.home import home
+from adaptkit.runs.shards import ShardJobs, masked
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_short_jobs_are_handed_out_many_at_once_long_ones_singly():
         given = short.take(2)
         counts.append(len(given))
         short.done(given, len(given), 0.001 * len(given))
-    assert counts == [1, 2, 4, 8, 16, 32, 64, 64, 64] and MOST == 64, f"twice as many each time; got {counts}"
+    assert counts == [1, 2, 4, 8, 16, 32, 64, 64, 64] and JOBS_AT_ONCE == 64, f"twice as many each time; got {counts}"
     for _ in range(3):
         given = long.take(2)
         long.done(given, len(given), 2 * PACE)
@@ -77,6 +79,18 @@ def test_a_job_is_given_up_once_it_has_ended_workers_by_itself():
     jobs = Jobs(range(4), seconds=0.001, last=64)
     given = jobs.take(1)
     assert jobs.died(given) is None and len(given) == 2, "of several nobody knows which it was"
-    lost = [jobs.died(jobs.take(1)) for _ in range(2 * TRIES)]
-    assert [n for n in lost if n is not None] == [0, 1], f"each after {TRIES} deaths of its own; got {lost}"
+    lost = [jobs.died(jobs.take(1)) for _ in range(2 * DEATHS)]
+    assert [n for n in lost if n is not None] == [0, 1], f"each after {DEATHS} deaths of its own; got {lost}"
     assert jobs.take(1) == [2], "the others are given out as before"
+    with pytest.raises(ValueError, match="workers must live; got 30 that died one after another"):
+        for _ in range(HOPELESS):
+            jobs.died([3, 4])
+
+
+def test_images_that_lack_the_same_needs_stand_together_in_the_order_they_are_met():
+    rows, masks = masked([np.array([7, 3, 5]), np.array([3, 9]), np.array([], int)])
+    assert rows.tolist() == [7, 3, 5, 9] and masks.tolist() == [1, 3, 1, 2], f"got {rows}, {masks}"
+    shards = ShardJobs(None, [("train", (), rows), ("test", (), np.arange(130))])
+    assert len(shards) == 4 and [len(s.rows) for s in shards] == [4, 64, 64, 2], "64 rows each, and the rest"
+    assert shards[3].source == "test" and shards[3].rows == (128, 129), "in order"
+    assert len(ShardJobs(None, [])) == 0, "there may be none"

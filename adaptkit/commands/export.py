@@ -36,7 +36,7 @@ def command(options: Namespace) -> int:
         if adapted.scope == "stream":
             test = test[torch.from_numpy(workspace.order(test)(seed))]
         protocol = {
-            **requested.setting().plain(),
+            **workspace.setting.plain(),
             "shots": plain_shots(shots),
             "seed": seed,
             "trainer": dict(requested.trainer),

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 
-TRIES = 3  # workers that a job may end by itself
+DEATHS = 3  # workers that a job may end by itself
 PACE = 2.0  # seconds after which a worker hands over what it has done
-MOST = 64  # jobs that a worker is given at once
+JOBS_AT_ONCE = 64  # jobs that a worker is given at once
+HOPELESS = 10 * DEATHS  # deaths in a row, after which it is no job that ends workers
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Jobs:
     waiting: deque[int] = field(init=False)
     alone: deque[int] = field(default_factory=deque, init=False)  # those that a dead worker had
     deaths: dict[int, int] = field(default_factory=dict, init=False)
+    running: int = field(default=0, init=False)  # deaths since a worker has done something
 
     def __post_init__(self, numbers: Iterable[int]) -> None:
         self.waiting = deque(numbers)
@@ -38,22 +40,33 @@ class Jobs:
             return [self.alone.popleft()]
         fair = math.ceil(len(self.waiting) / (2 * workers))
         quick = max(1, min(2 * self.last, int(PACE / max(self.seconds, 1e-9)))) if self.seconds < math.inf else 1
-        count = max(1, min(MOST, fair, quick))
+        count = max(1, min(JOBS_AT_ONCE, fair, quick))
         return [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
 
     def done(self, given: Sequence[int], count: int, seconds: float) -> None:
         """Some of those given are done; the rest come next."""
         self.waiting.extendleft(reversed(given[count:]))
+        self.running = 0
         self.seconds, self.last = seconds / max(1, count), len(given)
 
     def died(self, given: Sequence[int]) -> int | None:
-        """A worker has died; the job that is given up, if any."""
+        """A worker has died; the job that is given up, if any.
+
+        Raises:
+            ValueError: when so many have died in a row that it is not for what they do.
+        """
+        self.running += 1
+        if self.running >= HOPELESS:
+            raise ValueError(
+                f"workers must live; got {self.running} that died one after another; look at the machine's memory, "
+                "give fewer --workers, or run without --engine"
+            )
         if len(given) > 1:
             self.alone.extend(given)
             return None
         (number,) = given
         self.deaths[number] = self.deaths.get(number, 0) + 1
-        if self.deaths[number] >= TRIES:
+        if self.deaths[number] >= DEATHS:
             return number
         self.alone.append(number)
         return None

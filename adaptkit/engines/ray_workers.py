@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from adaptkit.engines.handing import PACE, TRIES, Jobs
+from adaptkit.engines.handing import DEATHS, PACE, Jobs
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
-from adaptkit.runs.engine import Work, WorkerDiedError
+from adaptkit.runs.engine import JobWork, WorkerDiedError
 
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
 MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptkit-vlm[ray]'"
@@ -32,31 +32,33 @@ MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptk
 class Circumstances:
     """What a worker takes over from the process that started it, so that names mean the same there."""
 
-    home: Path
     folder: str
     threads: int
     files: tuple[Path, ...]
     variables: dict[str, str]
 
     @classmethod
-    def here(cls, home: Path, threads: int) -> Circumstances:
+    def here(cls, threads: int) -> Circumstances:
         """Those of this process."""
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return cls(home, os.getcwd(), threads, tuple(sorted(plugins.asked_for)), variables)
+        return cls(os.getcwd(), threads, tuple(sorted(plugins.asked_for)), variables)
 
 
 class Worker:
     """Does jobs in a process of its own."""
 
     def __init__(self, found: Circumstances) -> None:
-        self.found, self.made, self.ready = found, set[str](), False
+        self.found, self.ready = found, False
+        self.made: tuple[int, set[str]] = 0, set()
 
-    def some(self, work: Work, jobs: Sequence[Any]) -> list[Any]:
-        """What the first of some jobs come to."""
+    def some(self, work: JobWork, jobs: Sequence[Any], home: Path, round: int) -> list[Any]:
+        """What the first of some jobs come to; files that were handed over in the same round are not made again."""
         if not self.ready:
             self._settle()
-        with home_at(self.found.home):
-            return work(jobs, self.found.home, self._made, PACE)
+        if round != self.made[0]:
+            self.made = round, set()
+        with home_at(home):
+            return work(jobs, home, self._made, PACE)
 
     def _settle(self) -> None:
         """Take over circumstances, once; not at the start, where an error would look like a death."""
@@ -72,10 +74,9 @@ class Worker:
 
     def _made(self, path: str) -> bool:
         """Whether this worker has handed over a file of this path before; it has from now on."""
-        if path in self.made:
-            return True
-        self.made.add(path)
-        return False
+        before = path in self.made[1]
+        self.made[1].add(path)
+        return before
 
 
 class RayWorkers:
@@ -95,6 +96,7 @@ class RayWorkers:
         """
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.actors: list[Any] = []
+        self.rounds = 0
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             import ray
@@ -112,19 +114,19 @@ class RayWorkers:
                     self.ray.kill(actor)
             self.ray.shutdown()
 
-    def each(self, work: Work, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
+    def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
         if not len(jobs):
             return
         count = min(self._start(), len(jobs))
         while len(self.actors) < count:
-            self.actors.append(self._worker(home))
-        left, idle = Jobs(range(len(jobs))), deque(self.actors[:count])
+            self.actors.append(self._worker())
+        left, idle, self.rounds = Jobs(range(len(jobs))), deque(self.actors[:count]), self.rounds + 1
         busy: dict[Any, tuple[Any, list[int], float]] = {}
         while left.waiting or left.alone or busy:
             while idle and (left.waiting or left.alone):
                 actor, given = idle.popleft(), left.take(count)
-                reference = actor.some.remote(work, [jobs[i] for i in given])
+                reference = actor.some.remote(work, [jobs[i] for i in given], home, self.rounds)
                 busy[reference] = actor, given, time.perf_counter()
             (reference,), _ = self.ray.wait([*busy], num_returns=1)
             actor, given, began = busy.pop(reference)
@@ -133,7 +135,7 @@ class RayWorkers:
             except self.ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except self.ray.exceptions.RayError as error:
-                idle.append(self._instead(actor, home))
+                idle.append(self._instead(actor))
                 if (number := left.died(given)) is not None:
                     yield number, lost(error)
                 continue
@@ -180,17 +182,17 @@ class RayWorkers:
                 f"--address {must}: {why}" if self.address else f"ray must start here; got: {why}"
             ) from error
 
-    def _worker(self, home: Path) -> Any:  # noqa: ANN401 (Ray's handle)
+    def _worker(self) -> Any:  # noqa: ANN401 (Ray's handle)
         """A new worker."""
-        found = Circumstances.here(home, max(1, int(self.cpus)))
+        found = Circumstances.here(max(1, int(self.cpus)))
         return self.ray.remote(Worker).options(num_cpus=self.cpus, num_gpus=self.gpus).remote(found)
 
-    def _instead(self, actor: Any, home: Path) -> Any:  # noqa: ANN401 (Ray's handle)
+    def _instead(self, actor: Any) -> Any:  # noqa: ANN401 (Ray's handle)
         """A new worker in the place of one that died."""
         with contextlib.suppress(Exception):  # it may live: then it was interrupted
             self.ray.kill(actor)
         self.actors.remove(actor)
-        self.actors.append(self._worker(home))
+        self.actors.append(self._worker())
         return self.actors[-1]
 
 
@@ -202,4 +204,4 @@ def fits(node: dict[str, float], what: str, each: float) -> int:
 def lost(error: BaseException) -> WorkerDiedError:
     """What is said of a job that ended its workers."""
     how = "memory ran out" if "Memory" in type(error).__name__ else "it crashed, or memory ran out"
-    return WorkerDiedError(f"the worker process ended {TRIES} times while it did this job alone: {how}")
+    return WorkerDiedError(f"the worker process ended {DEATHS} times while it did this job alone: {how}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,10 @@ from adaptkit.features.extraction import Extraction
 from adaptkit.features.items import Source
 from adaptkit.features.live import Live
 from adaptkit.features.needs import Need, Sentence
-from adaptkit.features.parts import Part, row_id
+from adaptkit.features.parts import Index, Part, pairs, row_ids
 from adaptkit.features.store import FORMAT, Store, StoredTable
 from adaptkit.towers.backbone import Backbone
-from adaptkit.towers.precision import Precision
+from adaptkit.towers.precision import AskedPrecision, resolve
 from adaptkit.towers.reading import read_whole
 
 TRIES = 3  # to find the rows of files that change meanwhile
@@ -43,7 +43,7 @@ class FeatureCache:
         hook: Any,  # noqa: ANN401 (pluggy's relay)
         load: Callable[[str], Backbone],
         dtype: Literal["float16", "float32"] = "float16",
-        precision: Precision = "32-true",
+        precision: AskedPrecision = "32-true",
         batch_size: int = 32,
         progress: bool = False,
         decoders: int = 0,
@@ -56,16 +56,17 @@ class FeatureCache:
             hook: plugins' ``extract``, asked on a miss.
             load: another backbone by its full name, for needs that want one.
             dtype: of stored rows.
-            precision: of the towers' arithmetic, named as Lightning names it; part of the key.
+            precision: of the towers' arithmetic, named as Lightning names it; part of the key. "auto" is one of these.
             batch_size: images in one forward pass.
             progress: show bars while extracting.
             decoders: pictures decoded at once; 0 for as many as there are cores.
         """
         self.own, self.store, self.load = backbone, store, load
-        self.answering = Answering(hook, precision)
+        self.precision = resolve(precision, backbone.device)
+        self.answering = Answering(hook, self.precision)
         self.extraction = Extraction(self.answering, dtype, batch_size, progress, self._count, decoders)
         self.live = Live(self.compute, batch_size)
-        self.dtype, self.precision, self.batch_size = dtype, precision, batch_size
+        self.dtype, self.batch_size = dtype, batch_size
         self.towers: dict[str, Backbone] = {"": backbone}
         self.tables: dict[tuple[Need, bool, str], StoredTable] = {}
         self.texts: dict[str, dict[str, Tensor]] = {}
@@ -94,8 +95,7 @@ class FeatureCache:
         if not len(index):
             return self.images(source, need, torch.zeros(1, dtype=torch.long))[:0]
         blocks = []
-        for part in self.parts(source, need, index.tolist()):
-            part = self._complete(source, part)
+        for part in self._complete(source, self.parts(source, need, index.numpy())):
             rows = torch.from_numpy(part.table.read(part.ids)).float()
             blocks.append(rows.reshape(len(index), -1, *rows.shape[1:]))  # (N, 1, ...) plain, (N, V, ...) random
         rows = torch.cat(blocks, 1)
@@ -107,19 +107,30 @@ class FeatureCache:
             None if need.stored and not need.fresh else self.live.expect(source, need, index, self.tower(need.backbone))
         )
 
-    def fill(self, source: Source, need: Need, index: Sequence[int]) -> None:
+    def fill(self, source: Source, need: Need, index: Index) -> None:
         """Extract what is missing for a reading, without reading it."""
-        for part in self.parts(source, need, index):
-            self._complete(source, part)
+        self.fill_together(source, {need: index})
 
-    def parts(self, source: Source, need: Need, index: Sequence[int]) -> list[Part]:
+    def fill_together(self, source: Source, wanted: Mapping[Need, Index]) -> None:
+        """Extract what is missing for some readings of a source: each item is opened once for all of them.
+
+        Needs that read the same pixels by the same tower share its passes, where their rows are then the same bits.
+        """
+        parts: dict[StoredTable, Part] = {}
+        for need, index in wanted.items():
+            for part in self.parts(source, need, index):
+                known = parts.get(part.table)
+                parts[part.table] = part if known is None else known.joined(part)
+        self._complete(source, [*parts.values()])
+
+    def parts(self, source: Source, need: Need, index: Index) -> list[Part]:
         """The stored rows behind a reading."""
         parts = []
         random = need.views - need.plain_first
         if need.views == 0 or need.plain_first:
-            parts.append(self._part(source, need, False, [(i, -1) for i in index]))
+            parts.append(self._part(source, need, False, pairs(index, [-1])))
         if random > 0:
-            parts.append(self._part(source, need, True, [(i, v) for i in index for v in range(random)]))
+            parts.append(self._part(source, need, True, pairs(index, range(random))))
         return parts
 
     def cost(self, source: Source, need: Need, images: int) -> float:
@@ -150,7 +161,7 @@ class FeatureCache:
             read_whole(self.tower(backbone), new)
             held.update(s for own in new for s in own)
 
-    def _part(self, source: Source, need: Need, random: bool, items: list[tuple[int, int]]) -> Part:
+    def _part(self, source: Source, need: Need, random: bool, items: np.ndarray) -> Part:
         need = need.table(random)
         backbone = self.tower(need.backbone)
         by = self.answering.by(need, backbone)
@@ -158,8 +169,8 @@ class FeatureCache:
             spec = {**self._spec(backbone, need), **need.describe(), **need.made_with(backbone), "by": by}
             spec |= {"random": random, "dtype": need.dtype or self.dtype}
             self.tables[need, random, str(by)] = self.store.table(spec)
-        ids = np.stack([row_id(source.key(i), v) for i, v in items]) if items else np.zeros((0, 16), np.uint8)
-        return Part(need, random, self.tables[need, random, str(by)], items, ids)
+        table = self.tables[need, random, str(by)]
+        return Part(need, random, table, backbone, items, row_ids(source, items))
 
     def _spec(self, backbone: Backbone, need: Need) -> dict[str, object]:
         parts = (need, backbone, backbone.preprocess) if need.visual else (need, backbone)
@@ -172,14 +183,14 @@ class FeatureCache:
             "precision": self.precision,
         }
 
-    def _complete(self, source: Source, part: Part) -> Part:
-        """The part with every row stored. A file that was changed meanwhile has another key: it is planned again."""
+    def _complete(self, source: Source, parts: list[Part]) -> list[Part]:
+        """The parts with every row stored. A file that was changed meanwhile has another key: it is planned again."""
         for _ in range(TRIES):
-            self.extraction.complete(source, part, self.tower(part.need.backbone))
-            if not (absent := part.missing()).any():
-                return part
-            part = self._part(source, part.need, part.random, part.items)
-        i, _ = part.items[int(absent.argmax())]
+            self.extraction.complete(source, parts)
+            if not (short := [part for part in parts if part.missing().any()]):
+                return parts
+            parts = [self._part(source, p.need, p.random, p.items) if p in short else p for p in parts]
+        i, _ = short[0].items[int(short[0].missing().argmax())]
         raise ValueError(
             f"an image must stay as it is while its features are computed; got {TRIES} different ones of item {i} of "
             f"{source.name}; try again when nothing writes there"
@@ -209,6 +220,10 @@ class CachedRows:
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """One row per index."""
         return self.cache.images(self.source, need, index)
+
+    def fill(self, needs: Iterable[Need], index: Tensor) -> None:
+        """Extract what some needs lack, each item opened once; see `FeatureCache.fill_together`."""
+        self.cache.fill_together(self.source, dict.fromkeys(needs, index.numpy()))
 
     def expect(self, need: Need, index: Tensor) -> Ahead | None:
         """Begin to decode the rows that are read next; see `FeatureCache.expect`."""

@@ -46,7 +46,7 @@ def serve(connection: int, memory: int) -> None:
         line.send_bytes(canonical(libraries()))
         while True:
             request = parse_json(line.recv_bytes())
-            line.send_bytes(canonical(views_of(request, raw, how["augment"], slab)))
+            line.send_bytes(canonical(views_of(request, raw, slab)))
 
 
 def libraries() -> list[str]:
@@ -54,11 +54,11 @@ def libraries() -> list[str]:
     return [Image.__version__, np.__version__]
 
 
-def views_of(request: dict[str, Any], raw: Raw, augment: str, slab: np.ndarray) -> list[str]:
+def views_of(request: dict[str, Any], raw: Raw, slab: np.ndarray) -> list[str]:
     """The digests of some files whose views were put into the slab; a file that follows itself is read once."""
     keys, last = list[str](), None
     known: Keyed = "", None
-    for path, view, slot in zip(request["paths"], request["views"], request["slots"], strict=True):
+    for path, slot, view, augment in zip(*(request[n] for n in ("paths", "slots", "views", "augments")), strict=True):
         if path != last:
             last, known = path, keyed_picture(path)
         key, image = known

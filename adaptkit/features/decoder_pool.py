@@ -28,7 +28,7 @@ SERVE = f"{STARTED}; from adaptkit.features.decoder import serve; serve(int(sys.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 LOST = 3  # processes that may die before no more are started in their place
 
-Wanted = Sequence[tuple[Path, int, int]]  # files, which view of each, and the slot for its pixels
+Wanted = Sequence[tuple[Path, int, int, str]]  # files, slots for pixels, which view of each, and how it is drawn
 
 
 class Helper:
@@ -68,8 +68,9 @@ class Helper:
                 if parse_json(self.line.recv_bytes()) != libraries():
                     raise OSError("it has other libraries")
                 self.greeted = True
-            paths, views, slots = zip(*wanted, strict=True)
-            request = {"paths": [os.path.abspath(path) for path in paths], "views": views, "slots": slots}
+            paths, slots, views, augments = zip(*wanted, strict=True)
+            files = [os.path.abspath(path) for path in paths]
+            request = {"paths": files, "slots": slots, "views": views, "augments": augments}
             self.line.send_bytes(canonical(request))
             return [str(key) for key in parse_json(self.line.recv_bytes())]
         except (EOFError, ValueError) as error:
@@ -87,16 +88,15 @@ class Helpers:
     The memory has no name: nothing stays behind, whatever is killed, and how large /dev/shm is does not matter.
     """
 
-    def __init__(self, count: int, slots: int, how: Preprocess, augment: str) -> None:
+    def __init__(self, count: int, slots: int, how: Preprocess) -> None:
         """Start them; an OSError where that cannot be.
 
         Args:
             count: of processes.
             slots: pictures that are held at once.
             how: the preprocessing.
-            augment: how random views are drawn.
         """
-        told = {"preprocess": asdict(how), "augment": augment, "most": Image.MAX_IMAGE_PIXELS}
+        told = {"preprocess": asdict(how), "most": Image.MAX_IMAGE_PIXELS}
         self.how = canonical(told | {"truncated": ImageFile.LOAD_TRUNCATED_IMAGES})
         self.memory, shape = unnamed(slots * how.size**2 * 3), (slots, how.size, how.size, 3)
         self.slab = np.frombuffer(mmap.mmap(self.memory, 0), np.uint8).reshape(shape)

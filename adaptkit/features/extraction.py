@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adaptkit.features.answering import Answering
-from adaptkit.features.decoding import Decoded, Decoding
+from adaptkit.features.cohorts import Cohort, Decoded, Held, Passing, Pending, Row
+from adaptkit.features.decoding import Decoding
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import Part
@@ -25,6 +27,7 @@ from adaptkit.towers.lane import Lane
 COMMIT = 2.0  # seconds of work that a kill may lose
 CLAIM = 32  # rows claimed at once
 POLL = 0.05  # seconds between looks at what others compute
+TRIALS = 3  # passes of one row at most, before anything is known of a tower
 
 
 class Pace:
@@ -45,15 +48,6 @@ class Pace:
         return max(1, min(self.most, int(COMMIT / self.rate))) if self.rate else min(self.most, CLAIM)
 
 
-@dataclass
-class Pass:
-    """Rows on their way: what was decoded, when it entered the tower, and how its rows are got."""
-
-    group: list[Decoded]
-    began: float
-    rows: Callable[[], Tensor]
-
-
 @dataclass(frozen=True)
 class Extraction:
     """How rows are computed.
@@ -65,7 +59,7 @@ class Extraction:
         progress: show a bar.
         count: told what was computed, by name, rows and seconds.
         decoders: pictures decoded at once; 0 for as many as there are cores.
-        paces: of each need by each tower.
+        paces: of the needs that share pixels, by tower.
     """
 
     answering: Answering
@@ -74,63 +68,70 @@ class Extraction:
     progress: bool
     count: Callable[[str, int, float], None]
     decoders: int = 0
-    paces: dict[tuple[Need, Backbone], Pace] = field(default_factory=dict)
+    paces: dict[tuple[tuple[Need, ...], Backbone], Pace] = field(default_factory=dict)
 
-    def complete(self, source: Source, part: Part, backbone: Backbone) -> None:
-        """Compute and store the rows of a part that are missing, each under the key of the bytes it was made of.
+    def complete(self, source: Source, parts: Sequence[Part]) -> None:
+        """Compute and store the rows of some parts that are missing, each under the key of the bytes it was made of.
 
-        The table's lock is held only while rows are appended. Rows are claimed before they are computed: those that
-        another process has claimed are waited for, and computed if it dies.
+        An item is opened once for all parts that read pixels. A table's lock is held only while rows are appended.
+        Rows are claimed before they are computed: those that another process has claimed are waited for, and computed
+        if it dies.
         """
-        if part.missing().any():
-            pace = self.paces.setdefault((part.need, backbone), Pace(part.need.batch or self.batch_size))
-            Work(self, source, part, backbone, pace).run()
+        lacking = [part for part in parts if part.missing().any()]
+        seen = [part for part in lacking if part.need.visual]
+        for together in [seen, *([part] for part in lacking if not part.need.visual)]:
+            if together:
+                Work(self, source, together).run()
+
+    def pace(self, cohort: Cohort) -> Pace:
+        """How many rows enter a tower together."""
+        needs = tuple(part.need for part in cohort.parts)
+        most = min(need.batch or self.batch_size for need in needs)
+        return self.paces.setdefault((needs, cohort.backbone), Pace(most))
 
 
 class Work:
-    """The extraction of one part, by this process beside others.
+    """The extraction of some parts, by this process beside others.
 
     Passes of pixels are as short as a kill may cost. Those of text are of one size, whatever the clock says: the last
     digits of a sentence's row depend on the longest beside it.
     """
 
-    def __init__(self, how: Extraction, source: Source, part: Part, backbone: Backbone, pace: Pace) -> None:
-        self.how, self.source, self.part, self.backbone, self.pace = how, source, part, backbone, pace
-        absent = np.flatnonzero(part.missing())
-        _, first = np.unique(part.ids[absent], axis=0, return_index=True)  # equal images are one row
-        self.pending = deque(absent[np.sort(first)].tolist())
-        self.others: list[int] = []  # rows that somebody else had claimed or stored
-        self.claimed: set[int] = set()
-        self.decoding, self.lane = Decoding(source, part, backbone, how.decoders), Lane(backbone.device)
+    def __init__(self, how: Extraction, source: Source, parts: Sequence[Part]) -> None:
+        self.how, self.source, self.parts = how, source, parts
+        self.pending = Pending(parts)
+        self.visual = all(part.need.visual for part in parts)
+        self.paces = set[Pace]()
+        self.decoding, self.lane = Decoding(source, parts, how.decoders), Lane(parts[0].backbone.device)
         self.landed = 0.0  # when the last answer came
+        self.claimed: dict[Part, set[int]] = {part: set() for part in parts}
 
     def run(self) -> None:
         """Compute what can be claimed; then look after the rest until all is stored, or was computed here."""
-        title = f"{self.source.name} · {self.part.name}"
+        title = f"{self.source.name} · {', '.join(dict.fromkeys(part.name for part in self.parts))}"
         hidden = not self.how.progress
         with tqdm(total=len(self.pending), desc=title, unit="row", disable=hidden, leave=False) as bar:
             try:
                 while self.pending:
                     idle = not self._round(bar)
-                    rest = np.array(self.others, int)
-                    self.pending = deque(rest[self.part.table.missing(self.part.ids[rest])].tolist())
-                    self.others = []
+                    self.pending.retry()
                     if idle and self.pending:
                         time.sleep(POLL)
             finally:
                 self.decoding.close()
-                self._release(self.claimed)
+                for part, places in self.claimed.items():
+                    self._release(part, places)
 
     def _round(self, bar: tqdm) -> int:
         """Compute all that can be claimed now; how many rows that were."""
-        held: list[tuple[list[Decoded], Tensor]] = []
-        flying = deque[Pass]()
+        held: list[Held] = []
+        flying = deque[Passing]()
         began = last = time.perf_counter()
         done = 0
         with closing(self._passes()) as passes:
-            for group in passes:
-                flying.append(self._enter(group))
-                bar.update(len(group))
+            for cohort, group in passes:
+                flying.append(self._enter(cohort, group))
+                bar.update(len(group) * len(cohort.parts))
                 done += len(group)
                 if len(flying) > self.lane.late:
                     held.append(self._land(flying.popleft()))
@@ -144,69 +145,84 @@ class Work:
             self._commit(held, time.perf_counter() - began)
         return done
 
-    def _enter(self, group: list[Decoded]) -> Pass:
-        """Let the tower begin with a batch; a device is not waited for."""
-        began, need = time.perf_counter(), self.part.need
+    def _enter(self, cohort: Cohort, group: list[Decoded]) -> Passing:
+        """Let the tower begin with a batch; a device is not waited for. What shares a pass takes the same of it."""
+        how, began = self.how.answering, time.perf_counter()
         ready = self.decoding.batch(group, self.lane)
         self.decoding.release(group)
-        rows = self.how.answering.ask(need, self.backbone, ready, self.part.by)
-        return Pass(group, began, self.lane.fetch(rows.to(getattr(torch, need.dtype or self.how.dtype))))
+        rows, took, last = dict[Part, Callable[[], Tensor]](), dict[Part, float](), time.perf_counter()
+        for part, answer in zip(cohort.parts, how.together(cohort.asks, cohort.backbone, ready), strict=True):
+            rows[part] = self.lane.fetch(answer.to(getattr(torch, part.need.dtype or self.how.dtype)))
+            took[part], last = time.perf_counter() - last, time.perf_counter()
+        sharing = [cohort.parts[k] for k in how.sharing(cohort.asks, cohort.backbone)]
+        took |= dict.fromkeys(sharing, sum(took[part] for part in sharing) / max(1, len(sharing)))
+        return Passing(group, began, rows, took)
 
-    def _land(self, one: Pass) -> tuple[list[Decoded], Tensor]:
+    def _land(self, one: Passing) -> Held:
         """The rows of a batch, once they are there; how long they took since the last is learned."""
-        rows, began, now = one.rows(), max(one.began, self.landed), time.perf_counter()
-        if self.part.need.visual:
-            self.pace.rates.append((now - began) / len(one.group))
+        rows = {part: wait() for part, wait in one.rows.items()}
+        began, now = max(one.began, self.landed), time.perf_counter()
+        if self.visual:
+            self.how.pace(one.group[0].row.cohort).rates.append((now - began) / len(one.group))
         self.landed = now
-        return one.group, rows
+        return Held(one.group, rows, one.shares)
 
-    def _commit(self, held: list[tuple[list[Decoded], Tensor]], took: float) -> None:
-        ones = [one for group, _ in held for one in group]
-        with self.part.table.writing():
-            self.part.table.append(np.stack([one.id for one in ones]), torch.cat([r for _, r in held]).numpy(), took)
-        self._release({one.place for one in ones})
-        self.how.count(self.part.name, len(ones), took)
+    def _commit(self, held: list[Held], took: float) -> None:
+        spent = sum(sum(some.took.values()) for some in held)
+        for part in dict.fromkeys(part for some in held for part in some.rows):
+            mine = [some for some in held if part in some.rows]
+            ones = [one for some in mine for one in some.group]
+            share = took * sum(some.took[part] for some in mine) / spent
+            with part.table.writing():
+                part.table.append(
+                    np.stack([one.id for one in ones]), torch.cat([some.rows[part] for some in mine]).numpy(), share
+                )
+            self._release(part, {one.row.places[one.row.cohort.parts.index(part)] for one in ones})
+            self.how.count(part.name, len(ones), share)
 
-    def _release(self, places: set[int]) -> None:
-        self.part.table.release(self.part.ids[sorted(places)])
-        self.claimed = self.claimed - places
+    def _release(self, part: Part, places: set[int]) -> None:
+        part.table.release(part.ids[sorted(places)])
+        self.claimed[part] -= places
 
-    def _passes(self) -> Generator[list[Decoded]]:
-        """What enters the tower at once: a batch, or less if that would take too long."""
+    def _passes(self) -> Generator[tuple[Cohort, list[Decoded]]]:
+        """What enters a tower at once: a batch, or less if that would take too long."""
+        groups: dict[Cohort, tuple[float, list[Decoded]]] = {}  # when it was begun, and what it has
         with closing(self._decoded()) as stream:
-            group, began = list[Decoded](), time.perf_counter()
             for one in stream:
-                if self.part.need.visual and not self.pace.rates:
-                    self._learn(one)
+                cohort, pace = one.row.cohort, self.how.pace(one.row.cohort)
+                self.paces.add(pace)
+                if self.visual and not pace.rates:
+                    self._learn(cohort, pace, one)
+                began, group = groups.setdefault(cohort, (time.perf_counter(), []))
                 group.append(one)
-                longer = time.perf_counter() - began + self.pace.rate * (len(group) + 1)
-                if len(group) == self.pace.most or (self.part.need.visual and longer > COMMIT):
-                    yield group
-                    group, began = [], time.perf_counter()
-            if group:
-                yield group
+                longer = time.perf_counter() - began + pace.rate * (len(group) + 1)
+                if len(group) == pace.most or (self.visual and longer > COMMIT):
+                    yield cohort, groups.pop(cohort)[1]
+            for cohort, (_, group) in groups.items():
+                yield cohort, group
 
-    def _learn(self, one: Decoded) -> None:
+    def _learn(self, cohort: Cohort, pace: Pace, one: Decoded) -> None:
         """See how long the tower takes for one row; the first time is not to be believed if it was long."""
-        for _ in range(3):
-            began = time.perf_counter()
-            self.how.answering.trial(self.part.need, self.backbone, self.decoding.batch([one], self.lane), self.part.by)
-            self.pace.rates.append(time.perf_counter() - began)
-            if self.pace.rate * self.pace.most <= COMMIT:
+        for _ in range(TRIALS):
+            took = self.how.answering.trial(cohort.asks, cohort.backbone, self.decoding.batch([one], self.lane))
+            pace.rates.append(took)
+            if pace.rate * pace.most <= COMMIT or took > COMMIT / 8:
                 return
 
     def _decoded(self) -> Generator[Decoded]:
-        """Items in the order of the part, decoded ahead while the tower works; of text there is nothing to decode."""
-        while self.pending and not self.part.need.visual:
-            yield from [one for place in self._claim() for one in self.decoding.decode([place])]
+        """Rows in the order of the parts, decoded ahead while the tower works; of text there is nothing to decode."""
+        while self.pending and not self.visual:
+            for rows in self._claim():
+                yield from self.decoding.decode(rows)
         ahead, decoding, waiting = deque[Future[list[Decoded]]](), self.decoding, 0
         try:
             while self.pending or ahead:
-                decoding.help(len(self.pending), self.pace.rate, slots=3 * self.pace.most + CLAIM)
-                while self.pending and waiting < max(2 * self.pace.rows, decoding.ahead):
-                    places = self._claim()
-                    ahead += decoding.submit(places)
-                    waiting += len(places)
+                rate, most = min((p.rate for p in self.paces), default=0.0), sum(pace.most for pace in self.paces)
+                decoding.help(len(self.pending), rate, slots=3 * most + CLAIM)
+                while self.pending and waiting < max(2 * self._most(), decoding.ahead):
+                    items = self._claim()
+                    ahead += decoding.submit(items)
+                    waiting += sum(map(len, items))
                 if ahead:
                     yield from (some := ahead.popleft().result())
                     waiting -= len(some)
@@ -214,11 +230,15 @@ class Work:
             for future in ahead:
                 future.cancel()
 
-    def _claim(self) -> list[int]:
-        """The next few rows that are still to be computed, and by nobody else."""
-        places = [self.pending.popleft() for _ in range(min(max(CLAIM, self.part.need.batch), len(self.pending)))]
-        mine = self.part.table.claim(self.part.ids[places])
-        got = [place for place, ok in zip(places, mine, strict=True) if ok]
-        self.others += [place for place, ok in zip(places, mine, strict=True) if not ok]
-        self.claimed |= set(got)
-        return got
+    def _most(self) -> int:
+        """Rows of the next pass, as far as anything is known of it."""
+        known = [pace.rows for pace in self.paces]
+        return max(known, default=min(self.how.batch_size, CLAIM))
+
+    def _claim(self) -> list[list[Row]]:
+        """The next few rows that are still to be computed, and by nobody else, item by item."""
+        items = self.pending.claim(max(CLAIM, *(part.need.batch for part in self.parts)))
+        for row in chain.from_iterable(items):
+            for part, place in zip(row.cohort.parts, row.places, strict=True):
+                self.claimed[part].add(place)
+        return items

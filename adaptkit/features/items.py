@@ -118,8 +118,15 @@ class Images:
         """Let threads begin to decode these images, where they are stored nowhere: they are to be read next."""
         return [ahead for need in self.needs.values() if (ahead := expected(self.rows, need, self.index))]
 
+    def fill(self) -> None:
+        """Extract what several stored needs lack of these images, each image opened once for all that will be read."""
+        wanted = dict.fromkeys(need for need in self.needs.values() if need.stored and not need.fresh)
+        if len(wanted) > 1 and hasattr(self.rows, "fill"):
+            self.rows.fill(wanted, self.index)
+
     def load(self) -> Images:
         """The same images with every stored need read into memory once: for loops that read them again and again."""
+        self.fill()
         held = {(n, need): getattr(self, n) for n, need in self.needs.items() if need.stored and not need.fresh}
         return Images(InMemory(held, self), torch.arange(len(self)), self.labels, self.needs, self.device)
 

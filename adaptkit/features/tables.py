@@ -6,18 +6,24 @@ A table is a folder named by the hash of its spec, the mapping that determines t
         spec.json                         written first, compared whenever the table is opened
         spec.copy.json                    the same, from which a lost one is written again
         shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``, with the hash of the
-                                          spec as metadata ``table``; never modified
-        log.jsonl                         one line per finished shard: its size, its sha256, what it cost
+                                          spec as metadata ``table``; never modified. A merged one is sorted by id and
+                                          has ``sums`` uint8 ``(n, 8)``, of table, id and row
+        log.jsonl                         one line per finished shard: its size, its sha256, what it cost, and of a
+                                          merged one the shards that it replaces
+        index/*.safetensors               where rows of many large shards are; derived, never trusted
         .lock                             held by the one writer; readers take none
         .claims                           empty; its bytes are locked for rows that somebody is computing
 
 A shard counts once its log line is complete, so a killed writer leaves at most a temporary file, an unlogged shard and
-a torn line, which nobody reads. A shard is hashed when the table is first used, and again when its inode, size or time
-stamps have changed; one that is not what the log says never yields a row.
+a torn line, which nobody reads. A small shard is hashed when its rows are first used, and again when its inode, size or
+time stamps have changed; of a merged one each row is held against its sum. What is not what it was never yields a row.
+
+An append costs what it appends: the log is read on from where it was read to, and shards are merged, eight of a size to
+one, so that a row is written again a few times at most.
 """
 
 import logging
-import warnings
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,28 +31,19 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from safetensors.numpy import save
 
 from adaptkit.features import claims
-from adaptkit.features.entries import ENTRY, DamagedShardWarning, is_entry
-from adaptkit.io.files import (
-    Tensors,
-    atomic_write,
-    canonical,
-    digest,
-    make_folder,
-    naming,
-    open_tensors,
-    remove,
-    sync_folder,
-)
+from adaptkit.features.contents import Contents
+from adaptkit.features.entries import CAP, MERGED
+from adaptkit.features.merging import merge, short, tidy
+from adaptkit.features.shards import packed, sorted_pieces
+from adaptkit.io.files import atomic_write, canonical, digest, make_folder, naming, remove, sync_folder
 from adaptkit.io.jsons import parse_json
-from adaptkit.io.logs import Log, lines
+from adaptkit.io.logs import lines
 from adaptkit.io.paths import read_file
 
 COPY = "spec.copy.json"
 FORMAT = 2  # of the layout above; part of every spec
-_Index = tuple[object, list[Tensors], np.ndarray, np.ndarray, np.ndarray]  # log, shards, their starts, ids, places
 HEAL = "`adaptkit cache verify --repair` writes it again where it can, or remove the folder"
 logger = logging.getLogger(__name__)
 
@@ -63,28 +60,23 @@ class StoredTable:
         if self.spec.get("dtype") not in ("float16", "float32"):
             raise ValueError(f"dtype of a spec must be one of float16, float32; got {self.spec.get('dtype')!r}")
         self._dtype = np.dtype(str(self.spec["dtype"]))
-        self._shards, self._lock = self.folder / "shards", FileLock(self.folder / ".lock")
-        self._log = Log(self.folder / "log.jsonl", *ENTRY, sound=is_entry)
-        self._found: dict[str, Tensors | str] = {}  # by shard: it, or what was wrong with it when it was hashed
-        self._index: _Index = None, [], np.zeros(1, int), np.empty(0, "S16"), np.empty(0, int)
+        self._lock = FileLock(self.folder / ".lock")
+        self._contents = Contents(self.folder, self._dtype)
+        self._log, self._tidying = self._contents.log, True
         self._has_spec()
 
     def missing(self, ids: np.ndarray) -> np.ndarray:
         """Which of the uint8 ``(N, 16)`` ids are not stored, or only in damaged shards: bool ``(N,)``."""
-        return self._find(ids)[-1] < 0
+        return ~self._contents.find(ids)
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """The rows of uint8 ``(N, 16)`` ids, ``(N, *shape)``, in the order asked; a ValueError if one is not stored."""
-        shards, starts, where = self._find(ids)
-        if absent := int((where < 0).sum()):
+        self._contents.refresh()
+        shape = self._contents.shape or []
+        out = np.empty((len(ids), math.prod(shape) * self._dtype.itemsize), np.uint8)
+        if absent := int((~self._contents.find(ids, out)).sum()):
             raise ValueError(f"ids must be in {self.folder}; got {absent} that are not; append what `missing` reports")
-        out = np.empty((len(ids), *(shards[0].layout["rows"][1][1:] if shards else ())), self._dtype)
-        order = np.argsort(where, kind="stable")  # one visit to each shard, front to back
-        cuts = np.searchsorted(where[order], starts)
-        for i in np.flatnonzero(np.diff(cuts)):
-            mine = order[cuts[i] : cuts[i + 1]]
-            out[mine] = shards[i]["rows"][where[mine] - starts[i]]
-        return out
+        return out.view(self._dtype).reshape(len(ids), *shape)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -109,8 +101,8 @@ class StoredTable:
         """
         if not self._lock.is_locked:
             raise RuntimeError(f"append must be called inside `with table.writing()`; got no lock on {self.folder}")
-        shards, _, where = self._find(ids)
-        shape = (len(ids), *(shards[0].layout["rows"][1] if shards else rows.shape)[1:])
+        stored, known = self._contents.find(ids), self._contents.shape
+        shape = (len(ids), *(rows.shape[1:] if known is None else known))
         if rows.shape != shape or rows.dtype.kind != "f" or 0 in shape[1:]:
             raise ValueError(f"rows of {self.folder} must be floating point {shape}; got {rows.dtype} {rows.shape}")
         with np.errstate(over="ignore"):  # the next test finds it
@@ -119,17 +111,31 @@ class StoredTable:
             at = tuple(np.argwhere(~np.isfinite(rows))[0].tolist())
             todo = "use dtype float32" if self._dtype != np.float32 else "look at the towers' weights and precision"
             raise ValueError(f"rows must be finite as {self._dtype}; got {rows[at]} at {at}; {todo}")
-        new = np.intersect1d(np.flatnonzero(where < 0), np.unique(_keys(ids), return_index=True)[1])
+        new = np.intersect1d(np.flatnonzero(~stored), np.unique(ids, axis=0, return_index=True)[1])
         if len(new) == 0:
             return
         if not self._has_spec():
             atomic_write(self.folder / COPY, self._text)
             atomic_write(self.folder / "spec.json", self._text)
             sync_folder(self.folder.parent)
-        data = save({"ids": ids[new], "rows": rows[new]}, metadata={"table": self.folder.name})
-        sha256, size = digest(data), {"rows": len(new), "shape": list(shape[1:]), "bytes": len(data)}
-        atomic_write(self._shards / f"{sha256[:16]}.safetensors", data)  # replaces a damaged shard of the same content
-        self._log.append({"shard": f"{sha256[:16]}.safetensors", **size, "sha256": sha256, "seconds": float(seconds)})
+        self._write(ids[new], rows[new], float(seconds))
+        self._tidy()
+
+    def _write(self, ids: np.ndarray, rows: np.ndarray, seconds: float) -> None:
+        large = rows.nbytes + ids.nbytes >= CAP // 2  # then it is as if merged
+        name, entries = self.folder.name, list[dict[str, Any]]()
+        for entry, data in sorted_pieces(name, ids, rows) if large else [packed(name, ids, rows)]:
+            atomic_write(self._contents.folder / entry["shard"], data)  # replaces a damaged shard of the same content
+            entries.append({**entry, "seconds": seconds * entry["rows"] / len(ids), **({MERGED: []} if large else {})})
+        self._log.append(*entries)
+
+    def _tidy(self) -> None:
+        """One step. That rows are stored does not depend on it: where it cannot write it waits for another process."""
+        try:
+            self._tidying = self._tidying and (tidy(self._contents) or True)
+        except OSError as error:
+            self._tidying = False
+            logger.info("shards of %s stay as they are: %s", self.folder, error)
 
     def claim(self, ids: np.ndarray) -> np.ndarray:
         """Claim rows to compute them, until they are released or this process ends; which it got, bool ``(N,)``.
@@ -148,31 +154,26 @@ class StoredTable:
         claims.release(self.folder / ".claims", ids)
 
     def refresh(self) -> None:
-        """Read the log again if it has changed; every other method does this by itself."""
+        """Read the log on if it has grown; every other method does this by itself."""
         self._log.refresh()
 
     @property
     def rows(self) -> int:
         """How many rows the log tells of."""
-        return sum(entry["rows"] for entry in self._entries())
+        return self._contents.told().rows
 
     @property
     def bytes(self) -> int:
         """How many bytes its shards have."""
-        return sum(entry["bytes"] for entry in self._entries())
+        return self._contents.told().bytes
 
     @property
     def seconds(self) -> float:
         """What computing its rows took."""
-        return sum(entry["seconds"] for entry in self._entries())
+        return self._contents.told().seconds
 
     def _entries(self) -> list[dict[str, Any]]:
-        self._log.refresh()
-        return list({entry["shard"]: entry for entry in self._log.records}.values())
-
-    def _open(self, entry: Mapping[str, Any]) -> Tensors | str:
-        """A shard, or what is wrong with it; one that was copied from another table is."""
-        return open_tensors(self._shards, entry, table=self.folder.name)
+        return list(self._contents.told().live.values())
 
     def _has_spec(self) -> bool:
         path = self.folder / "spec.json"
@@ -185,62 +186,30 @@ class StoredTable:
 
     def flaws(self) -> list[str]:
         """Hash everything; one sentence, which names the file, for each thing wrong."""
-        found = [self._open(entry) for entry in self._entries()]
-        return self._log.flaws + [flaw for flaw in found if isinstance(flaw, str)]
+        live = self._contents.told().live
+        found = [self._contents.shard(entry).open(whole=True) for entry in live.values()]
+        return self._log.flaws + [flaw for flaw in [*found, *self._contents.index_flaws().values()] if flaw]
 
     def gc(self, older_than_days: float | None) -> int:
-        """Remove litter and damaged shards, or all when unused for so many days; returns bytes freed."""
+        """Remove litter and damaged shards, or all when unused for so many days; returns bytes freed.
+
+        Of a damaged shard with sums the rows that are sound are kept, in another.
+        """
         with self.writing():
             unused = older_than_days is not None and self._log.days() > older_than_days
-            sound = [e for e in self._entries() if not unused and isinstance(self._open(e), Tensors)]
-            if not unused and (sound != self._log.records or self._log.flaws):
-                atomic_write(self._log.path, lines(sound))
-            keep = {entry["shard"] for entry in sound}
-            litter = [*self.folder.glob("*.tmp"), *(path for path in self._shards.glob("*") if path.name not in keep)]
-            return remove(unused * [self._log.path] + litter + unused * self._specs())  # never .lock
-
-    def _reindex(self) -> None:
-        """Sort the ids of the shards that are what the log says; warn of the others."""
-        shards = []
-        for entry in self._entries():
-            before = found = self._found.get(entry["shard"], "")
-            if isinstance(before, str) or not before.unchanged():
-                found = self._found[entry["shard"]] = self._open(entry)
-            if isinstance(found, Tensors):
-                shards.append(found)
-            elif found != before:
-                warnings.warn(f"{found}; its rows count as missing", DamagedShardWarning, stacklevel=4)
-        _, known, _, keys, where = self._index
-        if shards[: len(known)] != known:
-            known, keys, where = [], keys[:0], where[:0]
-        if new := shards[len(known) :]:
-            keys = np.concatenate([keys, *(_keys(shard["ids"]) for shard in new)])
-            where = np.concatenate([where, np.arange(len(where), len(keys))])
-            order = np.argsort(keys, kind="stable")  # of equal ids the later stays later; near linear where sorted
-            keys, where = keys[order], where[order]
-        starts = np.cumsum([0] + [shard.layout["rows"][1][0] for shard in shards])
-        self._index = self._log.records, shards, starts, keys, where
-
-    def _find(self, ids: np.ndarray) -> tuple[list[Tensors], np.ndarray, np.ndarray]:
-        """The sound shards, at which place the rows of each start, and the place of each id; -1 for none."""
-        wanted = _keys(ids)
-        self._log.refresh()
-        if self._index[0] is not self._log.records:
-            self._reindex()
-        _, shards, starts, keys, where = self._index
-        if not shards:
-            return shards, starts, np.full(len(ids), -1)
-        at = np.searchsorted(keys, wanted, side="right") - 1  # an id before all gets the last one, which is another
-        where = np.where(keys[at] == wanted, where[at], -1)
-        touched = np.unique(np.searchsorted(starts, where[where >= 0], side="right") - 1)
-        if all(shards[i].unchanged() for i in touched):
-            return shards, starts, where
-        self._index = None, *self._index[1:]
-        return self._find(ids)
-
-
-def _keys(ids: np.ndarray) -> np.ndarray:
-    """Ids as S16 ``(N,)``, which numpy can sort."""
-    if ids.dtype != np.uint8 or ids.shape != (len(ids), 16):
-        raise ValueError(f"ids must be uint8 (N, 16); got {ids.dtype} {ids.shape}")
-    return np.ascontiguousarray(ids).view("S16")[:, 0]
+            contents, live = self._contents, dict(self._contents.told().live)
+            bad = [] if unused else [name for name, entry in live.items() if contents.shard(entry).open(whole=True)]
+            saved = [entry for name in bad if MERGED in live[name] for entry in merge(contents, [name])[0]]
+            bad = [name for name in bad if contents.shard(live[name]).open(whole=True)]
+            kept = {} if unused else {n: entry for n, entry in contents.told().live.items() if n not in bad}
+            if not unused and (short(kept.values()) != self._log.records or self._log.flaws):
+                atomic_write(self._log.path, lines(short(kept.values())))
+            litter = [*self.folder.glob("*.tmp"), *(p for p in contents.folder.glob("*") if p.name not in kept)]
+            if unused:
+                return remove([self._log.path, *litter, *contents.index.glob("*"), *self._specs()])  # never .lock
+            contents.refresh()
+            useful = {run.path for run in contents.runs} - {
+                path for path, said in contents.index_flaws().items() if said
+            }
+            litter += [path for path in contents.index.glob("*") if path not in useful]
+            return remove(litter) - sum(entry["bytes"] for entry in saved)

@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -172,6 +172,7 @@ class Tensors:
     path: Path
     layout: Layout
     seen: Signature | None
+    about: dict[str, str] = field(default_factory=dict)  # what its metadata says
 
     def unchanged(self) -> bool:
         """Whether the file is still the one that was opened."""
@@ -185,12 +186,13 @@ class Tensors:
         return np.memmap(self.path, dtype, "r", offset, shape)
 
 
-def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensors | str:
+def open_tensors(folder: Path, entry: Mapping[str, Any], *, hashed: bool = True, **about: str) -> Tensors | str:
     """The safetensors file that a log entry (`shard`, `bytes`, `sha256`) tells of, or what is wrong with it.
 
     Args:
         folder: where it lies.
         entry: of the log.
+        hashed: hold the whole file against its sha256; else its size and header alone.
         about: what its metadata must say.
     """
     path = folder / entry["shard"]
@@ -199,13 +201,13 @@ def open_tensors(folder: Path, entry: Mapping[str, Any], **about: str) -> Tensor
             seen, size = signature(file.fileno()), os.fstat(file.fileno()).st_size
             if size != entry["bytes"]:
                 return f"{path} must have {entry['bytes']} bytes; got {size}"
-            if (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
+            if hashed and (found := hashlib.file_digest(file, "sha256").hexdigest()) != entry["sha256"]:
                 return f"{path} must have sha256 {entry['sha256']}; got {found}"
             layout, said = safetensors_layout(file, size)
             for name, value in about.items():
                 if said.get(name) != value:
                     return f"{path} must be of {name} {value}; got {said.get(name) or 'none'}"
-            return Tensors(path, layout, seen)
+            return Tensors(path, layout, seen, said)
     except FileNotFoundError:
         return f"{path} is missing"
     except OSError as error:

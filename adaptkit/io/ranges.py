@@ -128,6 +128,8 @@ def describe(kind: Any) -> str:  # noqa: ANN401 (any type)
         return f"{describe(plain)} {next(each for each in limits if isinstance(each, Range))}"
     if typing.get_origin(kind) is tuple and typing.get_origin(typing.get_args(kind)[0]) is tuple:
         return f"a list of lists, each {' and '.join(map(describe, typing.get_args(typing.get_args(kind)[0])))}"
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     return names.get(kind) or str(getattr(kind, "__name__", kind))
 
@@ -157,6 +159,8 @@ def _fits(value: Any, kind: Any, where: str) -> bool:  # noqa: ANN401 (any type)
         if not isinstance(value, tuple | list) or len(value) != len(kinds):
             return False
         return all(_fits(each, own, where) for each, own in zip(value, kinds, strict=True))
+    if typing.get_origin(kind) is typing.Literal:
+        return isinstance(value, str | int) and value in typing.get_args(kind)
     if bounds_of(kind) == (None, None):
         return value is None if kind is type(None) else isinstance(value, kind) if isinstance(kind, type) else True
     try:

@@ -102,6 +102,7 @@ def _learn(method: Method, solve: Callable[[Task], None], task: Task, trainer: M
     for child in method.children_methods():
         child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
+    bound.support.fill()
     with solvable(method):
         solve(bound)
     method.to(task.support.device)

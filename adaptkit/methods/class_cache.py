@@ -50,29 +50,61 @@ class ClassCache(nn.Module):
             What the images met, until the next are entered: what is still held, and what was held for a while.
         """
         end, slots, met, left = len(x), self.entropy.shape[1], torch.zeros_like(self.entropy, dtype=torch.long), []
-        number = [i for i, h in enumerate(entropy.tolist()) if h < inf]  # of the images that may enter
-        if number and slots:
-            able = slice(None) if len(number) == end else torch.tensor(number).to(labels)
-            classes, at = labels[able].unique(return_inverse=True)  # (T,), (A,)
-            given = {"keys": x, "entropy": entropy, "marks": x[:, :0] if marks is None else marks.to(x)}
-            pool = {n: torch.cat([getattr(self, n)[classes].flatten(0, 1), rows[able]]) for n, rows in given.items()}
-            ranked, last = events(self.entropy[classes].tolist(), at.tolist(), entropy[able].tolist())
+        if entered := self.enter(labels, entropy, x, marks):
+            classes, number, pool = entered.classes, entered.number, entered.pool
             first = [0] * len(classes) * slots + number
-            last = [number[i] if i < len(number) else end for i in last]
-            now = torch.tensor(ranked).to(at)  # rows of the pool
-            for n in given:
-                getattr(self, n)[classes] = pool[n][now]
-            met[classes] = torch.tensor(first).to(at)[now]
+            last = [number[i] if i < len(number) else end for i in entered.last]
+            met[classes] = torch.tensor(first).to(labels)[entered.now]
             gone = [i for i, (since, until) in enumerate(zip(first, last, strict=True)) if since < until < end]
             if gone:
-                when = torch.tensor([first, last]).to(at)
-                owner = torch.cat([classes.repeat_interleave(slots), labels[able]])
+                when = torch.tensor([first, last]).to(labels)
+                owner = torch.cat([classes.repeat_interleave(slots), labels[number]])
                 left = [Meetings(owner[gone], *(rows[gone] for rows in pool.values()), *when[:, gone])]
         taken, held = self.held.flatten(), (self.owner, self.keys, self.entropy, self.marks, met)
         bank, count = [*(part.flatten(0, 1) for part in held), taken * end], int(taken.sum())
         if end * (len(taken) - count) > 2 * count:  # empty slots cost more than moving the others together
             bank = [part[taken] for part in bank]
         return [Meetings(*bank), *left]
+
+    def enter(self, labels: Tensor, entropy: Tensor, x: Tensor, marks: Tensor | None = None) -> Entered | None:
+        """Enter images as `admit` does, and tell who came and left; None where no image may enter."""
+        slots, h = self.entropy.shape[1], entropy.tolist()
+        number = [i for i, rank in enumerate(h) if rank < inf]  # of the images that may enter
+        if not number or not slots:
+            return None
+        able = slice(None) if len(number) == len(x) else torch.tensor(number).to(labels)
+        classes, at = labels[able].unique(return_inverse=True)  # (T,), (A,)
+        given = {"keys": x, "entropy": entropy, "marks": x[:, :0] if marks is None else marks.to(x)}
+        pool = {n: torch.cat([getattr(self, n)[classes].flatten(0, 1), rows[able]]) for n, rows in given.items()}
+        ranks, of = self.entropy[classes].tolist(), at.tolist()
+        ranked, last = events(ranks, of, [h[i] for i in number])
+        now = torch.tensor(ranked).to(at)  # rows of the pool
+        for n in given:
+            getattr(self, n)[classes] = pool[n][now]
+        return Entered(classes, of, number, pool, ranks, now, last)
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What happened as images entered a cache: those held before and the new, numbered one after another.
+
+    Attributes:
+        classes: those of the new, T.
+        of: which of these each of the new is of.
+        number: of the new among all images, of which some may not have been able to enter.
+        pool: what the cache keeps of each, by name.
+        ranks: of those before, by class, in order; infinite where a slot was empty.
+        now: who is held in the end, by class, ``(T, K)``.
+        last: number of the new at whose entry each left, or how many new there are.
+    """
+
+    classes: Tensor
+    of: list[int]
+    number: list[int]
+    pool: dict[str, Tensor]
+    ranks: list[list[float]]
+    now: Tensor
+    last: list[int]
 
 
 def events(ranks: list[list[float]], labels: list[int], entered: list[float]) -> tuple[list[list[int]], list[int]]:

@@ -126,6 +126,7 @@ def blocks_of(method: Method, parts: Iterable[Images], batch_size: int = 0) -> I
         size = count if method.scope == "set" else rows
         for start in range(0, count, size):
             block = looked_at(queries[start : start + size], done)
+            block.fill()
             if method.scope == "stream":
                 with adapted_first(method):
                     answers = method.replay(block.load())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-Work = Callable[[Sequence[Any], Path, Callable[[str], bool], float], list[Any]]
+JobWork = Callable[[Sequence[Any], Path, Callable[[str], bool], float], list[Any]]
 """Does jobs in turn for about so many seconds: what the first of them come to, of one at least."""
 
 
@@ -17,7 +17,7 @@ class WorkerDiedError(RuntimeError):
 class Engine(Protocol):
     """Processes that do jobs, here or on other machines."""
 
-    def each(self, work: Work, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
+    def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known.
 
         Args:

@@ -91,7 +91,7 @@ def read_failures(out: Path) -> Iterator[Failure]:
             yield found
 
 
-def cause_of(error: BaseException, built: Method | None, batch_size: int) -> str:
+def cause_of(error: BaseException, built: Method | None, batch_size: int | str) -> str:
     """Why a cell failed, in one line.
 
     Args:

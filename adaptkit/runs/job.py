@@ -18,7 +18,7 @@ from adaptkit.runs.opened import Opened, close, keep_open, opened
 from adaptkit.runs.protocol import Cell, cells
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
-from adaptkit.runs.shards import fill_by, read_sentences
+from adaptkit.runs.spreading import fill_by, read_sentences
 from adaptkit.runs.wanted import fill
 from adaptkit.runs.work import Cellwork, Job, Made, make, make_some, without_result
 from adaptkit.runs.workspace import Workspace
@@ -39,7 +39,7 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
         ValueError: when the recipe as a whole is wrong.
     """
     found = done(out, opened(job.recipe, home).name(job.cell))
-    return found or commit(make(job, home, kept_in(out)), out)
+    return found or keep_made(make(job, home, kept_in(out)), out)
 
 
 def kept_in(out: Path) -> Callable[[str], bool]:
@@ -47,7 +47,7 @@ def kept_in(out: Path) -> Callable[[str], bool]:
     return lambda path: (out / path).exists()
 
 
-def commit(made: Made, out: Path) -> list[Result] | Failure:
+def keep_made(made: Made, out: Path) -> list[Result] | Failure:
     """Write what a cell came to; its results as whoever asks later will read them."""
     for path, data in made.files.items():
         atomic_write(out / path, data)
@@ -185,7 +185,7 @@ def outcomes(
         if isinstance(made, WorkerDiedError):
             made = without_result(job, here, name, Cellwork(), made)
         check_same(made.name, name, f"cell {job.cell.label}")
-        yield job.cell, commit(made, out)
+        yield job.cell, keep_made(made, out)
 
 
 def tell_all(

@@ -13,6 +13,7 @@ from adaptkit.features.store import Store
 from adaptkit.io.home import home as default_home
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
+from adaptkit.runs.arithmetic import images_at_once
 from adaptkit.runs.relay import relay
 from adaptkit.runs.setting import Setting
 from adaptkit.towers.backbone import Backbone
@@ -29,7 +30,7 @@ def open_cache(
         load=pick_backbone,
         dtype=setting.dtype,
         precision=setting.precision,
-        batch_size=setting.batch_size,
+        batch_size=images_at_once(setting, backbone),
         progress=progress,
     )
 

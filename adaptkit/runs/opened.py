@@ -53,6 +53,8 @@ class Opened:
         self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf.folder()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
         self._tasks: dict[tuple[int, int], list[Task]] = {}
+        self._names: dict[str, str] = {}
+        self._codes: dict[frozenset[str], str] = {}  # what runs is what was loaded, whatever becomes of the files
 
     def tasks(self, cell: Cell) -> list[Task]:
         """What a method may learn from in a cell, in turn; the last are kept, as methods vary fastest."""
@@ -63,7 +65,10 @@ class Opened:
 
     def name(self, cell: Cell) -> str:
         """A cell's name on disk, with its tag at the end."""
-        return file_name(cell, self.fixed, self.shared)
+        key = repr((cell.label, cell.spec, cell.shots, cell.seed))
+        if key not in self._names:
+            self._names[key] = file_name(cell, self.fixed, self.shared, self._codes)
+        return self._names[key]
 
 
 def opened(recipe: Recipe, home: Path) -> Opened:

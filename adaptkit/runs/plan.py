@@ -12,7 +12,7 @@ import numpy as np
 from adaptkit.features.cache import FeatureCache, Part
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.features.parts import prepared
+from adaptkit.features.parts import Index, prepared
 from adaptkit.io.text import columns
 from adaptkit.runs.build import check_outside, method
 from adaptkit.runs.protocol import cells, file_name, participants, protocol
@@ -41,7 +41,8 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
     fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)
-    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared)}.json").exists()]
+    codes: dict[frozenset[str], str] = {}
+    todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared, codes)}.json").exists()]
     rows = tables(workspace, wanted(workspace, todo, tests))
     weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
     held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
@@ -65,7 +66,7 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     )
 
 
-def tables(workspace: Workspace, readings: Iterable[tuple[Source, Need, list[int]]]) -> list[Line]:
+def tables(workspace: Workspace, readings: Iterable[tuple[Source, Need, Index]]) -> list[Line]:
     """Each stored table that some readings want rows of, once."""
     lines: dict[Path, list[Line]] = {}
     for source, need, index in readings:

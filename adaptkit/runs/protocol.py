@@ -59,7 +59,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "tests": {tested.name: set_digest(tested) for tested in tests if tested.name},
         "bins": recipe.bins,
         "dtype": recipe.dtype,
-        "precision": recipe.precision,
+        "precision": workspace.setting.precision,
         "trainer": dict(recipe.trainer),
         **({} if recipe.searching == "paper" else {"search": recipe.searching}),
         **workspace.asks(),
@@ -104,24 +104,29 @@ def definition(thing: Any) -> Any:  # noqa: ANN401 (whatever can be called)
     return thing if hasattr(thing, "__qualname__") else type(thing)
 
 
-def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str]) -> str:
+def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: dict[frozenset[str], str] | None = None) -> str:
     """A cell's key: twelve digits that differ when anything that made its numbers does.
 
     Args:
         cell: of a recipe.
         fixed: its protocol.
         shared: the modules that take part in every cell, see `participants`.
+        codes: digests of code that are known, by modules, to which this one's is added: following imports takes long.
     """
     built = method(cell.spec)
-    told = code.of_modules({*shared, *method_modules(built)}, APART)
-    key = {"protocol": fixed, "method": repr(built), "code": told, "version": __version__}
+    modules, codes = frozenset({*shared, *method_modules(built)}), {} if codes is None else codes
+    if modules not in codes:
+        codes[modules] = code.of_modules(modules, APART)
+    key = {"protocol": fixed, "method": repr(built), "code": codes[modules], "version": __version__}
     return digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
 
 
-def file_name(cell: Cell, fixed: Mapping[str, Any], shared: set[str]) -> str:
-    """A cell's name on disk: readable, with its tag at the end."""
+def file_name(
+    cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: dict[frozenset[str], str] | None = None
+) -> str:
+    """A cell's name on disk: readable, with its tag at the end; see `tag`."""
     safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
-    return f"{safe}.{plain_shots(cell.shots)}-shot.seed-{cell.seed}.{tag(cell, fixed, shared)}"
+    return f"{safe}.{plain_shots(cell.shots)}-shot.seed-{cell.seed}.{tag(cell, fixed, shared, codes)}"
 
 
 def tag_in(name: str) -> str:

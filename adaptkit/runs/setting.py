@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from adaptkit.io.errors import must_be
 from adaptkit.io.ranges import Count, Size, hold
 from adaptkit.io.values import Spec
-from adaptkit.towers.precision import Precision
+from adaptkit.towers.precision import AskedPrecision
 
 Sets = list[str] | Mapping[str, str]  # names, or names with what is behind them
 TAKEN = ("new", "near", "far", "own", "harmonic")  # names that test sets and metrics have already
@@ -42,9 +42,11 @@ class Setting:
         sequence: tasks that come one after another: the classes are parted in so many groups, in their order, and after
             each a method answers among all classes seen so far.
         dtype: of stored features.
-        precision: of the towers' arithmetic while extracting.
+        precision: of the towers' arithmetic while extracting. ``"auto"`` is ``"bf16-mixed"`` where the machine has
+            instructions for it, else ``"32-true"``; a line says which and how far it is off, and records name it.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        batch_size: images in one forward pass of a tower.
+        batch_size: images in one forward pass of a tower. ``"auto"`` is 16 on a processor, and on a GPU what half its
+            free memory holds; a line says how many. Of a row only the last digits depend on it.
     """
 
     dataset: str
@@ -60,9 +62,9 @@ class Setting:
     bins: tuple[Count, Count] | None = None
     sequence: Size = 1
     dtype: Literal["float16", "float32"] = "float16"
-    precision: Precision = "32-true"
+    precision: AskedPrecision = "32-true"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    batch_size: Size = 32
+    batch_size: Size | Literal["auto"] = 32
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""

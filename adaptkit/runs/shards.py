@@ -6,7 +6,6 @@ So the home needs locks on one machine only, and what workers see of it may be a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,20 +16,19 @@ import numpy as np
 from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
-from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.loading import open_cache
 from adaptkit.runs.opened import opened_bare
-from adaptkit.runs.protocol import Cell
 from adaptkit.runs.recipe import Recipe
-from adaptkit.runs.wanted import wanted
+from adaptkit.runs.wanted import fill_source
 from adaptkit.runs.workspace import Workspace
 
-ROWS = 64  # of a shard at least
+SHARD_ROWS = 64  # of a shard at least
+MASK_BITS = 60  # needs that are told apart by the bits of a number
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardJob:
     """Some images of a source of a recipe, and what to compute of each: a value, harmless to do twice."""
 
     recipe: Recipe
@@ -62,7 +60,7 @@ class Extracted:
     wrong: dict[int, str] = field(default_factory=dict)
 
 
-class Shards(Sequence[Shard]):
+class ShardJobs(Sequence[ShardJob]):
     """The shards of some readings, each made when it is asked for: of many images a list of them would be large.
 
     Attributes:
@@ -71,7 +69,7 @@ class Shards(Sequence[Shard]):
 
     def __init__(self, recipe: Recipe, groups: Sequence[tuple[str, tuple[Need, ...], np.ndarray]]) -> None:
         self.recipe, self.groups = recipe, groups
-        self.sizes = [max(ROWS, *(need.batch for need in needs)) for _, needs, _ in groups]
+        self.sizes = [max([SHARD_ROWS, *(need.batch for need in needs)]) for _, needs, _ in groups]
         counts = [-(-len(rows) // size) for (_, _, rows), size in zip(groups, self.sizes, strict=True)]
         self.ends = np.cumsum(counts, dtype=int)
 
@@ -79,10 +77,10 @@ class Shards(Sequence[Shard]):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     @overload
-    def __getitem__(self, number: int) -> Shard: ...
+    def __getitem__(self, number: int) -> ShardJob: ...
     @overload
-    def __getitem__(self, number: slice) -> list[Shard]: ...
-    def __getitem__(self, number: int | slice) -> Shard | list[Shard]:
+    def __getitem__(self, number: slice) -> list[ShardJob]: ...
+    def __getitem__(self, number: int | slice) -> ShardJob | list[ShardJob]:
         if isinstance(number, slice):
             return [self[i] for i in range(*number.indices(len(self)))]
         if not 0 <= number < len(self):
@@ -91,7 +89,7 @@ class Shards(Sequence[Shard]):
         source, needs, rows = self.groups[group]
         size, first = self.sizes[group], int(self.ends[group - 1]) if group else 0
         start = (number - first) * size
-        return Shard(self.recipe, source, needs, tuple(rows[start : start + size].tolist()))
+        return ShardJob(self.recipe, source, needs, tuple(rows[start : start + size].tolist()))
 
 
 def sources(workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Source]:
@@ -118,38 +116,47 @@ def lacking(cache: FeatureCache, source: Source, need: Need, index: Sequence[int
 
 def planned(
     recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet], readings: Sequence[tuple[str, Need, Any]]
-) -> Shards:
+) -> ShardJobs:
     """The shards of what some readings lack; needs that the same images lack are computed by the same shard."""
     known = sources(workspace, tests)
-    needs: dict[str, list[Need]] = {}
-    lacks: dict[str, dict[int, int]] = {}  # by source and image: a bit for each need
-    for place, need, index in readings:
-        bit = 1 << len(needs.setdefault(place, []))
-        needs[place].append(need)
-        asked = lacks.setdefault(place, {})
-        for i in lacking(workspace.cache, known[place], need, index).tolist():
-            asked[i] = asked.get(i, 0) | bit
+    asked: dict[tuple[str, int], list[tuple[Need, np.ndarray]]] = {}
+    for number, (place, need, index) in enumerate(readings):
+        lacks = lacking(workspace.cache, known[place], need, index)
+        asked.setdefault((place, number // MASK_BITS), []).append((need, lacks))
     groups = []
-    for place, asked in lacks.items():
-        rows, masks = np.array([*asked], int), np.array([*asked.values()], object)
-        for mask in dict.fromkeys(asked.values()):
-            some = tuple(need for k, need in enumerate(needs[place]) if mask >> k & 1)
-            groups.append((place, some, rows[masks == mask]))
-    return Shards(recipe, groups)
+    for (place, _), some in asked.items():
+        rows, masks = masked([lacks for _, lacks in some])
+        for mask in dict.fromkeys(masks.tolist()):
+            groups.append(
+                (place, tuple(need for k, (need, _) in enumerate(some) if mask >> k & 1), rows[masks == mask])
+            )
+    return ShardJobs(recipe, groups)
 
 
-def extract_some(shards: Sequence[Shard], home: Path, kept: Callable[[str], bool], seconds: float) -> list[Extracted]:
+def masked(lacks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Every image of some lists in the order they are met, ``(N,)``, and which lists have it: a bit for each."""
+    bits = np.concatenate([np.full(len(rows), 1 << k) for k, rows in enumerate(lacks)])
+    rows, first, where = np.unique(np.concatenate(lacks), return_index=True, return_inverse=True)
+    masks = np.zeros(len(rows), np.int64)
+    np.bitwise_or.at(masks, where, bits)
+    order = np.argsort(first)
+    return rows[order], masks[order]
+
+
+def extract_some(
+    shards: Sequence[ShardJob], home: Path, kept: Callable[[str], bool], seconds: float
+) -> list[Extracted]:
     """Compute the rows of shards, those that continue one another together; all of them, however long it takes."""
     done: list[Extracted] = []
     while len(done) < len(shards):
         first = shards[len(done)]
         alike = [s for s in shards[len(done) :] if (s.source, s.needs) == (first.source, first.needs)]
-        done.append(extract(first, [i for s in alike for i in s.rows], home))
+        done.append(extract_rows(first, [i for s in alike for i in s.rows], home))
         done += [Extracted() for _ in alike[1:]]
     return done
 
 
-def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
+def extract_rows(shard: ShardJob, rows: Sequence[int], home: Path) -> Extracted:
     """Compute rows of a shard's needs in an empty store, and hand them over."""
     workspace, tests = opened_bare(shard.recipe, home)
     known = sources(workspace, tests)
@@ -157,10 +164,9 @@ def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
     with TemporaryDirectory(prefix="adaptkit-") as folder:
         cache = open_cache(workspace.backbone, workspace.setting, home=Path(folder))
         cache.towers = workspace.cache.towers  # those that are loaded already
+        failed = fill_source(cache, known[shard.source], dict.fromkeys(shard.needs, rows))
         for number, need in enumerate(shard.needs):
-            try:
-                cache.fill(known[shard.source], need, rows)
-            except Exception as error:  # another need may be well
+            if error := failed.get(need):  # another may be well
                 wrong[number] = f"{type(error).__name__}: {error}"
             for part in cache.parts(known[shard.source], need, rows):
                 ids = np.unique(part.ids[~part.missing()], axis=0)
@@ -168,94 +174,3 @@ def extract(shard: Shard, rows: Sequence[int], home: Path) -> Extracted:
                     table = part.table
                     found[table.folder] = Block(table.spec, ids, table.read(ids), table.seconds)
     return Extracted([*found.values()], wrong)
-
-
-def fill_by(
-    engine: Engine,
-    recipe: Recipe,
-    workspace: Workspace,
-    todo: list[Cell],
-    tests: Sequence[EvaluationSet],
-    show: Callable[[int, int], None],
-) -> str:
-    """Have an engine compute what some cells will read, store it here, and say in a line what that was.
-
-    Sentences are encoded here, and images that only one cell's support has; see `read_sentences`.
-
-    Args:
-        engine: that does shards.
-        recipe: whose cells they are.
-        workspace: of its setting.
-        todo: the cells.
-        tests: every test set.
-        show: told how many shards are done, and of how many.
-
-    Raises:
-        ValueError: when nothing can be computed from some images.
-    """
-    cache, places = workspace.cache, {id(source): place for place, source in sources(workspace, tests).items()}
-    readings: list[tuple[str, Need, Any]] = []
-    for source, need, index in wanted(workspace, todo, tests):
-        if id(source) in places:
-            readings.append((places[id(source)], need, index))
-        else:
-            cache.fill(source, need, index)
-    shards = planned(recipe, workspace, tests, readings)
-    count, took = spread(engine, shards, cache, show)
-    if todo:
-        read_sentences(workspace, tests)
-    count, took = count + sum(cache.computed.values()), took + cache.seconds
-    return f"features: {count:,} rows computed in {took:.1f} s of all workers, the rest found in {cache.store.root}"
-
-
-def spread(engine: Engine, shards: Shards, cache: FeatureCache, show: Callable[[int, int], None]) -> tuple[int, float]:
-    """Have an engine do shards, and store what comes of them; rows, and seconds of workers.
-
-    What one need cannot be computed for is left to the cells that read it.
-
-    Raises:
-        ValueError: when nothing can be computed from some images.
-    """
-    good, bad, count, took = set[str](), dict[str, str](), 0, 0.0
-    for number, (i, made) in enumerate(engine.each(extract_some, shards, cache.store.root.parent), 1):
-        place = shards[i].source
-        for block in made.blocks if isinstance(made, Extracted) else ():
-            keep_rows(cache, block)
-            count, took = count + len(block.ids), took + block.seconds
-            good.add(place)
-        for why in [str(made)] if isinstance(made, WorkerDiedError) else made.wrong.values():
-            bad.setdefault(place, why)
-        show(number, len(shards))
-    for place, first in bad.items():
-        if place not in good:
-            raise ValueError(f"{shards.recipe.name}: features of {place} must be computed by a worker; got {first}")
-    return count, took
-
-
-def keep_rows(cache: FeatureCache, block: Block) -> None:
-    """Store rows that a worker computed, if its table is one of those that this process reads.
-
-    Raises:
-        ValueError: when it is not: there is something else on the worker's machine.
-    """
-    table = cache.store.table(block.spec)
-    if table not in cache.tables.values():
-        own = [t.spec for t in cache.tables.values() if t.spec.get("need") == block.spec.get("need")]
-        key = next((k for spec in own for k in spec if spec[k] != block.spec.get(k)), "need")
-        check_same(f"{key} {block.spec.get(key)}", f"{own[0].get(key) if own else 'none'}", "rows of features")
-    with table.writing():
-        table.append(block.ids, block.rows, block.seconds)
-
-
-def read_sentences(workspace: Workspace, tests: Sequence[EvaluationSet]) -> None:
-    """Encode the classes' sentences in the order in which cells in turn ask for them.
-
-    The last digits of a sentence's row depend on the longest beside it: several processes would part them otherwise.
-    What cannot be encoded is left to the cells, which fail by it.
-    """
-    learned = [workspace.learned] if len(workspace.groups) == 1 else workspace.groups
-    prompts = [workspace.sentences[: classes.stop] for classes in learned]
-    prompts += [tested.task.prompts for tested in tests if tested.task]
-    for some in prompts:
-        with suppress(Exception):
-            workspace.cache.sentences([s for own in some for s in own])

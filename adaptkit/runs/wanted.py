@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from adaptkit.features.cache import CachedRows
+import numpy as np
+
+from adaptkit.features.cache import CachedRows, FeatureCache
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
+from adaptkit.features.parts import Index
 from adaptkit.methods.method import Method
 from adaptkit.runs.build import method
 from adaptkit.runs.evaluation_sets import EvaluationSet, requested
@@ -31,21 +34,42 @@ def fill(
     Raises:
         ValueError: when memory is too small for a batch.
     """
-    (i, n), good, bad = shard, set[int](), dict[int, Exception]()
+    (i, n), by_source = shard, dict[int, tuple[Source, dict[Need, Index]]]()
     for source, need, index in wanted(workspace, todo, tests):
-        try:
-            workspace.cache.fill(source, need, index[len(index) * (i - 1) // n : len(index) * i // n])
-            good.add(id(source))
-        except Exception as error:
+        mine = index[len(index) * (i - 1) // n : len(index) * i // n]
+        by_source.setdefault(id(source), (source, {}))[1][need] = mine
+    good, bad = set[int](), dict[int, Exception]()
+    for source, needs in by_source.values():
+        failed = fill_source(workspace.cache, source, needs)
+        for error in failed.values():
             if out_of_memory(error):
                 raise ValueError(f"{recipe.name}: {cause_of(error, None, recipe.batch_size)}") from error
             bad.setdefault(id(source), error)
+        if len(failed) < len(needs):
+            good.add(id(source))
     for source_id, first in bad.items():
         if source_id not in good:
             raise first
     cache = workspace.cache
     rows, folder = sum(cache.computed.values()), cache.store.root
     return f"features: {rows:,} rows computed in {cache.seconds:.1f} s, the rest found in {folder}"
+
+
+def fill_source(cache: FeatureCache, source: Source, needs: Mapping[Need, Index]) -> dict[Need, Exception]:
+    """Extract what some needs want of a source, each item opened once for all; where that fails, one by one.
+
+    Returns:
+        what went wrong, by need.
+    """
+    try:
+        cache.fill_together(source, needs)
+    except Exception as error:
+        if len(needs) == 1:
+            return dict.fromkeys(needs, error)
+        return {
+            n: wrong for need, index in needs.items() for n, wrong in fill_source(cache, source, {need: index}).items()
+        }
+    return {}
 
 
 def readable(built: Method) -> bool:
@@ -59,17 +83,17 @@ def readable(built: Method) -> bool:
 
 def wanted(
     workspace: Workspace, todo: list[Cell], tests: Sequence[EvaluationSet]
-) -> Iterator[tuple[Source, Need, list[int]]]:
-    """Rows that the cells will read, by source and need, each once."""
-    rows: dict[tuple[int, Need], tuple[Source, dict[int, None]]] = {}
+) -> Iterator[tuple[Source, Need, Index]]:
+    """Rows that the cells will read, by source and need, each once, in the order in which they are first wanted."""
+    rows: dict[tuple[int, Need], tuple[Source, list[np.ndarray]]] = {}
 
     def want(images: Images | None, needs: list[Need]) -> None:
         if images is None or not isinstance(images.rows, CachedRows):
             return
         for need in needs:
             if need.stored and not need.fresh:
-                _, index = rows.setdefault((id(images.rows.source), need), (images.rows.source, {}))
-                index.update(dict.fromkeys(images.index.tolist()))
+                _, found = rows.setdefault((id(images.rows.source), need), (images.rows.source, []))
+                found.append(images.index.numpy())
 
     tasks = {(c.shots, c.seed): None for c in todo}
     built = {name: m for name, spec in {c.label: c.spec for c in todo}.items() if readable(m := method(spec))}
@@ -81,5 +105,6 @@ def wanted(
     for m in built.values():
         for tested in requested(tests, m.output):
             want(tested.images, m.all_needs())
-    for (_, need), (source, index) in rows.items():
-        yield source, need, list(index)
+    for (_, need), (source, found) in rows.items():
+        index = np.concatenate(found)
+        yield source, need, index[np.sort(np.unique(index, return_index=True)[1])]

@@ -17,6 +17,7 @@ from adaptkit.features.items import Images, Source
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.task import Task
 from adaptkit.runs import streams
+from adaptkit.runs.arithmetic import settled
 from adaptkit.runs.build import arguments
 from adaptkit.runs.dataset_checks import check_kind
 from adaptkit.runs.evaluation_sets import EvaluationSet, of_classes, restrict
@@ -35,6 +36,7 @@ class Workspace:
         self.others = Others(self.splits, home)
         self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
+        self.setting = setting = settled(setting, self.backbone, self.splits)
         self.cache = open_cache(self.backbone, setting, home=home, progress=progress)
         self.sentences = self.write(self.splits)
         self.choose, self.support_options = arguments("supports", setting.support)

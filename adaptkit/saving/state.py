@@ -22,6 +22,7 @@ from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
 from adaptkit.methods.prefix_learner import Mixer
+from adaptkit.methods.running_gaussian import RunningGaussian
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.settle import OWN
 from adaptkit.methods.tower_end import TunedEnd
@@ -161,7 +162,9 @@ LAYERS: dict[str, type] = {
 """Layers of torch that a saved method may hold: they compute, and do nothing else."""
 
 TUNED = (TunedEnd, TunedWeights)
-HELPERS: dict[str, type] = {cls.__name__: cls for cls in (ClassCache, Graph, Mixer, Once, Prompts, Schedule, *TUNED)}
+HELPERS: dict[str, type] = {
+    cls.__name__: cls for cls in (ClassCache, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
+}
 """What methods are built with, of adaptkit."""
 
 

@@ -3,34 +3,34 @@
 Source: Radford et al., Learning Transferable Visual Models From Natural Language Supervision, arXiv:2103.00020, in the
 few-shot code of Zhou et al., Learning to Prompt for Vision-Language Models, arXiv:2109.01134: it reads the projected
 embedding of the plain image, neither normalised nor augmented.
-Deviations: the optimum is reached. Embeddings are centred first, which leaves the optimum where it is, because the bias
-is not penalised, and takes far fewer steps; the released search stops early where the penalty is weak. Each penalty is
-solved once. Without validation images its inverse is that of CLIP's released example, 0.316.
+Deviations: the optimum is reached, by Newton's method instead of L-BFGS, also where the penalty is weak: there the
+released search stops early, and so is right about other images. Penalties are solved from the strongest to the weakest,
+each once, from where those before lead to. Without validation images its inverse is that of CLIP's released example,
+0.316.
 """
 
 import math
-import warnings
 from functools import cache
 
-import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from adaptkit import Method, Pooled, hookimpl
 from adaptkit.io.ranges import Positive, Steps, Weight
 from adaptkit.methods.explore import choose, note
+from adaptkit.methods.logistic import SoftmaxRegression
+
+GRID = [10.0**i for i in range(6, -7, -2)]
 
 
 class LinearProbe(Method):
     """Logistic regression on image embeddings, blind to the text.
 
-    By L-BFGS, with an L2 penalty that is chosen on validation images. Solved, not trained.
+    By Newton's method, with an L2 penalty that is chosen on validation images. Solved, not trained.
     """
 
     inverse_penalty: Positive = 0.316  # scikit-learn's C, for when there are no validation images
-    max_iter: Steps = 1000  # of L-BFGS
-    tol: Weight = 1e-6  # largest gradient of the mean loss at which it stops
+    max_iter: Steps = 1000  # passes over the support for a penalty
+    tol: Weight = 1e-3  # relative error of the weights at which it stops
     rounds: Steps = 8  # of halving the range of log10 C, after a grid from 1e6 down to 1e-6
 
     def needs(self):
@@ -42,9 +42,13 @@ class LinearProbe(Method):
         if missing:
             raise ValueError(f"linear-probe must have support images of every class; got none of class {min(missing)}")
 
-        @cache
+        regression = SoftmaxRegression(x, labels, len(task.classnames), self.max_iter, self.tol)
+
         def solve(log_c):
-            weight, bias = regress(x.double().cpu(), labels.cpu(), 10.0**log_c, self.max_iter, self.tol)
+            weight, bias = regression.solve(10.0**log_c)
+            if len(bias) == 2:  # scikit-learn penalises their difference, and gives that
+                weight, bias = regression.solve(10.0**log_c / 2)
+                weight, bias = weight - weight[0], bias - bias[0]
             return weight.to(x), bias.to(x)
 
         @cache
@@ -52,6 +56,8 @@ class LinearProbe(Method):
             weight, bias = solve(log_c)
             return int((task.val.x @ weight.T + bias).argmax(-1).eq(task.val.labels).sum())
 
+        for c in reversed(GRID) if task.val is not None else ():
+            solve(math.log10(c))  # strong penalties lead to weak ones
         log_c = math.log10(self.inverse_penalty) if task.val is None else search(self, right)
         self.weight, self.bias = map(nn.Buffer, solve(log_c))  # (C, D), (C,)
         self.inverse_penalty = 10.0**log_c
@@ -70,31 +76,13 @@ def search(probe, right):
     def score(c):
         return seen.setdefault(c, right(round(math.log10(c), 12)))
 
-    best = round(math.log10(choose(probe, "inverse_penalty", [10.0**i for i in range(6, -7, -2)], score)), 12)
+    best = round(math.log10(choose(probe, "inverse_penalty", GRID, score)), 12)
     low, high = best - 1, best + 1
     for _ in range(probe.rounds):
         best = high if score(10.0**low) < score(10.0**high) else low
         low, high = (low, (low + high) / 2) if best == low else ((low + high) / 2, high)
     note(probe, "inverse_penalty", [*seen], [*seen.values()], 10.0**best)
     return best
-
-
-def regress(x, labels, c, max_iter, tol):
-    """Weight ``(C, D)`` and bias ``(C,)`` of logistic regression with inverse penalty `c`.
-
-    The optimum lies in the span of the rows, whose coordinates are at most as many as the rows.
-    """
-    centre = x.mean(0)
-    u, s, axes = torch.linalg.svd(x - centre, full_matrices=False)  # (N, R), (R,), (R, D)
-    solver = LogisticRegression(C=c, max_iter=max_iter, tol=tol)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty may need more steps; what is there is used
-        warnings.filterwarnings("ignore", message="The number of unique classes")  # one shot is few
-        solver.fit((u * s).numpy(), labels.numpy())
-    weight, bias = torch.from_numpy(solver.coef_) @ axes, torch.from_numpy(solver.intercept_)
-    if len(weight) == 1:  # of two classes scikit-learn gives the difference
-        weight, bias = torch.cat([0 * weight, weight]), torch.cat([0 * bias, bias])
-    return weight, bias - weight @ centre
 
 
 @hookimpl

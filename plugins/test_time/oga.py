@@ -8,14 +8,16 @@ image counts in the covariance with its deviation from the class's text, and all
 """
 
 import math
+from bisect import bisect_right
 
 import torch
-from torch import nn
 
-from adaptkit import ZeroShot, hookimpl, unit
+from adaptkit import ZeroShot, hookimpl
 from adaptkit.io.ranges import Positive, Size
 from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.class_moments import changes
 from adaptkit.methods.ops import entropy
+from adaptkit.methods.running_gaussian import RunningGaussian
 
 
 class OGA(ZeroShot):
@@ -35,56 +37,28 @@ class OGA(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
-        dim = self.text.shape[1]
         self.cache = ClassCache(self.text, self.capacity)
-        self.means = nn.Buffer(self.text.clone())  # (C, D)
-        self.scatter = nn.Buffer(torch.zeros(dim, dim).to(self.text).double())  # of the deviations from the means
-        self.drift = nn.Buffer(torch.zeros(dim).to(self.scatter))  # their sum
-        self.precision = nn.Buffer(dim * torch.eye(dim).to(self.text))
+        self.gaussian = RunningGaussian(self.text)
 
     def forward(self, batch):
-        logits = self.zero_shot(batch.x)  # (B, C)
-        labels, h = logits.argmax(-1), entropy(logits)
-        if self.as_released:
-            h = h.where(h < math.log(logits.shape[1]), torch.inf)
-        before, old = self.cache.entropy.clone(), {int(c): self.moments(c) for c in labels.unique()}
-        self.cache.admit(labels, h, batch.x)
-        changed = [c for c in old if not torch.equal(before[c], self.cache.entropy[c])]
-        for c in changed:
-            self.means[c], scatter, drift = self.moments(c)
-            self.scatter += scatter - old[c][1]
-            self.drift += drift - old[c][2]
-        if changed:
-            self.invert()
-        return logits - 0.5 * self.tau * self.distances(batch.x)
+        return self.answer(batch.x, max(1, len(batch)))
 
     def replay(self, stream):
-        return torch.cat([self(stream[i : i + self.batch]) for i in range(0, len(stream), self.batch)])
+        size = self.batch * max(1, 64 // self.batch)
+        return torch.cat([self.answer(x, self.batch) for x in stream.x.split(size)])
 
-    def distances(self, x):
-        """Squared distances of images ``(B, D)`` from the means under the precision, ``(B, C)``."""
-        return torch.stack([((row - self.means) @ self.precision * (row - self.means)).sum(-1) for row in x])
-
-    def moments(self, label):
-        """Mean of a class's images ``(D,)``, and of their deviations the scatter, ``(D, D)``, and the sum, ``(D,)``."""
-        held, mean = self.cache.keys[label][self.cache.held[label]], self.text[label]  # (K, D)
-        if len(held) >= self.least:
-            mean = held.sum(0) / (self.capacity if self.as_released else len(held))
-            mean = unit(mean) if self.unit_means else mean
-        off = (held - mean).double()
-        return mean, off.T @ off, off.sum(0)
-
-    def invert(self):
-        """Precision of the shared covariance: shrunk, as in GDA, while there are no more than 4 D images."""
-        counts = self.cache.held.sum(1)
-        n, dim = int(counts.sum()), len(self.scatter)
-        scatter = self.scatter - torch.outer(self.drift, self.drift) / n
-        if counts.max() <= 2 or scatter.trace() < 1e-9:  # less is rounding
-            return
-        ridge = scatter + scatter.trace() / (n - 1) * torch.eye(dim).to(scatter)
-        few = n <= 4 * dim
-        inverse = dim * torch.linalg.inv(ridge) if few else (n - 1) * torch.linalg.pinv(scatter, hermitian=True)
-        self.precision = inverse.to(self.text)
+    def answer(self, x, together):
+        """Logits of images ``(B, D)``, of which so many at once enter before they are answered, ``(B, C)``."""
+        logits = self.zero_shot(x)
+        h = entropy(logits)
+        if self.as_released:
+            h = h.where(h < math.log(logits.shape[1]), torch.inf)
+        entered, slots = self.cache.enter(logits.argmax(-1), h, x), self.capacity if self.as_released else 0
+        made = changes(entered, self.text, self.least, slots, self.unit_means) if entered else None
+        past = [
+            bisect_right(made.number, i // together * together + together - 1) if made else 0 for i in range(len(x))
+        ]
+        return logits - 0.5 * self.tau * self.gaussian.advance(x, made, past).to(logits)
 
 
 @hookimpl

@@ -49,10 +49,11 @@ class CALIP(ZeroShot):
         """Logits of visually guided text and of textually guided images, ``(B, C)`` each."""
         x, patches, scale = batch.x, batch.patches, self.backbone.logit_scale
         attention = self.sharpness * (patches @ self.text.T)  # (B, T, C)
-        text = attention.softmax(1).transpose(1, 2) @ patches  # (B, C, D)
+        seen = patches @ x[:, :, None]  # (B, T, 1): of guided text, (B, C, D), only its products with x are asked
+        text = attention.softmax(1).transpose(1, 2) @ seen  # (B, C, 1)
         image = attention.softmax(2) @ self.text  # (B, T, D)
         pooled = image.mean(1) + image.amax(1)
-        return scale * (text @ x[:, :, None])[..., 0], scale * pooled @ self.text.T
+        return scale * text[..., 0], scale * pooled @ self.text.T
 
     def sweep(self, val):
         zero_shot, (guided_text, guided_image) = self.zero_shot(val.x), self.guided(val)

@@ -55,11 +55,15 @@ class TransCLIP(OverBase):
 
     def solve(self, x, y_hat, mixture):
         """Update z, then means and variance, in turn; and z once more. A mixture is what `start` returns."""
-        edges = self.affinity(x)
+        order = torch.arange(len(x)).to(x.device)
+        if not self.as_released:  # neighbours have classes in common: side by side, their rows are in caches
+            order = y_hat.argmax(1).argsort(stable=True)
+        x, y_hat, log_z, (mu, var) = x[order], y_hat[order], mixture[0][order], mixture[1:]
+        edges, room = self.affinity(x), [torch.empty_like(y_hat) for _ in range(2)]  # new memory takes longer than sums
         for _ in range(self.iterations):
-            log_z = self.assign(x, y_hat, mixture, edges)
-            mixture = log_z, *self.estimate(x, log_z)
-        return self.assign(x, y_hat, mixture, edges), *mixture[1:]
+            log_z = self.assign(x, y_hat, (log_z, mu, var), edges, room)
+            mu, var = self.estimate(x, log_z, room[0])
+        return self.assign(x, y_hat, (log_z, mu, var), edges, room)[order.argsort()], mu, var
 
     def affinity(self, x):
         """Cosines of each query to its nearest queries and to those it is nearest to, and the pull of the shots."""
@@ -73,35 +77,40 @@ class TransCLIP(OverBase):
         pulled = edge[:, ~query].flip(0) - torch.tensor([[0], [len(x)]]).to(row)  # by the row of a shot
         return Graph(*both, len(x)), Graph(pulled, weight[~query], len(x)) @ self.labels
 
-    def assign(self, x, y_hat, mixture, edges):
-        """``z ~ y_hat^lambda exp(log-likelihood / tau + pull of the neighbours)``, for all queries at once."""
-        log_z, mu, var = mixture
-        graph, fixed = edges
-        own = x @ (mu / var).T
+    def assign(self, x, y_hat, mixture, edges, room):
+        """``z ~ y_hat^lambda exp(log-likelihood / tau + pull of the neighbours)``, for all queries at once.
+
+        The mixture's assignments are written over, as is the room, two more tensors ``(N, C)``.
+        """
+        (z, mu, var), (graph, fixed), (own, new) = mixture, edges, room
+        torch.mm(x, (mu / var).T, out=own)
         own.sub_(0.5 * (mu.square() / var).sum(1)).div_(self.tau).add_(fixed)  # less a term all classes share
-        overwritten = self.as_released and not len(self.shots)
+        overwritten, step = self.as_released and not len(self.shots), max(1, 2**20 // own.shape[1])
         if not overwritten:
             own.add_(y_hat, alpha=self.lam)
-        z, new, step = torch.empty_like(own), torch.empty_like(own), max(1, 2**20 // own.shape[1])
-        for _ in range(self.sweeps):
-            torch.clamp_min(log_z, NIL, out=z).exp_()
+        for left in reversed(range(self.sweeps)):
+            if left == self.sweeps - 1:
+                z.clamp_min_(NIL).exp_()
             for i in range(0, len(x), step):  # so many fit in caches
                 rows = slice(i, min(i + step, len(x)))
                 total = graph.times(z, rows).add_(own[rows])
                 if overwritten:
-                    total.add_(log_z[rows], alpha=self.lam)
-                new[rows] = total.log_softmax(-1)
-            log_z = new
-        return log_z
+                    total.add_(z[rows].log(), alpha=self.lam)
+                if left:
+                    torch.softmax(total, -1, out=new[rows]).clamp_min_(math.exp(NIL))
+                else:
+                    torch.log_softmax(total, -1, out=new[rows])
+            z, new = new, z
+        room[1] = new
+        return z
 
-    def estimate(self, x, log_z):
+    def estimate(self, x, log_z, room):
         """Means and variance under the assignments, by products: no tensor is ``(N, C, D)``."""
-        rows, log_w = x, log_z - math.log(len(x))
-        if len(self.shots):
-            shots = self.gamma * self.tau / len(self.shots) * self.labels
-            rows, log_w = torch.cat([x, self.shots]), torch.cat([log_w, shots.log()])  # (N + S, D), (N + S, C)
-        top = log_w.amax(0)  # weights relative to a class's largest: one no query is likely in still has a mean
-        share = log_w.sub_(top).clamp_min_(NIL).exp_()
+        rows, shots = x, len(x) * self.gamma * self.tau / max(1, len(self.shots)) * self.labels  # weights times N
+        top = torch.cat([log_z.amax(0)[None], shots.log()]).amax(0)
+        share = torch.sub(log_z, top, out=room).clamp_min_(NIL).exp_()  # relative to a class's largest: one no query
+        if len(shots):  # is likely in still has a mean
+            rows, share = torch.cat([x, self.shots]), torch.cat([share, (shots.log() - top).clamp_min(NIL).exp()])
         scale, count, centre = top.exp(), share.sum(0), rows.mean(0)
         rows = rows - centre  # the same variance, without loss of digits
         sums = share.T @ rows  # (C, D)

@@ -7,6 +7,7 @@ are, if none has any), and all classes are candidates.
 """
 
 import torch
+import torch.nn.functional as F
 
 from adaptkit import OverBase, hookimpl, unit
 from adaptkit.io.ranges import Size
@@ -27,7 +28,7 @@ class ConSE(OverBase):
     def forward(self, batch):
         best = self.base(batch)[:, self.known].softmax(-1).topk(min(self.top, len(self.known)))
         p = best.values / best.values.sum(-1, keepdim=True)  # (B, T)
-        mean = torch.einsum("bt,btd->bd", p, self.text[self.known][best.indices])
+        mean = F.embedding_bag(best.indices, self.text[self.known], per_sample_weights=p, mode="sum")  # (B, D)
         return self.backbone.logits(unit(mean), self.text)
 
 

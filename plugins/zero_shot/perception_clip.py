@@ -33,15 +33,17 @@ class PerceptionCLIP(ZeroShot):
     def fit(self, task):
         super().fit(task)
 
-        def embed(sentences):
-            """Unit-norm mean over synonyms and sentences under every circumstance, ``(Z, D)``."""
-            synonyms = [itertools.product(*(v.split("|") for v in z)) for z in itertools.product(*self.factors)]
-            written = [[extend(s, words) for words in ways for s in sentences] for ways in synonyms]
-            rows = unit(task.encode([s for own in written for s in own])).to(self.text)
-            return unit(torch.stack([own.mean(0) for own in rows.split([len(own) for own in written])]))
+        synonyms = [[*itertools.product(*(v.split("|") for v in z))] for z in itertools.product(*self.factors)]
 
-        self.bank = nn.Buffer(torch.stack([embed(own) for own in task.prompts]))  # (C, Z, D)
-        self.circumstances = nn.Buffer(embed([self.without_class]) if self.without_class else self.bank[:0, 0])
+        def embed(classes):
+            """Unit-norm means over synonyms and sentences under every circumstance, ``(classes, Z, D)``."""
+            written = [[extend(s, words) for words in ways for s in own] for own in classes for ways in synonyms]
+            rows = unit(task.encode([s for own in written for s in own])).to(self.text)
+            means = torch.stack([own.mean(0) for own in rows.split([len(own) for own in written])])
+            return unit(means).unflatten(0, (len(classes), -1))
+
+        self.bank = nn.Buffer(embed(task.prompts))  # (C, Z, D)
+        self.circumstances = nn.Buffer(embed([[self.without_class]])[0] if self.without_class else self.bank[:0, 0])
 
     def forward(self, batch):
         logits = self.backbone.logits(batch.x, self.bank.flatten(0, 1)).unflatten(1, self.bank.shape[:2])  # (B, C, Z)

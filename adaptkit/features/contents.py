@@ -1,0 +1,239 @@
+"""What a table holds, as this process knows it: kept up with the log, held against the shards whenever it is asked."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from adaptkit.features.entries import ENTRY, MERGED, DamagedShardWarning, Ledger, ShardLine, is_entry
+from adaptkit.features.places import Places, flaw, read_places
+from adaptkit.features.shards import Shard, halves
+from adaptkit.io.files import Signature, signature
+from adaptkit.io.logs import Log
+
+SINGLY = 64  # shards whose ids are sorted each for itself; more of them at once are sorted together
+
+
+class Contents:
+    """The shards of a table and where their rows are. Reads the log on, and looks only at what is new or asked for."""
+
+    def __init__(self, folder: Path, dtype: np.dtype) -> None:
+        self.table, self.folder, self.index, self._dtype = folder.name, folder / "shards", folder / "index", dtype
+        self.log = Log(folder / "log.jsonl", *ENTRY, more=[MERGED], sound=is_entry)
+        self.ledger = Ledger()
+        self.runs: list[Places] = []
+        self._read: tuple[object, int] = None, 0  # the records that were told, and how many
+        self._gone: list[str] = []  # shards that are still to be forgotten, and those to be known
+        self._come: list[str] = []
+        self._news: list[str] = []  # what is still to be said
+        self._shards: dict[int, Shard] = {}
+        self._numbers: dict[str, int] = {}
+        self._next = 0
+        self._told: dict[str, Places] = {}  # by which run, of each shard
+        self._said: dict[str, str] = {}  # what was wrong with shards, by their names
+        self._index: Signature | None = None
+        self._wrong: set[Path] = set()
+        self._bad: set[int] = set()  # places of rows that are damaged
+
+    def told(self, surely: bool = False) -> Ledger:
+        """The shards that count by what the log says now; nothing is looked at."""
+        self.log.refresh(surely)
+        records, (known, count) = self.log.records, self._read
+        if records is known and len(records) == count:
+            return self.ledger
+        if records is not known:
+            before, self.ledger, count = self.ledger.live, Ledger(), 0
+        gone = [name for entry in records[count:] for name in self.ledger.add(entry)]
+        if records is not known:
+            live = self.ledger.live
+            gone = [name for name, entry in before.items() if live.get(name, {}).get("sha256") != entry["sha256"]]
+        self._gone += gone
+        self._come += [entry["shard"] for entry in records[count:]]
+        self._read = records, len(records)
+        return self.ledger
+
+    def refresh(self, surely: bool = False) -> None:
+        """Know the shards that the log tells of, and look again at damaged ones if it tells of any others."""
+        self.told(surely)
+        if not (self._gone or self._come):
+            return
+        again = [name for name in self._said if name not in self._numbers]  # it may be back
+        names = [name for name in dict.fromkeys([*self._come, *again]) if name in self.ledger.live]
+        for name in self._gone:
+            self._drop(name)
+        self._said = {name: said for name, said in self._said.items() if name in self.ledger.live}
+        self._take([name for name in names if name not in self._told])
+        self._gone, self._come = [], []
+        self._speak()
+
+    def find(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Whether each of the uint8 ``(N, 16)`` ids is stored and sound, bool; if all are, `out` gets bytes of rows."""
+        high, low = halves(ids)
+        self.refresh()
+        while True:
+            places = self._locate(high, low)
+            if out is not None and (places < 0).any():
+                break
+            if self._visit(places, ids, out):
+                break
+        return places >= 0
+
+    @property
+    def shape(self) -> list[int] | None:
+        """Of a row, if there is any."""
+        return next((shard.entry["shape"] for shard in self._shards.values()), None)
+
+    def shard(self, entry: ShardLine) -> Shard:
+        """A new look at a shard."""
+        return Shard(self.folder, entry, self._dtype)
+
+    def index_flaws(self) -> dict[Path, str]:
+        """Files that should tell where rows are, with what is wrong with them."""
+        return {path: flaw(path, self._ids) for path in sorted(self.index.glob("*.safetensors"))}
+
+    def _ids(self, name: str) -> np.ndarray | None:
+        entry = self.ledger.live.get(name)
+        shard = self.shard(entry) if entry else None
+        return shard.ids()[0] if shard and not shard.open() else None
+
+    def _drop(self, name: str) -> None:
+        """Forget a shard."""
+        number = self._numbers.pop(name, None)
+        if number is not None:
+            self._shards.pop(number)
+            self._bad = {place for place in self._bad if place >> 32 != number} if self._bad else self._bad
+        self._unrun(name)
+
+    def _unrun(self, name: str) -> None:
+        run = self._told.pop(name, None)
+        if run is not None and not run.lose(name):
+            self.runs.remove(run)
+
+    def _take(self, names: list[str]) -> None:
+        """Know some shards from now on."""
+        for name in names:
+            if name in self._numbers:  # of a look that was interrupted
+                continue
+            self._numbers[name], self._shards[self._next] = self._next, self.shard(self.ledger.live[name])
+            self._next += 1
+        if any(name not in self.ledger.young for name in names):
+            self.scan()
+        self._sort([name for name in names if name not in self._told])
+
+    def scan(self) -> None:
+        """Use what files tell of where rows are, if there are other files than before; each shard by the largest."""
+        now = signature(self.index) if self.index.is_dir() else None
+        if now == self._index:
+            return
+        self._index = now
+        known = {run.path for run in self.runs}
+        found = [
+            run
+            for path in sorted(self.index.glob("*.safetensors"))
+            if path not in known | self._wrong
+            for run in [read_places(path)]
+            if run
+        ]
+        for run in sorted(found, key=lambda run: -len(run.names)):
+            for name in self._numbers.keys() & set(run.names):
+                if name not in self._told or len(self._told[name].names) < len(run.names):
+                    self._unrun(name)
+                    self._tell(run, name)
+            if run.told:
+                self.runs.append(run)
+
+    def _tell(self, run: Places, name: str) -> None:
+        run.tell(name, self._numbers[name], self.ledger.live[name]["rows"])
+        self._told[name] = run
+
+    def _sort(self, names: list[str]) -> None:
+        """Read and sort the ids of shards; warn of those that are not what the log says."""
+        ids: dict[str, np.ndarray] = {}
+        for name in names:
+            shard = self._shards[self._numbers[name]]
+            if said := shard.open():
+                self._warn(name, f"{said}; its rows count as missing")
+                self._drop(name)
+                continue
+            self._said.pop(name, None)
+            ids[name], sound = shard.ids()
+            if not sound:
+                self._warn(name, f"{shard.path} has ids that are not what was written; their rows count as missing")
+        groups = [[name] for name in ids] if len(ids) <= SINGLY else [list(ids)]
+        for group in groups:
+            run = Places.of(group, [ids[name] for name in group])
+            for name in group:
+                self._tell(run, name)
+            self.runs.append(run)
+
+    def _warn(self, name: str, said: str) -> None:
+        if self._said.get(name) != said:
+            self._said[name] = said
+            self._news.append(said)
+
+    def _speak(self) -> None:
+        """Say what was found damaged, once everything is in order: a warning may be an error."""
+        news, self._news = self._news, []
+        for said in news:
+            warnings.warn(said, DamagedShardWarning, stacklevel=5)
+
+    def _locate(self, high: np.ndarray, low: np.ndarray) -> np.ndarray:
+        """The place of each id, -1 for none: by the newest that tells of it."""
+        places, todo = np.full(len(high), -1), np.argsort(high)  # near ones are found faster one after another
+        bad = np.array(sorted(self._bad), int)
+        for run in reversed(self.runs):
+            found = run.find(high[todo], low[todo])
+            if len(bad):
+                found[np.isin(found, bad)] = -1
+            if (hit := found >= 0).any():
+                places[todo[hit]] = found[hit]
+                todo = todo[~hit]
+            if not len(todo):
+                break
+        return places
+
+    def _visit(self, places: np.ndarray, ids: np.ndarray, out: np.ndarray | None) -> bool:
+        """Look at the rows at some places, or read them; False if something was not what it was thought to be."""
+        order = np.argsort(places, kind="stable")
+        order = order[places[order] >= 0]
+        if not len(order):
+            return True
+        numbers, starts = np.unique(places[order] >> 32, return_index=True)
+        for number, mine in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+            shard, at = self._shards[number], places[mine] & 0xFFFFFFFF
+            if out is None:
+                some = shard.unknown(at)
+                if not some.any() and shard.unchanged():
+                    continue
+                mine, at = mine[some], at[some]
+            rows = None if out is None else np.empty((len(mine), shard.width), np.uint8)
+            good = shard.read(at, ids[mine], rows) if len(mine) else None
+            if good is None or not good.all():
+                self._mend(number, None if good is None else (at[~good], ids[mine[~good]]))
+                return False
+            if out is not None:
+                out[mine] = rows
+        return True
+
+    def _mend(self, number: int, odd: tuple[np.ndarray, np.ndarray] | None) -> None:
+        """Look again at a shard that is not what it was, or whose rows are not what was written."""
+        shard = self._shards[number]
+        name = shard.entry["shard"]
+        if odd is None:
+            self.refresh(surely=True)  # others were told to replace it, perhaps
+            if self._shards.get(number) is shard:
+                self._drop(name)
+                self._take([name])
+                self._speak()
+            return
+        run = self._told[name]
+        if run.path and not all(shard.has(i, own) for i, own in zip(*odd, strict=True)):
+            self._wrong.add(run.path)  # rows are where it does not say
+            lost = run.told
+            for each in lost:
+                self._unrun(each)
+            self._sort(lost)
+            return
+        self._bad |= {(number << 32) + i for i in odd[0].tolist()}
+        self._warn(name, f"{shard.path} has rows that are not what was written; they count as missing")
+        self._speak()
