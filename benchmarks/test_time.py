@@ -61,7 +61,7 @@ def tda(size: Size) -> Row:
     return Row(plain, ours, "all", tda_flops(size, len(x)))
 
 
-@case("tda online", C1000=5)
+@case("tda online", C100=1, C1000=5)
 def tda_online(size: Size) -> Row:
     """A stream of which each image is answered before the next one comes."""
     model, x, plain, want = stream(size)

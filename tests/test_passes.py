@@ -1,13 +1,16 @@
 """Needs that read the same images open each once, and share the tower's passes where that changes no bit."""
 
 import threading
+import tracemalloc
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 from adaptkit import Dense, Layers, Need, Patches, Pooled, Windows, hookimpl
 from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.cohorts import Pending
 from adaptkit.features.items import Images
 from adaptkit.features.store import Store
 from adaptkit.runs import plugins
@@ -36,6 +39,17 @@ class Sly(Need):
     def compute(self, backbone, pixels):
         with backbone.taps({"image.block.0": lambda _, out: out.mul_(2)}):
             return backbone.encode_image(pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direct(Need):
+    """Enters the tower by no usual way."""
+
+    def compute(self, backbone, pixels):
+        kept = []
+        with backbone.points["image.block.0"].attach(lambda _, out: kept.append(out) or out):
+            backbone.encode_image(pixels)
+        return kept[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +125,7 @@ def test_rows_and_keys_are_those_of_needs_that_are_alone(tmp_path, precision):
         *READING,
         Dense(),
         Steered(),
+        Direct(),
         Sly(),
         Dimmed(),
         Windows(),
@@ -139,8 +154,8 @@ def test_views_and_the_plain_image_are_made_of_one_reading(tmp_path, images, tow
 
 
 def test_a_need_that_rewrites_the_pass_or_the_pixels_computes_alone(tmp_path, images, towers):
-    together(tmp_path, images, [*READING, Steered(), Sly(), Dimmed()])
-    assert sum(n for n in towers if n > 1) == 4 * len(ALL), "one pass must serve all that only read, and none else"
+    together(tmp_path, images, [*READING, Steered(), Sly(), Direct(), Dimmed()])
+    assert sum(n for n in towers if n > 1) == 5 * len(ALL), "one pass must serve all that only read, and none else"
 
 
 def test_rows_that_one_need_has_already_are_not_computed_again(tmp_path, images):
@@ -196,3 +211,30 @@ def test_two_workers_on_several_needs_compute_no_row_twice(tmp_path, images):
     total = {name: sum(count.get(name, 0) for count in counts) for name in ("Pooled", "Pooled views", "Patches")}
     assert total == {"Pooled": 12, "Pooled views": 24, "Patches": 12}, f"each row must be computed once; got {counts}"
     assert Store(tmp_path).verify() == [], "and be stored soundly"
+
+
+class Many:
+    """As many items as one likes, none of which is ever opened."""
+
+    name, labels = "many", ()
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def key(self, i):
+        return f"{i:064}"
+
+
+def test_what_is_pending_is_held_as_numbers(tmp_path):
+    cache, source, held = open_cache(tmp_path), Many(40000), []
+    for count in (20000, 40000):
+        tracemalloc.start()
+        pending = Pending(cache.parts(source, Pooled(), np.arange(count)))
+        held.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(pending) == count, "every item must be pending"
+    more = (held[1] - held[0]) / 20000
+    assert more < 250, f"an image must take some numbers and no objects, at most 250 bytes; got {more:.0f}"

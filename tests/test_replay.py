@@ -8,6 +8,7 @@ import torch
 from adaptkit import Method, Task, adapt, method, predict
 from adaptkit.features.items import Images
 from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.class_scatters import ClassScatters
 
 CLASSES, DIM, SLOTS = 4, 6, 3
 TIES = torch.tensor([0.5, 0.25, 0.125, torch.inf])
@@ -82,6 +83,8 @@ def stream(count, views, seed=1):
         ("dmn", {"capacity": 2, "keep": 0.5}),
         ("dmn", {"capacity": 5, "shots": False}),
         ("x-more", {"as_released": True}),
+        ("dota", {"keep": 0.5, "eta": 0.9, "rho": 0.2}),
+        ("dota", {"sigma": 0.3, "eps": 0.1, "keep": 1.0}),
     ],
 )
 def test_blocks_of_any_size_are_answered_as_one_by_one(name, options):
@@ -102,3 +105,26 @@ def test_a_stream_without_a_replay_is_answered_one_by_one():
     rows, one = Images.from_arrays(views).bind(fitted.needs()), copy.deepcopy(fitted)
     want = torch.cat([one(rows[i : i + 1]) for i in range(len(rows))])
     assert torch.equal(predict(fitted, views), want), "the default replay must ask forward for each image"
+
+
+def test_an_image_may_have_more_views_than_rows_wait_in_a_class_matrix():
+    task, views = stream(20, views=50)
+    fitted = adapt(method("dota", views=50, keep=0.9), task)
+    one_by_one = Method.replay(copy.deepcopy(fitted), Images.from_arrays(views).bind(fitted.needs()))
+    off = (predict(fitted, views) - one_by_one).abs().max() / one_by_one.abs().max()
+    assert off < 1e-5, f"answers are off by {off:.2g} of the largest"
+
+
+def test_classes_matrices_are_read_and_written_once_for_many_images(monkeypatch):
+    made, whole = [], ClassScatters.write
+    monkeypatch.setattr(ClassScatters, "write", lambda self: (made.append(len(self.rows)), whole(self)))
+    task, views = stream(96, views=1)
+    fitted = adapt(method("dota"), task)
+    rows = Images.from_arrays(views).bind(fitted.needs())
+    Method.replay(copy.deepcopy(fitted), rows)
+    assert made == [32, 32], f"96 images that come one by one must be written twice so far; got {made}"
+    one, block = copy.deepcopy(fitted), copy.deepcopy(fitted)
+    Method.replay(one, rows), block.replay(rows)
+    for name in ("means", "counts", "covariances"):
+        got, want = getattr(block.held, name), getattr(one.held, name)
+        torch.testing.assert_close(got, want, msg=f"{name} must be left as one by one")

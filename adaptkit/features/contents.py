@@ -1,16 +1,19 @@
 """What a table holds, as this process knows it: kept up with the log, held against the shards whenever it is asked."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from adaptkit.features.batches import RowBatch
 from adaptkit.features.entries import ENTRY, MERGED, DamagedShardWarning, Ledger, ShardLine, is_entry
 from adaptkit.features.places import Places, flaw, read_places
 from adaptkit.features.shards import Shard, halves
 from adaptkit.io.files import Signature, signature
 from adaptkit.io.logs import Log
 
+STEP = 4096  # rows of a shard that are read at once
 SINGLY = 64  # shards whose ids are sorted each for itself; more of them at once are sorted together
 
 
@@ -25,7 +28,7 @@ class Contents:
         self._read: tuple[object, int] = None, 0  # the records that were told, and how many
         self._gone: list[str] = []  # shards that are still to be forgotten, and those to be known
         self._come: list[str] = []
-        self._news: list[str] = []  # what is still to be said
+        self._news: dict[str, str] = {}  # what is still to be said of shards
         self._shards: dict[int, Shard] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
@@ -55,15 +58,16 @@ class Contents:
     def refresh(self, surely: bool = False) -> None:
         """Know the shards that the log tells of, and look again at damaged ones if it tells of any others."""
         self.told(surely)
-        if not (self._gone or self._come):
-            return
-        again = [name for name in self._said if name not in self._numbers]  # it may be back
-        names = [name for name in dict.fromkeys([*self._come, *again]) if name in self.ledger.live]
-        for name in self._gone:
-            self._drop(name)
-        self._said = {name: said for name, said in self._said.items() if name in self.ledger.live}
-        self._take([name for name in names if name not in self._told])
-        self._gone, self._come = [], []
+        while self._gone or self._come:
+            gone, come = len(self._gone), len(self._come)
+            again = [name for name in self._said if name not in self._numbers]  # it may be back
+            for name in self._gone:
+                self._drop(name)
+            names = [name for name in dict.fromkeys([*self._come, *again]) if name in self.ledger.live]
+            self._take([name for name in names if name not in self._told])
+            self._gone, self._come = self._gone[gone:], self._come[come:]  # only now: it may have been interrupted
+            if self._news:
+                self.told(surely=True)  # was it replaced meanwhile?
         self._speak()
 
     def find(self, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -169,12 +173,13 @@ class Contents:
     def _warn(self, name: str, said: str) -> None:
         if self._said.get(name) != said:
             self._said[name] = said
-            self._news.append(said)
+            self._news[name] = said
 
     def _speak(self) -> None:
         """Say what was found damaged, once everything is in order: a warning may be an error."""
-        news, self._news = self._news, []
-        for said in news:
+        news, self._news = self._news, {}
+        self._said = {name: said for name, said in self._said.items() if name in self.ledger.live}
+        for said in (said for name, said in news.items() if name in self._said):
             warnings.warn(said, DamagedShardWarning, stacklevel=5)
 
     def _locate(self, high: np.ndarray, low: np.ndarray) -> np.ndarray:
@@ -195,45 +200,36 @@ class Contents:
     def _visit(self, places: np.ndarray, ids: np.ndarray, out: np.ndarray | None) -> bool:
         """Look at the rows at some places, or read them; False if something was not what it was thought to be."""
         order = np.argsort(places, kind="stable")
-        order = order[places[order] >= 0]
-        if not len(order):
-            return True
-        numbers, starts = np.unique(places[order] >> 32, return_index=True)
-        for number, mine in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            shard, at = self._shards[number], places[mine] & 0xFFFFFFFF
-            if out is None:
-                some = shard.unknown(at)
-                if not some.any() and shard.unchanged():
-                    continue
-                mine, at = mine[some], at[some]
-            rows = None if out is None else np.empty((len(mine), shard.width), np.uint8)
-            good = shard.read(at, ids[mine], rows) if len(mine) else None
-            if good is None or not good.all():
-                self._mend(number, None if good is None else (at[~good], ids[mine[~good]]))
-                return False
-            if out is not None:
-                out[mine] = rows
-        return True
+        order = order[int((places < 0).sum()) :]
+        numbers, batch = places[order] >> 32, RowBatch(self.table, ids, out)
+        cuts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), len(order)]
+        for start, end in pairwise(cuts):
+            for first in range(start, end, STEP):
+                mine = order[first : min(end, first + STEP)]
+                batch.add(self._shards[int(numbers[first])], places[mine] & 0xFFFFFFFF, mine)
+                if batch.full and (odd := batch.read()):
+                    return self._mend(*odd)
+        return self._mend(*odd) if (odd := batch.read()) else True
 
-    def _mend(self, number: int, odd: tuple[np.ndarray, np.ndarray] | None) -> None:
-        """Look again at a shard that is not what it was, or whose rows are not what was written."""
-        shard = self._shards[number]
+    def _mend(self, shard: Shard, at: np.ndarray | None, ids: np.ndarray) -> bool:
+        """Believe no more a shard that is not what it was, rows that are not what was written, or who told of them."""
         name = shard.entry["shard"]
-        if odd is None:
-            self.refresh(surely=True)  # others were told to replace it, perhaps
-            if self._shards.get(number) is shard:
+        if at is None:
+            self.told(surely=True)  # of others in its place, perhaps
+            if name in self.ledger.live and name not in self._gone:
                 self._drop(name)
-                self._take([name])
-                self._speak()
-            return
+                self._come.append(name)
+            self.refresh()
+            return False
         run = self._told[name]
-        if run.path and not all(shard.has(i, own) for i, own in zip(*odd, strict=True)):
-            self._wrong.add(run.path)  # rows are where it does not say
+        if run.path and not all(shard.has(i, own) for i, own in zip(at, ids, strict=True)):
+            self._wrong.add(run.path)
             lost = run.told
             for each in lost:
                 self._unrun(each)
             self._sort(lost)
-            return
-        self._bad |= {(number << 32) + i for i in odd[0].tolist()}
-        self._warn(name, f"{shard.path} has rows that are not what was written; they count as missing")
+        else:
+            self._bad |= {(self._numbers[name] << 32) + i for i in at.tolist()}
+            self._warn(name, f"{shard.path} has rows that are not what was written; they count as missing")
         self._speak()
+        return False

@@ -65,7 +65,7 @@ class Ledger:
         self.seconds += sign * entry["seconds"]
 
 
-def due(sizes: Iterable[tuple[str, int]], cap: int = CAP) -> list[str]:
+def due(sizes: Iterable[tuple[str, int]], cap: int) -> list[str]:
     """What is to be merged: the oldest of those of a size, once they are `FAN` or fill `cap`; as many as `cap` holds.
 
     Sizes are of one kind within a factor of `FAN`. What has half of `cap` is left alone, so that a row is written again

@@ -25,7 +25,7 @@ def tidy(contents: Contents) -> bool:
     contents.refresh()
     ledger = contents.ledger
     plain = (name for name, entry in ledger.young.items() if entry["bytes"] >= CAP // 2)  # from before there were sums
-    if group := [name] if (name := next(plain, "")) else due((n, e["bytes"]) for n, e in ledger.young.items()):
+    if group := [name] if (name := next(plain, "")) else due(((n, e["bytes"]) for n, e in ledger.young.items()), CAP):
         entries, odd = merge(contents, group)
         for name in entries[-1][MERGED] if entries else ():
             if name not in contents.ledger.live:

@@ -17,7 +17,7 @@ from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.preprocess import Preprocess
 
 Index = Sequence[int] | np.ndarray  # items of a source; an array where there may be millions
-ROWS = 4096  # whose numbers are Python's at once
+AT_A_TIME = 4096  # whose numbers are Python's at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,8 @@ def pairs(index: Index, views: Sequence[int]) -> np.ndarray:
 def row_ids(source: Source, items: np.ndarray) -> np.ndarray:
     """The names on disk of items and their views ``(rows, 2)``, ``(rows, 16)``."""
     ids, last, key = np.empty((len(items), 16), np.uint8), -1, ""
-    for start in range(0, len(items), ROWS):
-        for at, (i, view) in enumerate(items[start : start + ROWS].tolist(), start):
+    for start in range(0, len(items), AT_A_TIME):
+        for at, (i, view) in enumerate(items[start : start + AT_A_TIME].tolist(), start):
             last, key = (i, key) if i == last else (i, source.key(i))
             ids[at] = row_id(key, view)
     return ids

@@ -12,7 +12,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,11 +55,11 @@ class Watch:
         with self.backbone.taps({name: self._noting(fn) for name, fn in fns.items()}):
             yield
 
-    def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
+    def encode_image(self, pixels: Tensor, *, project: bool = True, **more: Any) -> Tensor:  # noqa: ANN401 (a subclass's)
         """Encode, and note of what."""
-        self.reads &= pixels is self.pixels
+        self.reads &= pixels is self.pixels and not more
         self.ends.add(project)
-        return self.backbone.encode_image(pixels, project=project)
+        return self.backbone.encode_image(pixels, project=project, **more)
 
     def _noting(self, fn: Tap) -> Tap:
         def tap(x: Tensor, out: Tensor) -> Tensor:
@@ -171,8 +171,11 @@ def sharable(needs: Mapping[int, Need], backbone: Backbone, pixels: Tensor, comp
         watches = seen.values()
         points = frozenset(name for watch in watches for name in watch.points)
         shared = Shared((*seen,), points, frozenset(end for watch in watches for end in watch.ends))
-        rows = {number: compute(needs[number], lent) for number, lent in shared.lend(backbone, pixels).items()}
-        same = {number: watch for number, watch in seen.items() if equal_bits(rows[number], alone[number])}
+        rows = dict[int, Tensor]()
+        for number, lent in shared.lend(backbone, pixels).items():
+            with contextlib.suppress(Exception):  # who enters the tower by other ways finds nothing, and is alone
+                rows[number] = compute(needs[number], lent)
+        same = {n: watch for n, watch in seen.items() if n in rows and equal_bits(rows[n], alone[n])}
         if len(same) == len(seen):
             return shared
         seen = same

@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from adaptkit.io.files import Layout, Tensors, digest, open_tensors, safetensors
 from adaptkit.io.paths import read_file
 
 PIECE = 4 * 2**20  # bytes that are looked at at once
+HEAD = 1024  # bytes, more than the head of a shard has
 SPARSE = 4  # rows are read one by one where others lie between, more than so many for each
 
 
@@ -52,10 +54,10 @@ def bare(rows: np.ndarray) -> np.ndarray:
 
 def packed(table: str, ids: np.ndarray, rows: np.ndarray, sealed: np.ndarray | None = None) -> tuple[ShardLine, bytes]:
     """What a log says of a shard but the seconds, and its bytes; `sealed` are the sums of one that has some."""
-    held, about = {"ids": ids, "rows": rows}, {"table": table}
+    held = {"ids": ids, "rows": rows}
     if sealed is not None:
-        held, about = {**held, "sums": sealed}, {**about, "ids": digest(ids.tobytes())}
-    data = save(held, metadata=about)
+        held |= {"sums": sealed, "seal": _seal(ids)}
+    data = save(held, metadata={"table": table})
     sha256 = digest(data)
     size = {"rows": len(ids), "shape": list(rows.shape[1:]), "bytes": len(data)}
     return {"shard": f"{sha256[:16]}.safetensors", **size, "sha256": sha256}, data
@@ -86,6 +88,7 @@ class Shard:
     def __init__(self, folder: Path, entry: ShardLine, dtype: np.dtype) -> None:
         self.folder, self.entry, self.path, self.dtype = folder, entry, folder / entry["shard"], dtype
         self.flaw, self.bad = "", np.zeros(0, int)
+        self._file = str(self.path)  # a Path takes longer to open
         self.width = dtype.itemsize * math.prod(entry["shape"])
         self._opened: Tensors | None = None
         self._sound = np.zeros(0, bool)  # rows that were held against their sums, of a shard with some
@@ -109,7 +112,7 @@ class Shard:
         if self._opened is None:
             return np.zeros((0, 16), np.uint8), False
         ids = np.array(self._opened["ids"])
-        return ids, not self.summed or self._opened.about.get("ids") == digest(ids.tobytes())
+        return ids, not self.summed or bool((self._opened["seal"] == _seal(ids)).all())
 
     def unknown(self, at: np.ndarray) -> np.ndarray:
         """Which of some rows are still to be read to be believed, bool."""
@@ -121,34 +124,45 @@ class Shard:
         """Whether it was opened, and is what it was then."""
         return self._opened is not None and self._opened.unchanged()
 
-    def read(self, at: np.ndarray, ids: np.ndarray, out: np.ndarray | None = None) -> np.ndarray | None:
-        """Read rows and hold them against their sums; which are sound, or None if the file is not what it was.
+    def read(self, at: np.ndarray, rows: np.ndarray, sealed: np.ndarray) -> np.ndarray | None:
+        """Read rows, and their sums if any is `unknown`: which are; None if the file is not what it was.
 
         Args:
             at: of the rows, ascending.
-            ids: that they must have.
-            out: gets their bytes, uint8 ``(N, W)``.
+            rows: gets their bytes, uint8 ``(N, W)``.
+            sealed: gets the sums, uint8 ``(N, 8)``.
         """
-        if self._opened is None and self.open():
+        if self._opened is None and not self.summed and self.open():
             return None
-        good, step = np.zeros(len(at), bool), max(1, PIECE // (SPARSE * (self.width + 24)))
-        with suppress(OSError):
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError, ValueError):  # a ValueError where it was cut meanwhile
+            descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
             try:
+                if self._opened is None:
+                    self._glance(descriptor)
                 if self._opened is None or signature(descriptor) != self._opened.seen:
                     return None
-                for i in range(0, len(at), step):
-                    some = slice(i, i + step)
-                    rows = self._fetch(descriptor, "rows", self.width, at[some])
-                    good[some] = self._hold(descriptor, at[some], ids[some], rows)
-                    if out is not None:
-                        out[some] = rows
-                return good
-            except ValueError:  # it was cut meanwhile
-                return None
+                self._fetch(descriptor, "rows", at, rows)
+                if (unknown := self.unknown(at)).any():
+                    self._fetch(descriptor, "sums", at, sealed)
+                return unknown
             finally:
                 os.close(descriptor)
         return None
+
+    def _glance(self, descriptor: int) -> None:
+        """Open one whose rows have sums by the head alone, which is soon done as most heads are the same."""
+        head = os.pread(descriptor, HEAD, 0)
+        layout, about = _parsed(head[: 8 + int.from_bytes(head[:8], "little")], self.entry["bytes"])
+        seen = signature(descriptor)
+        if seen and seen[1] == self.entry["bytes"] and about == {"table": self.folder.parent.name}:
+            self.flaw = self._odd(layout)
+            self._opened = None if self.flaw else Tensors(self.path, layout, seen, about)
+            self._sound = np.zeros(0 if self.flaw else self.entry["rows"], bool)
+
+    def trust(self, at: np.ndarray) -> None:
+        """Some rows were held against their sums."""
+        if self.summed:
+            self._sound[at] = True
 
     def has(self, at: int, name: np.ndarray) -> bool:
         """Whether the id of a row is as expected, as it lies there now."""
@@ -169,32 +183,34 @@ class Shard:
             return (ids[good], rows[good], made[good]) if good.any() else None
         return None
 
-    def _fetch(self, descriptor: int, name: str, width: int, at: np.ndarray) -> np.ndarray:
+    def _fetch(self, descriptor: int, name: str, at: np.ndarray, out: np.ndarray) -> None:
         """Some rows of a tensor, ``(N, width)``."""
-        start, layout = self._opened.layout[name][2] if self._opened else 0, int(at[-1] - at[0]) + 1
-        if layout <= SPARSE * len(at):
-            data = os.pread(descriptor, layout * width, start + int(at[0]) * width)
-            return np.frombuffer(data, np.uint8).reshape(layout, width)[at - at[0]]
-        data = b"".join([os.pread(descriptor, width, start + i * width) for i in at.tolist()])
-        return np.frombuffer(data, np.uint8).reshape(len(at), width)
-
-    def _hold(self, descriptor: int, at: np.ndarray, ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Which rows are what was written, bool: those that were never looked at are held against their sums."""
-        good = ~self.unknown(at)
-        if len(new := np.flatnonzero(~good)):
-            written = self._fetch(descriptor, "sums", 8, at[new])
-            good[new] = (row_sums(self.folder.parent.name, ids[new], rows[new]) == written).all(1)
-            self._sound[at[good]] = True
-        return good
+        width, start = out.shape[1], self._opened.layout[name][2] if self._opened else 0
+        first, step = int(at[0]), len(at)
+        if (span := int(at[-1]) - first + 1) > SPARSE * len(at):
+            data = b"".join([os.pread(descriptor, width, start + i * width) for i in at.tolist()])
+            out[:] = np.frombuffer(data, np.uint8).reshape(step, width)
+        else:
+            data = os.pread(descriptor, span * width, start + first * width)
+            out[:] = np.frombuffer(data, np.uint8).reshape(span, width)[at - first]
 
     def _odd(self, layout: Layout) -> str:
         rows, shape = self.entry["rows"], self.entry["shape"]
         wanted: dict[str, tuple[Any, ...]] = {"ids": ("u1", (rows, 16)), "rows": (self.dtype, (rows, *shape))}
-        wanted |= {"sums": ("u1", (rows, 8))} if self.summed else {}
+        wanted |= {"sums": ("u1", (rows, 8)), "seal": ("u1", (32,))} if self.summed else {}
         for name, (dtype, size) in wanted.items():
             if name not in layout or layout[name][:2] != (np.dtype(dtype), size):
                 return f"{self.path} must hold {name} of {np.dtype(dtype)} {size}; got {_shown(layout, name)}"
         return ""
+
+
+def _seal(ids: np.ndarray) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(ids.tobytes()).digest(), np.uint8)
+
+
+@lru_cache(100)
+def _parsed(head: bytes, size: int) -> tuple[Layout, dict[str, str]]:
+    return safetensors_layout(io.BytesIO(head), size)
 
 
 def _view(data: bytes, layout: Layout, name: str) -> np.ndarray:

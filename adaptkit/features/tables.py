@@ -7,7 +7,7 @@ A table is a folder named by the hash of its spec, the mapping that determines t
         spec.copy.json                    the same, from which a lost one is written again
         shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``, with the hash of the
                                           spec as metadata ``table``; never modified. A merged one is sorted by id and
-                                          has ``sums`` uint8 ``(n, 8)``, of table, id and row
+                                          has ``sums`` uint8 ``(n, 8)``, of table, id and row; the ids' is ``seal``
         log.jsonl                         one line per finished shard: its size, its sha256, what it cost, and of a
                                           merged one the shards that it replaces
         index/*.safetensors               where rows of many large shards are; derived, never trusted
@@ -118,21 +118,24 @@ class StoredTable:
             atomic_write(self.folder / COPY, self._text)
             atomic_write(self.folder / "spec.json", self._text)
             sync_folder(self.folder.parent)
-        self._write(ids[new], rows[new], float(seconds))
-        self._tidy()
+        self._tidy(self._write(ids[new], rows[new], float(seconds)))
 
-    def _write(self, ids: np.ndarray, rows: np.ndarray, seconds: float) -> None:
+    def _write(self, ids: np.ndarray, rows: np.ndarray, seconds: float) -> int:
+        """Write shards, and their lines; how many."""
         large = rows.nbytes + ids.nbytes >= CAP // 2  # then it is as if merged
         name, entries = self.folder.name, list[dict[str, Any]]()
         for entry, data in sorted_pieces(name, ids, rows) if large else [packed(name, ids, rows)]:
             atomic_write(self._contents.folder / entry["shard"], data)  # replaces a damaged shard of the same content
-            entries.append({**entry, "seconds": seconds * entry["rows"] / len(ids), **({MERGED: []} if large else {})})
+            entry |= {"seconds": seconds * (entry["rows"] / len(ids))}
+            entries.append({**entry, MERGED: []} if large else entry)
         self._log.append(*entries)
+        return len(entries)
 
-    def _tidy(self) -> None:
-        """One step. That rows are stored does not depend on it: where it cannot write it waits for another process."""
+    def _tidy(self, steps: int) -> None:
+        """A step for each shard that was written; rows are stored by now: where it cannot write, others will."""
         try:
-            self._tidying = self._tidying and (tidy(self._contents) or True)
+            while self._tidying and steps and tidy(self._contents):
+                steps -= 1
         except OSError as error:
             self._tidying = False
             logger.info("shards of %s stay as they are: %s", self.folder, error)

@@ -71,6 +71,8 @@ class Log:
             return
         with file:
             self._seen = signature(file.fileno())
+            if self._seen == before:
+                return
             if not (before and self._seen and self._seen[0] == before[0] and self._seen[1] > before[1]):
                 self._forget()
             file.seek(self._end - len(self._last))

@@ -41,7 +41,7 @@ class ClassCache(nn.Module):
     @property
     def held(self) -> Tensor:
         """Which slots are taken, ``(C, K)``."""
-        return self.entropy.isfinite()
+        return self.entropy < inf
 
     def admit(self, labels: Tensor, entropy: Tensor, x: Tensor, marks: Tensor | None = None) -> list[Meetings]:
         """Enter images ``(B, D)`` one after another. Among equals the older stays; infinite entropy never enters.
@@ -49,6 +49,8 @@ class ClassCache(nn.Module):
         Returns:
             What the images met, until the next are entered: what is still held, and what was held for a while.
         """
+        if len(x) == 1:
+            return [self.met_by_one(int(labels), float(entropy), x, marks)]
         end, slots, met, left = len(x), self.entropy.shape[1], torch.zeros_like(self.entropy, dtype=torch.long), []
         if entered := self.enter(labels, entropy, x, marks):
             classes, number, pool = entered.classes, entered.number, entered.pool
@@ -65,6 +67,20 @@ class ClassCache(nn.Module):
         if end * (len(taken) - count) > 2 * count:  # empty slots cost more than moving the others together
             bank = [part[taken] for part in bank]
         return [Meetings(*bank), *left]
+
+    def met_by_one(self, label: int, entropy: float, x: Tensor, marks: Tensor | None) -> Meetings:
+        """Enter one image ``(1, D)``, and return what it met: all that is held."""
+        before = self.entropy[label].tolist() if entropy < inf else []
+        place = bisect.bisect_right(before, entropy)
+        if place < len(before):
+            new = {"keys": x, "entropy": entropy, "marks": x[:, :0] if marks is None else marks}
+            for name, row in new.items():
+                held = getattr(self, name)[label]
+                if place + 1 < len(before) and before[place] < inf:  # those behind it move on
+                    held[place + 1 :] = held[place:-1].clone()
+                held[place] = row
+        owner, ranks, first = self.owner.flatten(), self.entropy.flatten(), torch.zeros_like(self.owner).flatten()
+        return Meetings(owner, self.keys.flatten(0, 1), ranks, self.marks.flatten(0, 1), first, ranks < inf)
 
     def enter(self, labels: Tensor, entropy: Tensor, x: Tensor, marks: Tensor | None = None) -> Entered | None:
         """Enter images as `admit` does, and tell who came and left; None where no image may enter."""
@@ -138,7 +154,7 @@ class Meetings:
     Attributes:
         label: ``(M,)``; `keys`: ``(M, D)``; `entropy`: ``(M,)``; `marks`: see `ClassCache`.
         first: number of the first of the images that met it, ``(M,)``; it met itself.
-        last: number of the first that met it no more, ``(M,)``; 0 for an empty slot.
+        last: number of the first that met it no more, ``(M,)``; 0 for an empty slot; for one image, whether it met it.
     """
 
     label: Tensor
@@ -154,5 +170,7 @@ class Meetings:
 
     def met(self, count: int) -> Tensor:
         """Which of the images met which of the keys, ``(M, B)``."""
+        if count == 1:
+            return self.last[:, None] > 0
         i = torch.arange(count, device=self.first.device)
         return (self.first[:, None] <= i) & (i < self.last[:, None])

@@ -80,7 +80,9 @@ def standardized(x: Tensor) -> Tensor:
 
 def in_parts(function: Callable[..., tuple[Tensor, ...]], *views: Tensor, rows: int = 1024) -> list[Tensor]:
     """What a function of images ``(B, V, D)`` returns, for so few at a time, `rows` views, that they fit in caches."""
-    parts = zip(*(v.split(max(1, rows // v.shape[1])) for v in views), strict=True)
+    parts = [*zip(*(v.split(max(1, rows // v.shape[1])) for v in views), strict=True)]
+    if len(parts) == 1:
+        return [*function(*parts[0])]
     return [torch.cat(same) for same in zip(*(function(*part) for part in parts), strict=True)]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import hold_options
 from adaptkit.methods.class_cache import ClassCache
+from adaptkit.methods.class_scatters import ClassScatters
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
 from adaptkit.methods.prefix_learner import Mixer
@@ -163,7 +164,8 @@ LAYERS: dict[str, type] = {
 
 TUNED = (TunedEnd, TunedWeights)
 HELPERS: dict[str, type] = {
-    cls.__name__: cls for cls in (ClassCache, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
+    cls.__name__: cls
+    for cls in (ClassCache, ClassScatters, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
 }
 """What methods are built with, of adaptkit."""
 

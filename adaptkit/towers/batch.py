@@ -10,9 +10,9 @@ from adaptkit.towers.backbone import Backbone
 from adaptkit.towers.precision import Precision, autocast
 
 ON_PROCESSOR = 16  # more are no faster there, and hold more
-FEW, TRIED = 1, 9  # images of the two passes whose memory is compared
-SHARE = 0.5  # of the free memory: needs may keep tokens of several blocks
-LARGEST = 512  # images; a GPU is busy with fewer
+TRIED = 1, 9  # images of the two passes whose memory is compared
+HALF = 0.5  # of the free memory: needs may keep tokens of several blocks
+ENOUGH_ROWS = 512  # images; a GPU is busy with fewer
 
 
 def fitting_batch(backbone: Backbone, precision: Precision) -> int:
@@ -23,8 +23,8 @@ def fitting_batch(backbone: Backbone, precision: Precision) -> int:
     if backbone.device.type != "cuda":
         return ON_PROCESSOR
     free = torch.cuda.mem_get_info(backbone.device)[0]
-    few, tried = (peak_of_pass(backbone, precision, rows) for rows in (FEW, TRIED))
-    return as_many(free, (tried - few) / (TRIED - FEW))
+    few, tried = (peak_of_pass(backbone, precision, rows) for rows in TRIED)
+    return as_many(free, (tried - few) / (TRIED[1] - TRIED[0]))
 
 
 def peak_of_pass(backbone: Backbone, precision: Precision, rows: int) -> int:
@@ -44,5 +44,5 @@ def as_many(free: float, each: float) -> int:
     >>> as_many(free=8e9, each=30e6), as_many(free=1e6, each=30e6), as_many(free=80e9, each=1e6)
     (128, 1, 512)
     """
-    rows = max(1, min(LARGEST, int(SHARE * free / max(1.0, each))))
+    rows = max(1, min(ENOUGH_ROWS, int(HALF * free / max(1.0, each))))
     return 1 << (rows.bit_length() - 1)

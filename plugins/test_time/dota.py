@@ -4,16 +4,16 @@ Source: Han et al., DOTA: Distributional Test-Time Adaptation of Vision-Language
 Deviations: means start at the class embeddings, as the paper has it; a copy of its code that is found on the web
 starts them all at 0.001, and leaves `eps` out for the first image. Its hyperparameters were chosen for each test set;
 our defaults are those of later papers' comparisons. Classes with less than a millionth of an image's probability are
-not updated by it. The Gaussian term is sized for logits of scale 100, so it is multiplied by a hundredth of the
-checkpoint's scale. The questions that it can put to a human are not here. Memory: one ``(D, D)`` matrix a class, 1 GB
-for 1000 classes of CLIP ViT-B.
+not updated by it. A class's matrix takes the images of 32 at once, to the same numbers. The Gaussian term is sized for
+logits of scale 100, so it is multiplied by a hundredth of the checkpoint's scale. The questions that it can put to a
+human are not here. Memory: one ``(D, D)`` matrix a class, 1 GB for 1000 classes of CLIP ViT-B.
 """
 
 import torch
-from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl
 from adaptkit.io.ranges import Epsilon, Positive, Share, Views, Weight
+from adaptkit.methods.class_scatters import ROWS, ClassScatters
 from adaptkit.methods.ops import entropy
 
 
@@ -35,40 +35,37 @@ class DOTA(ZeroShot):
 
     def fit(self, task):
         super().fit(task)
-        classes, dim = self.text.shape
-        self.means = nn.Buffer(self.text.clone())
-        self.counts = nn.Buffer(self.text.new_ones(classes))
-        self.covariances = nn.Buffer(self.sigma * torch.eye(dim).to(self.text).repeat(classes, 1, 1))  # (C, D, D)
-        self.shared = nn.Buffer(self.sigma * torch.eye(dim).to(self.text))  # their mean
+        self.held = ClassScatters(self.text, self.sigma)
 
     def forward(self, batch):
-        views = batch.views[0]
-        logits = self.zero_shot(views)  # (V, C)
-        kept = entropy(logits).argsort(stable=True)[: max(1, int(self.keep * len(views)))]
-        x, logits = views[kept], logits[kept]  # (K, D), (K, C)
-        weight = (self.rho * self.counts.mean() / len(kept)).clamp_max(self.eta)
-        answer = logits.mean(0) + weight * self.backbone.logit_scale / 100 * self.gaussian(x.mean(0))
-        self.count(x, logits.softmax(-1))
-        return answer[None]
+        return torch.cat([self.answer(views) for views in batch.views.split(self.together(batch.views.shape[1]))])
 
-    def gaussian(self, x):
-        """Log-likelihood of ``(D,)`` under each class, up to a term that all share, ``(C,)``."""
-        identity = torch.eye(len(self.shared)).to(self.shared)
-        solved = torch.linalg.solve((1 - self.eps) * self.shared + self.eps * identity, self.means.T)  # (D, C)
-        return x @ solved - 0.5 * (self.means.T * solved).sum(0)
+    def replay(self, stream):
+        return self(stream)
 
-    def count(self, x, p):
-        """Move counts, means and covariances by rows ``(K, D)`` of which ``(K, C)`` belongs to each class."""
-        total = p.sum(0)
-        some = (total > 1e-6).nonzero()[:, 0]
-        p, share, means = p[:, some], total[some] / (self.counts[some] + total[some]), self.means[some]
-        deviations = (x[:, None] - means) * p.sqrt()[..., None]  # (K, M, D)
-        scatter = torch.einsum("kmd,kme->mde", deviations, deviations) / total[some, None, None]
-        change = share[:, None, None] * (scatter - self.covariances[some])
-        self.covariances[some] += change
-        self.shared += change.sum(0) / len(self.counts)
-        self.means[some] = means + share[:, None] * (p.T @ x / total[some, None] - means)
-        self.counts[some] += total[some]
+    def kept(self, views):
+        """How many of the views stand for an image."""
+        return max(1, int(self.keep * views))
+
+    def together(self, views):
+        """Images that are answered at once: as many as one reading of the classes' matrices serves."""
+        return max(1, ROWS // self.kept(views))
+
+    def answer(self, views):
+        logits = self.zero_shot(views)  # (B, V, C)
+        kept = entropy(logits).argsort(dim=1, stable=True)[:, : self.kept(views.shape[1]), None]
+        x, logits = views.take_along_dim(kept, 1), logits.take_along_dim(kept, 1)  # (B, K, D), (B, K, C)
+        shared, means, count = self.held.advance(x, logits.softmax(-1))
+        weight = (self.rho * count / x.shape[1]).clamp_max(self.eta) * self.backbone.logit_scale / 100
+        return logits.mean(1) + weight[:, None] * self.gaussian(x.mean(1), shared, means)
+
+    def gaussian(self, x, shared, means):
+        """Log-likelihoods of ``(B, D)`` under each class, up to a term that all share, ``(B, C)``."""
+        covariance = (1 - self.eps) * shared + self.eps * torch.eye(x.shape[1]).to(x)
+        both = torch.cat([means, x[:, None]], 1).mT  # (B, D, C + 1)
+        white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), both, upper=False)
+        means, x = white[..., :-1], white[..., -1:]
+        return (means * (x - 0.5 * means)).sum(1)
 
 
 @hookimpl

@@ -55,10 +55,10 @@ class TDA(ZeroShot):
         scale = self.backbone.logit_scale / 100
         for held in self.positive.admit(label, h, x):
             votes = held.affinity(x, self.beta)  # (M, B)
-            logits = logits + scale * self.alpha * class_sums(votes, held.label, len(self.text)).T  # P_pos
+            logits = logits + (scale * self.alpha) * class_sums(votes, held.label, len(self.text)).T  # P_pos
         for held in self.negative.admit(label, torch.where(unsure, h, torch.inf), x, marks):
             votes = held.affinity(x, self.negative_beta)
-            logits = logits - scale * self.negative_alpha * votes.T @ held.marks  # P_neg
+            logits = logits - (scale * self.negative_alpha) * (votes.T @ held.marks)  # P_neg
         return logits
 
     def replay(self, stream):
@@ -66,6 +66,9 @@ class TDA(ZeroShot):
 
     def summary(self, views):
         """Images as their most confident views have them: mean embedding and logits, log of the mean probability."""
+        if views.shape[1] == 1:
+            logits = self.zero_shot(views[:, 0])
+            return views[:, 0], logits, logits.log_softmax(-1)
         logits = self.zero_shot(views)  # (B, V, C)
         order = entropy(logits).argsort(dim=1, stable=True)
         kept = order[:, : max(1, int(self.keep * order.shape[1]))]

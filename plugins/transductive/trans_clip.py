@@ -58,8 +58,8 @@ class TransCLIP(OverBase):
         order = torch.arange(len(x)).to(x.device)
         if not self.as_released:  # neighbours have classes in common: side by side, their rows are in caches
             order = y_hat.argmax(1).argsort(stable=True)
-        x, y_hat, log_z, (mu, var) = x[order], y_hat[order], mixture[0][order], mixture[1:]
-        edges, room = self.affinity(x), [torch.empty_like(y_hat) for _ in range(2)]  # new memory takes longer than sums
+        x, y_hat, log_z, (mu, var) = x[order], y_hat[order], mixture[0][order].to(x), mixture[1:]
+        edges, room = self.affinity(x), [x.new_empty(y_hat.shape) for _ in range(2)]  # new memory costs more than sums
         for _ in range(self.iterations):
             log_z = self.assign(x, y_hat, (log_z, mu, var), edges, room)
             mu, var = self.estimate(x, log_z, room[0])
