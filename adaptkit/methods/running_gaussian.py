@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.methods.class_moments import Changes
-from adaptkit.methods.gaussian_path import REACH, Stretch, Path
+from adaptkit.methods.gaussian_path import REACH, Path, Stretch
 from adaptkit.methods.gaussian_state import TERMS, GaussianState
 
 WAITING = 128  # columns that wait at most before there is an inverse
