@@ -153,7 +153,7 @@ def measure(root: Path, spec: dict[str, object], count: int) -> None:
         looking.append(waited(lambda t=table, i=ids: t.missing(i)))
         again.append(waited(lambda t=table, i=ids: t.read(i)))
     rows, claims, appends, plain = rows_of(MORE, 512), [], [], []
-    for n in range(400):
+    for _ in range(400):
         ids = ids_of(time.time_ns() % 2**62, MORE)
         claims.append(waited(lambda i=ids: table.claim(i[:32])))
         table.release(ids[:32])

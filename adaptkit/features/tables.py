@@ -7,7 +7,7 @@ A table is a folder named by the hash of its spec, the mapping that determines t
         spec.copy.json                    the same, from which a lost one is written again
         shards/<sha256[:16]>.safetensors  ``ids`` uint8 ``(n, 16)`` and ``rows`` ``(n, *shape)``, with the hash of the
                                           spec as metadata ``table``; never modified. A merged one is sorted by id and
-                                          has ``sums`` uint8 ``(n, 8)``, of table, id and row
+                                          has ``sums`` uint8 ``(n, 8)``, of table, id and row; the ids' is ``seal``
         log.jsonl                         one line per finished shard: its size, its sha256, what it cost, and of a
                                           merged one the shards that it replaces
         index/*.safetensors               where rows of many large shards are; derived, never trusted
