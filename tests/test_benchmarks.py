@@ -1,6 +1,6 @@
 """Every benchmark runs, at a size that takes no time, and finds both ways equal."""
 
-from types import SimpleNamespace
+import json
 
 import pytest
 
@@ -72,18 +72,12 @@ def test_the_one_script_for_a_gpu_goes_on_where_a_part_fails(monkeypatch, capsys
     assert rows[-2:] == ["| in-map", "| tda"], f"and the rest is measured; got {rows}"
 
 
-def test_a_million_queries_are_answered_in_processes_of_their_own(monkeypatch, capsys, tmp_path):
+def test_queries_of_a_file_are_answered_alike_by_every_way(monkeypatch, capsys, tmp_path):
     from benchmarks import streaming
 
-    def here(words, **_):
-        monkeypatch.setattr("sys.argv", words[2:])
-        streaming.main()
-        return SimpleNamespace(stdout=capsys.readouterr().out)
-
-    monkeypatch.setattr(streaming, "subprocess", SimpleNamespace(run=here))
     monkeypatch.setattr(streaming, "gemm_rate", lambda: 1e9)
-    asked = ["--rows", "70", "--size", "small", "--file", str(tmp_path / "q.npy"), "--ways", "plain", "metrics"]
-    monkeypatch.setattr("sys.argv", ["benchmarks.streaming", *asked])
-    streaming.main()
-    out = capsys.readouterr().out
-    assert out.count("| gda |") == 1, f"the last row is printed here, the others were read as they came; got {out}"
+    streaming.write_queries(tmp_path / "q.npy", SIZES["small"], 70)
+    for way in streaming.WAYS:
+        streaming.alone("gda", way, tmp_path / "q.npy", SIZES["small"])
+    found = [json.loads(line)["right"] for line in capsys.readouterr().out.splitlines()]
+    assert found == pytest.approx([found[0]] * len(streaming.WAYS)), f"all ways must count the same; got {found}"

@@ -67,7 +67,7 @@ def test_a_core_module_that_a_plugin_imports_counts(plugin):
     with_unit = code.of_modules(["adaptkit_file_mine"])
     plugin((HEAD + BODY).replace("from adaptkit import unit", "from adaptkit import predict as unit"))
     imports = code._imports(code._tree(code._file("adaptkit_file_mine"), 2), "adaptkit_file_mine")
-    assert "adaptkit.methods.adapt" in set(imports), "`from adaptkit import predict` leads to where it lies"
+    assert "adaptkit.methods.predicting" in set(imports), "`from adaptkit import predict` leads to where it lies"
     assert code.of_modules(["adaptkit_file_mine"]) != with_unit, "and its code counts"
 
 

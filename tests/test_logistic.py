@@ -28,7 +28,7 @@ def from_elsewhere(x, labels, c):
 @pytest.mark.parametrize("small", [0, 2**17])
 @pytest.mark.parametrize("spread", [0.5, 4.0])
 def test_the_optimum_is_scikit_learns(monkeypatch, small, spread):
-    monkeypatch.setattr(logistic, "SMALL", small)
+    monkeypatch.setattr(logistic, "LOGITS_IN_DOUBLE", small)
     x, labels = rows_of(spread=spread)
     solver = SoftmaxRegression(x, labels, 6, tol=1e-5)
     for c in (1e-4, 1e-1, 1e1, 1e3):
@@ -62,7 +62,7 @@ def test_neighbouring_penalties_take_few_passes_over_the_rows():
 
 @pytest.mark.parametrize("small", [0, 2**17])
 def test_rows_that_tell_nothing_leave_the_weights_at_nothing(monkeypatch, small):
-    monkeypatch.setattr(logistic, "SMALL", small)
+    monkeypatch.setattr(logistic, "LOGITS_IN_DOUBLE", small)
     weight, bias = SoftmaxRegression(torch.ones(6, 4), torch.arange(6) % 3, 3).solve(10.0)
     assert weight.abs().max() < 1e-5 and bias.abs().max() < 1e-5, f"of equal rows nothing is learned; got {weight}"
     weight, bias = SoftmaxRegression(torch.randn(3, 4), torch.zeros(3, dtype=torch.long), 1).solve(10.0)

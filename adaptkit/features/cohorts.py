@@ -62,7 +62,7 @@ class Decoded(NamedTuple):
 
 @dataclass
 class Passing:
-    """Rows on their way: what was decoded, when it entered, how rows and the tower's seconds are got, each part's share."""
+    """Rows on their way: what was decoded, when it entered, how rows and seconds are got, each part's share."""
 
     group: list[Decoded]
     began: float

@@ -16,7 +16,7 @@ from adaptkit.methods.gaussian_state import TERMS, TOGETHER, GaussianState, solv
 
 RESIDUE = 1e-10  # what the series may leave of the inverse
 REACH = RESIDUE ** (1 / TERMS)  # how far the shift may go from that of the reference, in shares of it
-LARGEST = 1e6  # what an inverse may be multiplied by when columns leave
+BLOWN_UP = 1e6  # what an inverse may be multiplied by when columns leave
 
 
 class Path:
@@ -60,7 +60,7 @@ class Path:
         return self.made.column[held], self.made.weight[held], self.made.of[held] + 1
 
 
-class Part:
+class Stretch:
     """Some states of one kind, and images that are answered at them.
 
     Attributes:
@@ -178,7 +178,7 @@ class Part:
     @cached_property
     def fails(self) -> bool:
         """Whether what leaves takes a dimension with it, so that there is no inverse at some state."""
-        return self.kind == "plain" and bool(len(self.column)) and not float(self.solved.abs().max()) < LARGEST
+        return self.kind == "plain" and bool(len(self.column)) and not float(self.solved.abs().max()) < BLOWN_UP
 
     def by_series(self) -> Tensor:
         """With Woodbury's identity at each state, and the series in its shift."""

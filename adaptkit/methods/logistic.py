@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-BLOCK = 2**20  # logits worked on together: so many stay in a processor's cache
+LOGITS_AT_ONCE = 2**20  # logits worked on together: so many stay in a processor's cache
 INNER = 0.2  # of the gradient, left by the conjugate gradients of a step: exacter steps cost more than they save
-SMALL = 2**17  # logits that take no time in double precision
+LOGITS_IN_DOUBLE = 2**17  # logits that take no time in double precision
 
 
 class SoftmaxRegression:
@@ -46,10 +46,10 @@ class SoftmaxRegression:
         _, s, axes = torch.linalg.svd(narrow, full_matrices=False)
         self.axes = axes[s > 1e-7 * s[0]]  # (R, D)
         z = torch.cat([rows @ self.axes.T, rows.new_ones(len(rows), 1)], 1)  # the last is the bias's
-        double = x.dtype == torch.double or (len(z) * classes <= SMALL and x.device.type != "mps")
+        double = x.dtype == torch.double or (len(z) * classes <= LOGITS_IN_DOUBLE and x.device.type != "mps")
         self.z = z.to(x.device, torch.double if double else torch.float)  # (N, R + 1)
         self.p = self.z.new_empty(len(z), classes)  # softmax at the last point looked at, (N, C)
-        size = max(64, BLOCK // classes) if x.device.type == "cpu" else len(z)
+        size = max(64, LOGITS_AT_ONCE // classes) if x.device.type == "cpu" else len(z)
         self.blocks = [slice(i, i + size) for i in range(0, len(z), size)]
         self.found = dict[float, Tensor]()  # by log10 c, (C, R + 1)
         self.passes = self.spent = 0.0  # over the rows, there and back: for the last solution, and for all

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.methods.class_moments import Changes
-from adaptkit.methods.gaussian_path import REACH, Part, Path
+from adaptkit.methods.gaussian_path import REACH, Stretch, Path
 from adaptkit.methods.gaussian_state import TERMS, GaussianState
 
 WAITING = 128  # columns that wait at most before there is an inverse
@@ -56,7 +56,7 @@ class RunningGaussian(GaussianState):
                 before = self.run(path, first, middle, x[:upto], after[:upto])
                 return before + self.run(path, middle + 1, end, x[upto:], after[upto:])
             self.renew(kind, (min(shifts) + max(shifts)) / 2)
-        part = Part(self, path, first, end, x, after)
+        part = Stretch(self, path, first, end, x, after)
         self.keep(part)
         return [part.distances] if len(x) else []
 
@@ -84,7 +84,7 @@ class RunningGaussian(GaussianState):
             before, now = now, now @ self.inverse
             self.series[k], self.series[k + 1] = (before * now).sum(1), now.square().sum(1)
 
-    def keep(self, part: Part) -> None:
+    def keep(self, part: Stretch) -> None:
         """Make the changes of some states, which were answered."""
         path, column, weight = part.path, part.column, part.weight
         if len(column):

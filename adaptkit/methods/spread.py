@@ -16,7 +16,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from adaptkit.methods.method import Method
 
 KEYS = ("devices", "strategy", "num_nodes")
-Share = Callable[[int, int, tuple[Any, ...]], dict[str, Tensor]]
+RankWork = Callable[[int, int, tuple[Any, ...]], dict[str, Tensor]]
 LOGGING = "TORCH_CPP_LOG_LEVEL"
 WHY = "its loss or its callbacks may look at all images of a batch at once; leave out devices"
 
@@ -60,7 +60,7 @@ def mean_over_images(loss: Loss) -> Loss:
     return loss
 
 
-def launch(work: Share, given: tuple[Any, ...], count: int) -> dict[str, Tensor]:
+def launch(work: RankWork, given: tuple[Any, ...], count: int) -> dict[str, Tensor]:
     """Do some work in several new processes, and return what the first one returns.
 
     They are told nothing but what is given: a process that is started so runs no line of the program that starts it.
@@ -97,7 +97,7 @@ def launch(work: Share, given: tuple[Any, ...], count: int) -> dict[str, Tensor]
 
 
 def in_process(
-    rank: int, given: tuple[Any, ...], work: Share, count: int, port: int, found: str, draws: Tensor, threads: int
+    rank: int, given: tuple[Any, ...], work: RankWork, count: int, port: int, found: str, draws: Tensor, threads: int
 ) -> None:
     """One of the processes: each draws as the one that started it would."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
