@@ -1,5 +1,7 @@
 """Every benchmark runs, at a size that takes no time, and finds both ways equal."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.__main__ import main
@@ -51,3 +53,37 @@ def test_the_script_for_a_gpu_says_that_there_is_none(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         towers_gpu.main()
     assert "there must be a GPU; got none; try --cpu" in capsys.readouterr().err, "it must say what to do"
+
+
+def test_the_one_script_for_a_gpu_goes_on_where_a_part_fails(monkeypatch, capsys):
+    from benchmarks import gpu
+
+    def broken(*_):
+        raise RuntimeError("no\nsuch tower")
+
+    monkeypatch.setattr(gpu, "GOALS", {"in-map": "2 s", "tda": "-"})
+    monkeypatch.setattr(gpu, "STREAM", 16)
+    monkeypatch.setattr(gpu.extraction, "compared", broken)
+    monkeypatch.setattr("sys.argv", ["benchmarks.gpu", "--cpu", "--small", "--only", "extraction,methods"])
+    gpu.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("extraction failed: RuntimeError: no such tower") == 2, f"each failure is a line; got {lines}"
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("| ") and "| C |" not in line]
+    assert rows[-2:] == ["| in-map", "| tda"], f"and the rest is measured; got {rows}"
+
+
+def test_a_million_queries_are_answered_in_processes_of_their_own(monkeypatch, capsys, tmp_path):
+    from benchmarks import streaming
+
+    def here(words, **_):
+        monkeypatch.setattr("sys.argv", words[2:])
+        streaming.main()
+        return SimpleNamespace(stdout=capsys.readouterr().out)
+
+    monkeypatch.setattr(streaming, "subprocess", SimpleNamespace(run=here))
+    monkeypatch.setattr(streaming, "gemm_rate", lambda: 1e9)
+    asked = ["--rows", "70", "--size", "small", "--file", str(tmp_path / "q.npy"), "--ways", "plain", "metrics"]
+    monkeypatch.setattr("sys.argv", ["benchmarks.streaming", *asked])
+    streaming.main()
+    out = capsys.readouterr().out
+    assert out.count("| gda |") == 1, f"the last row is printed here, the others were read as they came; got {out}"

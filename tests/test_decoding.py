@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from adaptkit import Patches, Pixels, Pooled, Preprocess
-from adaptkit.features import decoding
+from adaptkit.features import decoder_pool, decoding
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.cohorts import Cohort, Row
 from adaptkit.features.datasets import Joined, picture_file_of, some_of
@@ -162,6 +162,24 @@ def test_a_process_that_is_killed_loses_nothing_and_is_replaced(tmp_path, helped
         assert torch.equal(run(work, range(48))[0], want), "where all die, threads must do"
     assert len(work.helpers.all) <= 2 + LOST, "no process is started for ever"
     assert len(work.helpers.free) == len(work.helpers.slab), "all slots must be free again"
+
+
+def test_where_no_process_can_take_a_dead_ones_place_threads_do(tmp_path, helped, monkeypatch):
+    source = pictures(tmp_path, 24)
+    items = [(i, -1) for i in range(24)]
+    work = helped(source, Pooled(unit=False), items)
+    monkeypatch.setattr(decoder_pool, "Helper", no_processes)
+    for helper in work.helpers.all:
+        helper.process.kill()
+    for _ in range(2):
+        assert torch.equal(run(work, range(24))[0], plain(source, Pooled(), items)), "nothing may be lost"
+    assert not work.helpers.idle, "there is no process left"
+
+
+def test_an_application_without_an_interpreter_is_not_started_again(tmp_path, eager, monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(OSError, match="there is no interpreter"):
+        decoding.Helpers(2, 4, EYES.preprocess)
 
 
 def test_where_slots_are_short_threads_decode(tmp_path, helped):
@@ -314,3 +332,10 @@ def running(pid):
         return False
     status = Path(f"/proc/{pid}/stat")
     return not (status.is_file() and status.read_text().rsplit(")")[-1].split()[0] == "Z")  # nobody has asked for it
+
+
+def test_a_processor_is_not_waited_for_as_it_answers_at_once():
+    start, rows = LANE.mark(), torch.ones(2)
+    assert LANE.late == 0, "there is nothing beside which something could be done"
+    assert torch.equal(LANE.fetch(LANE.bring(lambda: rows))(), rows), "what is brought and fetched is what it was"
+    assert LANE.between(start, LANE.mark()) >= 0, "marks are seconds"

@@ -62,11 +62,12 @@ class Decoded(NamedTuple):
 
 @dataclass
 class Passing:
-    """Rows on their way: what was decoded, when it entered the tower, how rows are got, and the share of each part."""
+    """Rows on their way: what was decoded, when it entered, how rows and the tower's seconds are got, each part's share."""
 
     group: list[Decoded]
     began: float
     rows: dict[Part, Callable[[], Tensor]]
+    seconds: Callable[[], float]
     shares: dict[Part, float]
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,9 +42,12 @@ class Helper:
             memory: descriptor of the shared memory.
             how: what it is told first.
         """
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise OSError("there is no interpreter that could run it")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            command = [sys.executable, "-c", SERVE, canonical(sys.path).decode(), str(theirs.fileno()), str(memory)]
+            command = [sys.executable, "-c", SERVE, canonical([*map(str, sys.path)]).decode()]
+            command += [str(theirs.fileno()), str(memory)]
             null, env = subprocess.DEVNULL, os.environ | ONE_THREAD
             self.process = subprocess.Popen(
                 command, pass_fds=(theirs.fileno(), memory), env=env, stdin=null, stdout=null, stderr=null
@@ -134,7 +138,8 @@ class Helpers:
             if self.closed:
                 raise CancelledError from None
             if self.lost <= LOST:
-                self._start()
+                with suppress(OSError):  # then there is one less
+                    self._start()
             return [""] * len(wanted)
 
     def close(self) -> None:
@@ -144,6 +149,7 @@ class Helpers:
             helper.kill()
         self.threads.shutdown(cancel_futures=True)
         for helper in self.all:
+            helper.kill()  # one that was started meanwhile, too
             helper.line.close()
         os.close(self.memory)
 

@@ -103,7 +103,6 @@ class Work:
         self.visual = all(part.need.visual for part in parts)
         self.paces = set[Pace]()
         self.decoding, self.lane = Decoding(source, parts, how.decoders), Lane(parts[0].backbone.device)
-        self.landed = 0.0  # when the last answer came
         self.claimed: dict[Part, set[int]] = {part: set() for part in parts}
 
     def run(self) -> None:
@@ -147,7 +146,7 @@ class Work:
 
     def _enter(self, cohort: Cohort, group: list[Decoded]) -> Passing:
         """Let the tower begin with a batch; a device is not waited for. What shares a pass takes the same of it."""
-        how, began = self.how.answering, time.perf_counter()
+        how, began, start = self.how.answering, time.perf_counter(), self.lane.mark()
         ready = self.decoding.batch(group, self.lane)
         self.decoding.release(group)
         rows, took, last = dict[Part, Callable[[], Tensor]](), dict[Part, float](), time.perf_counter()
@@ -156,15 +155,14 @@ class Work:
             took[part], last = time.perf_counter() - last, time.perf_counter()
         sharing = [cohort.parts[k] for k in how.sharing(cohort.asks, cohort.backbone)]
         took |= dict.fromkeys(sharing, sum(took[part] for part in sharing) / max(1, len(sharing)))
-        return Passing(group, began, rows, took)
+        end = self.lane.mark()
+        return Passing(group, began, rows, lambda: self.lane.between(start, end), took)
 
     def _land(self, one: Passing) -> Held:
-        """The rows of a batch, once they are there; how long they took since the last is learned."""
+        """The rows of a batch, once they are there; how long the tower took is learned, without what it waited for."""
         rows = {part: wait() for part, wait in one.rows.items()}
-        began, now = max(one.began, self.landed), time.perf_counter()
         if self.visual:
-            self.how.pace(one.group[0].row.cohort).rates.append((now - began) / len(one.group))
-        self.landed = now
+            self.how.pace(one.group[0].row.cohort).rates.append(one.seconds() / len(one.group))
         return Held(one.group, rows, one.shares)
 
     def _commit(self, held: list[Held], took: float) -> None:

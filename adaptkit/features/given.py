@@ -41,14 +41,14 @@ def hold_finite(given: Tensor, what: str, before: int | None = None) -> None:
     step = max(1, PART // max(1, given[:1].numel())) if given.dim() else 1
     for start in range(0, len(given) if given.dim() else 0, step):
         part, first = given[start : start + step].float(), start + (before or 0)
-        if not part.isfinite().all():
-            wrong = (~part.isfinite()).flatten(1).any(1) if part.dim() > 1 else ~part.isfinite()
-            row = int(wrong.nonzero()[0])
+        many = part.dim() > 1 and part.numel() > 0
+        size = part.abs().flatten(1).amax(1) if many else part.abs()  # of a row that is not finite it is not, either
+        if not size.isfinite().all():
+            row = int((~size.isfinite()).nonzero()[0])
             values = given[start + row].reshape(-1)
             value = float(values[(~part[row].reshape(-1).isfinite()).nonzero()[0]])
             raise ValueError(f"{what} must be finite; got {value} in row {first + row}{of}")
-        size = part.abs().flatten(1).amax(1) if part.dim() > 1 and part.numel() else part[:0]
-        if len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
+        if many and len(wrong := ((size > LARGE) | ((size < 1 / LARGE) & (size > 0))).nonzero()):
             row, got = first + int(wrong[0]), float(size[wrong[0]])
             allowed = f"zeros, or have a largest number from {1 / LARGE:g} to {LARGE:g}"
             raise ValueError(f"{what} must be {allowed}; got {got:g} in row {row}{of}; scale them")

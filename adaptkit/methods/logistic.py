@@ -17,8 +17,8 @@ class SoftmaxRegression:
 
     The optimum lies in the span of the centred rows, in whose principal axes each class's curvature is nearly diagonal;
     what is not is left to conjugate gradients. Many rows are worked on in single precision: everything is computed from
-    a class's margin over the right one, so that rounding stays small beside what little is left to learn where penalties
-    are weak. Solutions are kept: they change smoothly with log c, so that the next one starts on a curve through them.
+    a class's margin over the right one, so that rounding stays small beside what little weak penalties leave to learn.
+    Solutions are kept: they change smoothly with log c, so that the next one starts on a curve through them.
 
     >>> import torch
     >>> x, labels = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 2])

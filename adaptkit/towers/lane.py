@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,21 @@ class Lane:
         now.wait_stream(self.beside)
         made.record_stream(now)
         return made
+
+    def mark(self) -> Any:  # noqa: ANN401 (an event of a device, or seconds)
+        """Now, as what computes will come to it; see `between`."""
+        if self.beside is None:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def between(self, start: Any, end: Any) -> float:  # noqa: ANN401 (as above)
+        """Seconds from one mark to another, once what was computed between them has been fetched."""
+        if self.beside is None:
+            return end - start
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
 
     def fetch(self, rows: Tensor) -> Callable[[], Tensor]:
         """Begin to copy rows from the device; the function that is returned waits for them."""

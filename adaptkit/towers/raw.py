@@ -37,6 +37,7 @@ class Raw(Preprocess):
         return np.asarray(image)
 
 
+@cache
 def raw_of(how: Preprocess) -> Raw:
     """The same preprocessing, up to where it normalises."""
     return Raw(**{each.name: getattr(how, each.name) for each in fields(how)})

@@ -8,11 +8,12 @@ embeddings and the penalty is measured there, so its strength depends on their n
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, Schedule, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Views
-from adaptkit.methods.ops import class_sums, raw_text
+from adaptkit.methods.ops import class_sums, in_parts, raw_text
 
 
 class ZSLP(ZeroShot):
@@ -55,8 +56,13 @@ class CLAP(ZSLP):
         super().fit(task)
         views, labels = task.support.views, task.support.labels  # (S, V, D), (S,)
         counts = labels.bincount(minlength=len(self.raw))
-        belief = self.logits(views.flatten(0, 1)).detach().softmax(-1).unflatten(0, views.shape[:2]).mean(1)  # (S, C)
-        own = class_sums(belief.gather(1, labels[:, None])[:, 0], labels, len(counts))
+        text, every = unit(self.raw), labels[:, None].expand(views.shape[:2])  # (C, D), (S, V)
+
+        def belief(x, labels):
+            logits = self.backbone.logits(x.flatten(0, 1), text)
+            return ((-F.cross_entropy(logits, labels.flatten(), reduction="none")).exp().view(labels.shape).mean(1),)
+
+        own = class_sums(*in_parts(belief, views, every), labels, len(counts))
         self.multipliers = nn.Buffer(torch.where(counts > 0, own / counts.clamp_min(1), 1.0))  # lambda, (C,)
         self.penalties = nn.Buffer(torch.zeros_like(self.multipliers))  # rho, (C,)
 

@@ -12,11 +12,13 @@ an earlier image starts from a fifth of its best score so far. Scores are small 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from adaptkit import Pooled, ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Steps, Weight
 from adaptkit.methods.graph import knn
+from adaptkit.methods.label_steps import label_steps
 from adaptkit.methods.ops import row_variance
 
 NONE = -1.0  # similarity of a neighbour that is none
@@ -47,7 +49,7 @@ class ECALP(ZeroShot):
         self.weight = nn.Buffer(row_variance(self.text))  # of dimensions between images, (D,)
         spread = self.shot.var(0) if count > 1 else torch.ones_like(self.weight)
         self.shot_weight = nn.Buffer(1 / spread.clamp_min(1e-12))  # between images and shots
-        self.keys = nn.Buffer(self.text[:0])  # test images, re-weighted, (N, D)
+        self.room, self.seen = nn.Buffer(self.text[:0]), 0  # test images, re-weighted, and room for more; how many
         self.given, self.given_to = edges(self.text, min(self.k_text, len(classes)) + min(self.k_shot, count))
         self.near, self.near_to = edges(self.text, 0)  # the same number for each image
         self.best, self.best_to = edges(self.text, 1)  # the best score of each test image and its class
@@ -57,9 +59,10 @@ class ECALP(ZeroShot):
         scores = self.propagate()  # (N, C)
         self.best, self.best_to = scores.max(1, keepdim=True)
         if self.as_released:
-            for name in ("keys", "given", "given_to", "near", "near_to", "best", "best_to"):
+            self.seen -= 1
+            for name in ("given", "given_to", "near", "near_to", "best", "best_to"):
                 setattr(self, name, getattr(self, name)[:-1])
-            self.near = self.near.masked_fill(self.near_to == len(self.keys), NONE)
+            self.near = self.near.masked_fill(self.near_to == self.seen, NONE)
         return scores[-1:]
 
     def link(self, x):
@@ -67,13 +70,20 @@ class ECALP(ZeroShot):
         to_text, to_shot = knn(x, self.text, self.k_text), knn(unit(x * self.shot_weight), self.shot, self.k_shot)
         self.given = torch.cat([self.given, torch.cat([to_text[0], to_shot[0]], 1)])
         self.given_to = torch.cat([self.given_to, torch.cat([to_text[1], to_shot[1] + len(self.text)], 1)])
-        old = len(self.keys)
-        self.keys = torch.cat([self.keys, unit(x * self.weight)])
-        similarity, ids = self.keys @ x.T, torch.arange(len(self.keys)).to(self.given_to)  # (N + M, M), (N + M,)
-        grown = torch.cat([self.near, similarity[:old]], 1), torch.cat([self.near_to, ids[old:].expand(old, -1)], 1)
-        fresh = similarity.T, ids.expand(len(x), -1)
-        parts = [self.nearest(*part, old) for part in (grown, fresh)]
-        self.near, self.near_to = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        old, self.seen = self.seen, self.seen + len(x)
+        if self.seen > len(self.room):
+            self.room = F.pad(self.room, (0, 0, 0, 64 + old))
+        self.room[old : self.seen] = unit(x * self.weight)
+        ids, similarity = torch.arange(self.seen).to(self.given_to), self.room[: self.seen] @ x.T  # of N + M, to M
+        full = self.near.shape[1] == self.k_image and not self.as_released  # lists change where it is nearer
+        rows = (similarity[:old, 0] > self.near[:, -1]).nonzero()[:, 0] if full else slice(None)
+        near, to = torch.cat([self.near[rows], similarity[:old][rows]], 1), self.near_to[rows]
+        near, to = self.nearest(near, torch.cat([to, ids[old:].expand(len(to), -1)], 1), old)
+        fresh, fresh_to = self.nearest(similarity.T, ids.expand(len(x), -1), old)
+        if full:
+            self.near[rows], self.near_to[rows] = near, to
+            near, to = self.near, self.near_to
+        self.near, self.near_to = torch.cat([near, fresh]), torch.cat([to, fresh_to])
 
     def nearest(self, similarity, to, old):
         """The best of each row, largest first; ties as in the release, whose lists grow with the graph."""
@@ -86,28 +96,18 @@ class ECALP(ZeroShot):
 
     def propagate(self):
         """Scores of all test images, ``(N, C)``."""
-        n, nodes = len(self.keys), len(self.label)
+        n, nodes, split = self.seen, len(self.label), self.given.shape[1]
         k = min(self.k_image, n)
         similarity = torch.cat([self.given, self.near[:, :k]], 1)
         to = torch.cat([self.given_to, self.near_to[:, :k] + nodes], 1)  # nodes: classes, shots, test images
         w = (similarity if self.as_released else similarity.clamp_min(0)) ** self.gamma
         w = torch.where(similarity == NONE, 0, w)
-        degree = w.new_zeros(nodes + n).index_add_(0, to.flatten(), w.flatten())
-        degree[nodes:] += w.sum(1)
+        degree = F.pad(w.sum(1), (nodes, 0)).index_add_(0, to.flatten(), w.flatten())
         root = 1 / (degree.sqrt() + 1e-6)
         w = w * root[nodes:, None] * root[to]  # D^-1/2 W D^-1/2
-        split = self.given.shape[1]
         y_given = w.new_zeros(n, len(self.text)).scatter_add_(1, self.label[to[:, :split]], w[:, :split])
-        edge = torch.stack([torch.arange(n).to(to)[:, None].expand(n, k).flatten(), (to[:, split:] - nodes).flatten()])
-        both = torch.cat([edge, edge.flip(0)], 1), w[:, split:].flatten().repeat(2)
-        among = torch.sparse_coo_tensor(*both, (n, n), check_invariants=False).coalesce()
-        fresh = n - len(self.best)
-        start = torch.zeros_like(y_given)
-        start[: n - fresh].scatter_(1, self.best_to, self.best / 5)
-        y = start
-        for _ in range(self.iterations):
-            y = self.alpha * (y_given + among @ y) + (1 - self.alpha) * start
-        return y
+        start, links = (self.best[:, 0] / 5, self.best_to[:, 0]), (to[:, split:] - nodes, w[:, split:])
+        return label_steps(y_given, *links, start, self.alpha, self.iterations)
 
 
 def edges(like, width):

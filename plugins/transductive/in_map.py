@@ -10,6 +10,9 @@ import torch
 from adaptkit import ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Positive, Share, Steps, Weight
 
+BLOCK = 2**17  # logits worked on together
+ROUND = 64  # longest round of iterations that is noticed
+
 
 class InMaP(ZeroShot):
     """Learns a proxy of each class in image space from all queries, without labels.
@@ -44,13 +47,24 @@ class InMaP(ZeroShot):
     def proxies(self, x, labels):
         """Unit-norm class embeddings, ``(C, D)``."""
         tau, lr, last = self.tau_i * 100 / self.backbone.logit_scale, self.lr, torch.inf
-        proxies, wanted = self.text, labels.T @ x
-        for _ in range(self.iterations):
-            gradient = (x @ proxies.T / tau).softmax(-1).T @ x - wanted  # of the loss, times N tau
+        proxies, wanted, seen, left = self.text, labels.T @ x, None, self.iterations
+        while left:
+            gradient = slope(x, proxies / tau) - wanted  # of the loss, times N tau
             norm = float(gradient.norm())
             lr, last = lr / 2 if norm > last else lr, norm
             proxies = unit(proxies - lr / (len(x) * tau) * gradient)
+            left -= 1
+            if seen and (lr, last) == seen[1:3] and torch.equal(proxies, seen[0]):
+                left %= seen[3] - left  # what was here before comes here again: whole rounds change nothing
+            if left % ROUND == 0:
+                seen = proxies, lr, last, left
         return proxies
+
+
+def slope(x, proxies):
+    """``softmax(x proxies^T)^T x``, ``(C, D)``, of so few rows at a time on a processor that they stay in its cache."""
+    size = max(64, BLOCK // len(proxies)) if x.device.type == "cpu" else max(1, len(x))
+    return sum(((rows @ proxies.T).softmax(-1).T @ rows for rows in x.split(size)), torch.zeros_like(proxies))
 
 
 @hookimpl

@@ -7,11 +7,13 @@ Before its correction of April 2025 it left the determinants out of the likeliho
 of both terms of the likelihood is TransCLIP's, 50.
 """
 
+import math
+
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Count, Positive, Steps, Weight
-from adaptkit.methods.graph import knn
+from adaptkit.methods.graph import Graph, knn
 
 NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 
@@ -38,42 +40,64 @@ class StatA(ZeroShot):
 
     def solve(self, x, y_hat):
         """Log-assignments ``(N, C)``, unit-norm means and variances, ``(C, D)``, from zero-shot log-probabilities."""
-        edges = self.affinity(x)
-        start = self.spread(x, y_hat.clamp_min(NIL).exp(), self.text).sum(0) / len(x)  # the anchor's variance, (D,)
+        order = y_hat.argmax(1).argsort(stable=True)  # neighbours have classes in common: side by side, they are quick
+        x, y_hat = x[order], y_hat[order]
+        edges, room = self.affinity(x), [torch.empty_like(y_hat) for _ in range(2)]  # new memory costs more than sums
+        centre = x.mean(0)  # the same variances, without loss of digits
+        rows, likely = x - centre, y_hat.clamp_min(NIL).exp()
+        start = self.spread(rows, likely, likely.T @ rows, self.text - centre).sum(0) / len(x)  # the anchor's, (D,)
         start = start.clamp_min(1e-9)
-        log_z, mu, var = y_hat, self.text, start.expand_as(self.text)
+        log_z, mu, var = y_hat.clone(), self.text, start.expand_as(self.text)
         for _ in range(self.iterations):
-            log_z = self.assign(x, y_hat, log_z, mu, var, edges)
+            log_z = self.assign(x, y_hat, log_z, mu, var, edges, room)
             counts = log_z.clamp_min(NIL).exp().sum(0) if self.soft else log_z.argmax(1).bincount(minlength=len(mu))
             beta = (counts / (self.alpha + counts))[:, None]
-            share = (log_z - log_z.amax(0)).clamp_min(NIL).softmax(0)  # so a class that none is likely in has a mean
-            mu = unit(beta * unit(share.T @ x) + (1 - beta) * self.text)
+            share = torch.sub(log_z, log_z.amax(0), out=room[0]).clamp_min_(NIL)
+            share = share.softmax(0)  # so a class that none is likely in has a mean
+            sums = share.T @ rows  # (C, D)
+            mu = unit(beta * unit(sums + centre) + (1 - beta) * self.text)
             anchor = start + (self.text - mu).square()
-            var = (beta * self.spread(x, share, mu) + (1 - beta) * anchor).clamp_min(1e-9)
-        return self.assign(x, y_hat, log_z, mu, var, edges), mu, var
+            var = (beta * self.spread(rows, share, sums, mu - centre) + (1 - beta) * anchor).clamp_min(1e-9)
+        return self.assign(x, y_hat, log_z, mu, var, edges, room)[order.argsort()], mu, var
 
     def affinity(self, x):
-        """Cosines of every query to its nearest, sparse ``(N, N)``, both ways at once."""
+        """Pull of every query's nearest, and of those it is nearest to: their cosines, both ways at once."""
+        k = max(1, self.neighbours)
         cosine, to = (part[:, 1:] for part in knn(x, x, self.neighbours + 1))  # the nearest is the query itself
         edge = torch.stack([torch.arange(len(to)).to(to)[:, None].expand_as(to).flatten(), to.flatten()])
-        both = torch.cat([edge, edge.flip(0)], 1), cosine.flatten().repeat(2)
-        return torch.sparse_coo_tensor(*both, (len(x), len(x)), check_invariants=False).coalesce()
+        weight = self.pull / (2 * k) * cosine.flatten()
+        return Graph(torch.cat([edge, edge.flip(0)], 1), weight.repeat(2), len(x))
 
-    def assign(self, x, y_hat, log_z, mu, var, edges):
-        """``z ~ y_hat^lambda exp((log-likelihood + pull of the neighbours) / tau)``, for all queries at once."""
-        scale = 1 / var  # (C, D)
+    def assign(self, x, y_hat, z, mu, var, edges, room):
+        """``z ~ y_hat^lambda exp((log-likelihood + pull of the neighbours) / tau)``, for all queries at once.
+
+        `z`, logarithms, is written over, as is the room, two more tensors ``(N, C)``.
+        """
+        (own, new), scale = room, 1 / var  # (C, D)
         constants = (mu.square() * scale + var.log()).sum(1)  # the determinants differ, as the variances do
-        likelihood = x @ (mu * scale).T - 0.5 * (x.square() @ scale.T + constants)
-        for _ in range(self.sweeps):
-            near = edges @ log_z.clamp_min(NIL).exp() / (2 * max(1, self.neighbours))
-            log_z = (self.lam * y_hat + likelihood / self.tau + self.pull * near).log_softmax(-1)
-        return log_z
+        torch.addmm(0.5 * constants, x.square(), 0.5 * scale.T, out=own).neg_().addmm_(x, (mu * scale).T)
+        own.div_(self.tau).add_(y_hat, alpha=self.lam)
+        step = max(1, 2**20 // own.shape[1])
+        for left in reversed(range(self.sweeps)):
+            if left == self.sweeps - 1:
+                z.clamp_min_(NIL).exp_()
+            for i in range(0, len(x), step):  # so many fit in caches
+                rows = slice(i, min(i + step, len(x)))
+                total = edges.times(z, rows).add_(own[rows])
+                if left:
+                    torch.softmax(total, -1, out=new[rows]).clamp_min_(math.exp(NIL))
+                else:
+                    torch.log_softmax(total, -1, out=new[rows])
+            z, new = new, z
+        room[1] = new
+        return z
 
-    def spread(self, x, weight, mu):
-        """Weighted sums ``(C, D)`` of squared distances to each mean, by products: no tensor is ``(N, C, D)``."""
-        centre = x.mean(0)  # the same, without loss of digits
-        rows, means = x - centre, mu - centre
-        return weight.T @ rows.square() - 2 * means * (weight.T @ rows) + weight.sum(0)[:, None] * means.square()
+    def spread(self, rows, weight, sums, means):
+        """Weighted sums ``(C, D)`` of squared distances to each mean, by products: no tensor is ``(N, C, D)``.
+
+        Rows and means are less the rows' own mean; `sums` are the rows', as weighted.
+        """
+        return weight.T @ rows.square() - 2 * means * sums + weight.sum(0)[:, None] * means.square()
 
 
 @hookimpl

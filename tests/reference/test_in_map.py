@@ -1,7 +1,9 @@
 """InMaP once more, in numpy, from the paper (arXiv:2310.19752)."""
 
+import adaptkit_plugins.transductive.in_map as in_map_plugin
 import numpy as np
 import pytest
+import torch
 
 from adaptkit import Task, adapt, method, predict
 from tests.reference.by_hand import close, softmax, texts_and_images, unit
@@ -42,3 +44,17 @@ def test_in_map_is_the_papers(options, scale):
     text, x, _ = texts_and_images(n=30, spread=1.0)
     got = predict(adapt(method("in-map", **options), Task.from_arrays((x[:0], []), text, logit_scale=scale)), x)
     close(got, scale * x @ in_map(text, x, scale, **options).T, "in-map's logits", 1e-3)
+
+
+@pytest.mark.parametrize("iterations", [3000, 3001, 3063])
+def test_iterations_that_come_round_again_are_left_out_and_nothing_changes(monkeypatch, iterations):
+    text, x, _ = texts_and_images(n=40, spread=1.0)
+    task, asked, slope = Task.from_arrays((x[:0], []), text), [], in_map_plugin.slope
+    monkeypatch.setattr(in_map_plugin, "slope", lambda *given: asked.append(1) or slope(*given))
+    model = adapt(method("in-map", iterations=iterations), task)
+    short, took = predict(model, x), len(asked)
+    monkeypatch.setattr(in_map_plugin, "ROUND", 10**9)
+    whole = predict(model, x)
+    assert len(asked) - took == iterations, "without rounds each iteration must be done"
+    assert took < iterations / 2, f"rounds must be left out; got {took} of {iterations} iterations"
+    assert torch.equal(short, whole), "what is left out must not change a bit"
