@@ -81,6 +81,14 @@ def test_a_large_append_is_written_as_if_merged(tmp_path):
     check(Store(tmp_path).table(SPEC), range(1003))
 
 
+def test_a_row_that_is_larger_than_a_shard_should_be_is_stored_all_the_same(tmp_path):
+    table, rows = Store(tmp_path).table(SPEC), np.arange(9000, dtype="f4").reshape(3, 3000)
+    with table.writing():
+        table.append(ids_of(range(2)), rows[:2], 0.0)
+        table.append(ids_of([2]), rows[2:], 0.0)
+    assert np.array_equal(Store(tmp_path).table(SPEC).read(ids_of(range(3))), rows), "in a shard of its own"
+
+
 def test_rows_that_were_appended_twice_are_merged_to_one(tmp_path):
     one = fill(Store(tmp_path).table(SPEC), range(4))
     (path,) = files_of(one)

@@ -71,7 +71,7 @@ def sorted_pieces(
     last = np.append((ids[order[1:]] != ids[order[:-1]]).any(1), True)
     order = order[last]
     width = bare(rows[:1]).shape[1]
-    for part in np.array_split(order, -(-len(order) * (width + 24) // CAP)):
+    for part in np.array_split(order, min(len(order), -(-len(order) * (width + 24) // CAP))):
         own = row_sums(table, ids[part], bare(rows[part])) if sealed is None else sealed[part]
         yield packed(table, ids[part], rows[part], own)
 
