@@ -126,8 +126,11 @@ class Images:
 
     def load(self) -> Images:
         """The same images with every stored need read into memory once: for loops that read them again and again."""
+        wanted = {(n, need) for n, need in self.needs.items() if need.stored and not need.fresh}
+        if isinstance(self.rows, InMemory) and wanted <= self.rows.held.keys() and self.rows.is_all(self.index):
+            return self
         self.fill()
-        held = {(n, need): getattr(self, n) for n, need in self.needs.items() if need.stored and not need.fresh}
+        held = {(name, need): getattr(self, name) for name, need in wanted}
         return Images(InMemory(held, self), torch.arange(len(self)), self.labels, self.needs, self.device)
 
     @classmethod
@@ -169,6 +172,10 @@ class InMemory:
 
     held: Mapping[tuple[str, Need], Tensor]
     images: Images
+
+    def is_all(self, index: Tensor) -> bool:
+        """Whether an index is that of all the images, in their order."""
+        return len(index) == len(self.images) and bool((index == torch.arange(len(index))).all())
 
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """Rows from memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -103,6 +104,8 @@ def _learn(method: Method, solve: Callable[[Task], None], task: Task, trainer: M
         child.eval()  # frozen: it answers as it will at prediction
     bound = task.bind(method)
     bound.support.fill()
+    if hasattr(method, "schedule"):  # it is trained: what `solve` begins with is read again in every epoch
+        bound = replace(bound, support=bound.support.load())
     with solvable(method):
         solve(bound)
     method.to(task.support.device)

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.items import Images
+from adaptkit.features.items import Images, InMemory
 from adaptkit.io.errors import must_be
 from adaptkit.methods import spread
 from adaptkit.methods.batches import Batches as Batches
@@ -42,6 +42,8 @@ LOOK = 32  # losses that are looked at together
 class LitMethod(pl.LightningModule):
     """Any method as a LightningModule: `loss` becomes a training step, `schedule` the optimiser and its rate."""
 
+    heard = True  # somebody is told the loss, which takes a fifth of a small step
+
     def __init__(self, method: Method, schedule: Schedule, batches: Batches, total: int) -> None:
         super().__init__()
         self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
@@ -56,7 +58,8 @@ class LitMethod(pl.LightningModule):
     def training_step(self, batch: Images, _: int) -> Tensor:
         """One batch's loss."""
         loss = self.method.loss(batch)
-        self.log("loss", loss, batch_size=len(batch), prog_bar=True)
+        if self.heard:
+            self.log("loss", loss, batch_size=len(batch), prog_bar=True)
         self.losses.append((self.global_step, loss.detach()))
         if len(self.losses) == LOOK:
             self.look()
@@ -197,21 +200,20 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     own = {**{k: v for k, v in options.items() if k not in spread.KEYS}, "max_steps": total}
     if (count := spread.processes(options, device)) > 1:
         spread.check_spreads(method, options)
-        rows = task.support.rows
+        rows = task.support.rows.images.rows if isinstance(task.support.rows, InMemory) else task.support.rows
         relay = rows.cache.answering.hook if isinstance(rows, CachedRows) else None  # brings the plugins along
         given = (relay, method, batches.support, schedule, total, device.type, own)
         method.load_state_dict(spread.launch(train_share, given, count))
         return
     fit(LitMethod(method, schedule, batches, total), device.type, own)
     method.to(device)
-    for p in method.parameters():
-        p.grad = None
+    method.zero_grad()
 
 
 def fit(lit: LitMethod, device: str, options: Mapping[str, object]) -> None:
     """Let Lightning train."""
-    accelerator = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device]
-    defaults = {**QUIET, "max_epochs": -1, "accelerator": accelerator, "devices": 1}
+    lit.heard = any(options.get(key) for key in ("callbacks", "enable_progress_bar", "logger"))
+    defaults = {**QUIET, "max_epochs": -1, "accelerator": {"cuda": "gpu"}.get(device, device), "devices": 1}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
