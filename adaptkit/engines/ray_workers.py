@@ -25,6 +25,7 @@ from adaptkit.runs import plugins
 from adaptkit.runs.engine import JobWork, WorkerDiedError
 
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
+TOKEN = "~/.ray/auth_token"  # where Ray keeps it
 MISSING = "ray must be installed for --engine ray; got none; pip install 'adaptkit-vlm[ray]'"
 
 
@@ -98,6 +99,8 @@ class RayWorkers:
         self.actors: list[Any] = []
         self.rounds = 0
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if address and os.path.exists(os.path.expanduser(TOKEN)):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # or Ray would not show it to a cluster that asks for it
         try:
             import ray
         except ImportError as error:
