@@ -129,11 +129,13 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Array | Sequence[Picture]) -> np.ndarray:  # noqa: N803
         """The likeliest label of each row, ``(N,)``."""
-        best = [answers.cpu().numpy().argmax(-1) for _, answers in predict_batches(self.method_, self._rows(X))]
+        rows = self._rows(X)
+        best = [answers.cpu().numpy().argmax(-1) for _, answers in predict_batches(self.method_, rows)]
         return self.classes_[np.concatenate(best)]
 
     def _logits(self, X: Array | Sequence[Picture]) -> np.ndarray:  # noqa: N803
-        return predict(self.method_, self._rows(X)).cpu().double().numpy()
+        rows = self._rows(X)  # which looks whether it is fitted
+        return predict(self.method_, rows).cpu().double().numpy()
 
     def _rows(self, X: Array | Sequence[Picture]) -> np.ndarray | Images:  # noqa: N803
         """Checked features, or pictures as they are read."""

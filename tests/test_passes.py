@@ -61,6 +61,14 @@ class Dimmed(Need):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Writing(Need):
+    """Writes to the pixels it was given."""
+
+    def compute(self, backbone, pixels):
+        return backbone.encode_image(pixels.mul_(0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Broken(Need):
     """Wants what there is not."""
 
@@ -122,6 +130,7 @@ def together(folder, source, needs, **options):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_rows_and_keys_are_those_of_needs_that_are_alone(tmp_path, precision):
     needs = [
+        Writing(),  # first, before those that read the same pixels
         *READING,
         Dense(),
         Steered(),
@@ -190,6 +199,22 @@ def test_a_plugin_that_answers_for_one_need_is_asked_for_it(tmp_path, images, to
     assert rows[2].shape == (12, 7), "the plugin's answer must be stored"
     assert images.opened == len(ALL), "of an image that was opened once"
     assert sum(n for n in towers if n > 1) == len(ALL), "the others must share a pass"
+
+
+def test_a_plugin_may_write_to_the_pixels_it_is_given(tmp_path, images):
+    class Mine:
+        @hookimpl
+        def extract(self, need, pixels):
+            return pixels.mul_(0.5).flatten(1)[:, :5] if isinstance(need, Patches) else None
+
+    plugins.manager().register(Mine(), "mine")
+    try:
+        needs = [Patches(), Dense(), Pooled(), Pooled(projected=False)]
+        want, _ = alone(tmp_path / "alone", images, needs)
+        got, _ = together(tmp_path / "together", images, needs)
+    finally:
+        plugins.manager().unregister(name="mine")
+    assert all(map(torch.equal, want, got)), "other needs must get the pixels as they were"
 
 
 def test_a_need_that_fails_leaves_the_others_theirs(tmp_path, images):

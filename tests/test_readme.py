@@ -114,10 +114,10 @@ def test_the_method_in_the_readme_passes_the_contract(tmp_path):
         plugins.table.cache_clear()
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_python_examples_run(number):
     examples = re.findall(r"```python\n(import .*?)```", README.read_text(), re.DOTALL)
-    assert len(examples) == 3, "a Python example came or went; this test runs each"
+    assert len(examples) == 4, "a Python example came or went; this test runs each"
     names = {}
     exec("import adaptkit as ak\n" + examples[number], names)
     assert names["logits"].shape[0] in (60, 100), "the example must have answered every query"

@@ -181,7 +181,7 @@ def test_a_notebook_can_adapt_and_predict_with_arrays_alone(name):
     ("wrong", "words"),
     [
         ({"select": "few"}, "select must be one of none, few-val, full-val, oracle; got 'few'"),
-        ({"precision": "bf16"}, "precision must be one of 32-true, bf16-mixed, 16-mixed; got 'bf16'"),
+        ({"precision": "bf16"}, "precision must be one of auto, 32-true, bf16-mixed, 16-mixed; got 'bf16'"),
         ({"dtype": "float64"}, "dtype .*must be one of float16, float32; got 'float64'"),
         ({"device": "tpu"}, "device must be one of .*; got 'tpu'"),
         ({"batch_size": 0}, "batch_size must be .*; got 0"),

@@ -77,7 +77,8 @@ class Answering:
         shared = self._sharing(asks, backbone, batch[:1] if asks[0][0].visual else batch)
         lent = shared.lend(backbone, batch)
         for number, (need, expected) in enumerate(asks):
-            yield self._rows(need, backbone, batch, expected, lent.get(number))
+            own = batch.clone() if need.visual and number not in lent else batch  # who computes alone may write to it
+            yield self._rows(need, backbone, own, expected, lent.get(number))
 
     def sharing(self, asks: Sequence[Ask], backbone: Backbone) -> tuple[int, ...]:
         """Which of some needs share passes, by number, where they have met."""
@@ -85,7 +86,7 @@ class Answering:
 
     def trial(self, asks: Sequence[Ask], backbone: Backbone, ready: Sequence[Any] | Tensor) -> float:
         """Let the plugins that answer do so for prepared items, and forget what they say: the seconds it takes."""
-        batch = _batch(asks, backbone, ready)
+        batch = _batch(asks, backbone, ready).clone()
         shared, impls = self._sharing(asks, backbone, batch[:1]), {impl.plugin_name: impl for impl in self._impls()}
         began = time.perf_counter()
         lent = shared.lend(backbone, batch)
@@ -132,8 +133,8 @@ class Answering:
         key = (*asks,), backbone
         if key not in self._shared:
 
-            def compute(need: Need, lent: Backbone) -> Tensor:
-                return _tensor(self.call(core, need, backbone, one, lent), need)
+            def compute(need: Need, lent: Backbone, pixels: Tensor) -> Tensor:
+                return _tensor(self.call(core, need, backbone, pixels, lent), need)
 
             self._shared[key] = sharable(own, backbone, one, compute)
         return self._shared[key]

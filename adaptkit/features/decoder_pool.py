@@ -24,7 +24,7 @@ from adaptkit.io.files import canonical
 from adaptkit.io.jsons import parse_json
 from adaptkit.towers.preprocess import Preprocess
 
-STARTED = "import json, sys; sys.argv[0] = 'adaptkit'; sys.path[:] = json.loads(sys.argv[1])"
+STARTED = "import os, sys; sys.argv[0] = 'adaptkit'; sys.path[:] = sys.argv[1].split(os.pathsep)"
 SERVE = f"{STARTED}; from adaptkit.features.decoder import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 LOST = 3  # processes that may die before no more are started in their place
@@ -46,7 +46,7 @@ class Helper:
             raise OSError("there is no interpreter that could run it")
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            command = [sys.executable, "-c", SERVE, canonical([*map(str, sys.path)]).decode()]
+            command = [sys.executable, "-c", SERVE, os.pathsep.join(map(str, sys.path))]
             command += [str(theirs.fileno()), str(memory)]
             null, env = subprocess.DEVNULL, os.environ | ONE_THREAD
             self.process = subprocess.Popen(

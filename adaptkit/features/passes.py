@@ -23,7 +23,7 @@ from adaptkit.towers.points import Tap
 
 PROJECTION = "image.projection"
 Taps = Mapping[str, Tap]
-Compute = Callable[[Need, Backbone], Tensor]
+Compute = Callable[[Need, Backbone, Tensor], Tensor]
 
 
 @dataclass
@@ -159,13 +159,14 @@ def sharable(needs: Mapping[int, Need], backbone: Backbone, pixels: Tensor, comp
         needs: by number.
         backbone: that computes.
         pixels: of one image, ``(1, ...)``.
-        compute: rows of these pixels as a need gets them from a backbone.
+        compute: rows of some pixels as a need gets them from a backbone.
     """
     alone, seen = dict[int, Tensor](), dict[int, Watch]()
     for number, need in needs.items():
-        watch = Watch(backbone, pixels)
-        alone[number] = compute(need, watch.lent())
-        if watch.reads and watch.ends:
+        own = pixels.clone()
+        watch, unwritten = Watch(backbone, own), own._version
+        alone[number] = compute(need, watch.lent(), own)
+        if watch.reads and watch.ends and own._version == unwritten:
             seen[number] = watch
     while len(seen) > 1:
         watches = seen.values()
@@ -174,7 +175,7 @@ def sharable(needs: Mapping[int, Need], backbone: Backbone, pixels: Tensor, comp
         rows = dict[int, Tensor]()
         for number, lent in shared.lend(backbone, pixels).items():
             with contextlib.suppress(Exception):  # who enters the tower by other ways finds nothing, and is alone
-                rows[number] = compute(needs[number], lent)
+                rows[number] = compute(needs[number], lent, pixels)
         same = {n: watch for n, watch in seen.items() if n in rows and equal_bits(rows[n], alone[n])}
         if len(same) == len(seen):
             return shared

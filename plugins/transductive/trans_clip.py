@@ -89,14 +89,16 @@ class TransCLIP(OverBase):
         if not overwritten:
             own.add_(y_hat, alpha=self.lam)
         for left in reversed(range(self.sweeps)):
-            if left == self.sweeps - 1:
+            if overwritten:
+                log_z, z = z, z.clamp_min(NIL).exp_()
+            elif left == self.sweeps - 1:
                 z.clamp_min_(NIL).exp_()
             for i in range(0, len(x), step):  # so many fit in caches
                 rows = slice(i, min(i + step, len(x)))
                 total = graph.times(z, rows).add_(own[rows])
                 if overwritten:
-                    total.add_(z[rows].log(), alpha=self.lam)
-                if left:
+                    total.add_(log_z[rows], alpha=self.lam)
+                if left and not overwritten:
                     torch.softmax(total, -1, out=new[rows]).clamp_min_(math.exp(NIL))
                 else:
                     torch.log_softmax(total, -1, out=new[rows])
