@@ -102,6 +102,22 @@ def test_rows_that_were_appended_twice_are_merged_to_one(tmp_path):
     assert Store(tmp_path).verify() == [], "nothing is wrong"
 
 
+def test_a_shard_that_is_merged_while_it_is_looked_at_is_found_where_it_went(tmp_path, monkeypatch):
+    writer, opened = grown(tmp_path, 5), shards.Shard.open
+
+    def open_and_lose(self, whole=False):
+        said = opened(self, whole)
+        monkeypatch.setattr(shards.Shard, "open", opened)
+        fill(writer, *(range(n, n + 4) for n in range(20, 400, 4)))  # whoever writes goes on meanwhile
+        assert not self.path.exists(), "it must be merged by now, or this tests nothing"
+        return said
+
+    monkeypatch.setattr(shards.Shard, "open", open_and_lose)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(Store(tmp_path).table(SPEC), range(400))
+
+
 def test_two_writers_that_take_turns_merge_each_others_shards(tmp_path):
     two = [Store(tmp_path).table(SPEC) for _ in range(2)]
     for n in range(120):

@@ -21,6 +21,7 @@ from typing import Any
 
 from adaptkit.engines.handing import DEATHS, PACE, Jobs
 from adaptkit.io.home import home_at
+from adaptkit.io.paths import expanded
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import JobWork, WorkerDiedError
 
@@ -99,7 +100,7 @@ class RayWorkers:
         self.actors: list[Any] = []
         self.rounds = 0
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if address and os.path.exists(os.path.expanduser(TOKEN)):
+        if address and expanded(TOKEN).exists():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # or Ray would not show it to a cluster that asks for it
         try:
             import ray

@@ -155,12 +155,14 @@ class Contents:
         ids: dict[str, np.ndarray] = {}
         for name in names:
             shard = self._shards[self._numbers[name]]
-            if said := shard.open():
-                self._warn(name, f"{said}; its rows count as missing")
+            said = shard.open()
+            own, sound = shard.ids()
+            if own is None:  # or it was merged since it was opened: then the log no longer tells of it
+                self._warn(name, f"{said or f'{shard.path} is missing'}; its rows count as missing")
                 self._drop(name)
                 continue
             self._said.pop(name, None)
-            ids[name], sound = shard.ids()
+            ids[name] = own
             if not sound:
                 self._warn(name, f"{shard.path} has ids that are not what was written; their rows count as missing")
         groups = [[name] for name in ids] if len(ids) <= SINGLY else [list(ids)]

@@ -107,12 +107,17 @@ class Shard:
         self._sound = np.zeros(0 if self.flaw else self.entry["rows"] * self.summed, bool)
         return self.flaw
 
-    def ids(self) -> tuple[np.ndarray, bool]:
-        """Its ids, ``(N, 16)``, and whether they are what was written: of those without sums it is known."""
+    def ids(self) -> tuple[np.ndarray | None, bool]:
+        """Its ids, ``(N, 16)``, and whether they are what was written: of those without sums it is known.
+
+        None where it is gone since it was opened, as the writer has merged it.
+        """
         if self._opened is None:
-            return np.zeros((0, 16), np.uint8), False
-        ids = np.array(self._opened["ids"])
-        return ids, not self.summed or bool((self._opened["seal"] == _seal(ids)).all())
+            return None, False
+        with suppress(OSError, ValueError):
+            ids = np.array(self._opened["ids"])
+            return ids, not self.summed or bool((self._opened["seal"] == _seal(ids)).all())
+        return None, False
 
     def unknown(self, at: np.ndarray) -> np.ndarray:
         """Which of some rows are still to be read to be believed, bool."""
@@ -166,7 +171,9 @@ class Shard:
 
     def has(self, at: int, name: np.ndarray) -> bool:
         """Whether the id of a row is as expected, as it lies there now."""
-        return self._opened is not None and bool((self._opened["ids"][at] == name).all())
+        with suppress(OSError, ValueError):
+            return self._opened is not None and bool((self._opened["ids"][at] == name).all())
+        return False
 
     def contents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Ids, rows and sums of all rows that are sound, read once; None if there are none, or it cannot be read."""
