@@ -30,7 +30,7 @@ class LinearProbe(Method):
 
     inverse_penalty: Positive = 0.316  # scikit-learn's C, for when there are no validation images
     max_iter: Steps = 1000  # passes over the support for a penalty
-    tol: Weight = 1e-3  # relative error of the weights at which it stops
+    tol: Weight = 1e-5  # relative error of the weights at which it stops
     rounds: Steps = 8  # of halving the range of log10 C, after a grid from 1e6 down to 1e-6
 
     def needs(self):
