@@ -286,7 +286,7 @@ settable = pytest.mark.fault("an option that a recipe could not set", "every opt
 def plain(value):
     """A default as YAML would have it."""
     if isinstance(value, ak.Method):
-        return {"zero-shot": {}}
+        return {name: {} for name, cls in plugins.table("methods").items() if cls is type(value)}
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value
