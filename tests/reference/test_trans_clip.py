@@ -76,3 +76,12 @@ def test_one_query_and_few_queries_have_finite_answers():
     for n in (1, 2, 5):
         answers = predict(adapt(method("trans-clip"), task), unit(rng.standard_normal((n, 6))))
         assert answers.isfinite().all(), f"{n} queries must have finite log-probabilities"
+
+
+def test_the_released_update_feeds_its_logarithms_back_as_they_are():
+    rng = np.random.default_rng(1)
+    text = unit(rng.standard_normal((20, 64)))
+    x = unit(np.tile(text, (5, 1)) + 0.25 * rng.standard_normal((100, 64)))
+    task = Task.from_arrays((text, np.arange(20)), text, logit_scale=100.0)
+    least = float(predict(adapt(method("trans-clip", as_released=True), task), x).min())
+    assert least < -100, f"nothing may be cut off at -60 between sweeps, or the least is near that; got {least}"
