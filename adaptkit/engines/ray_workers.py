@@ -23,6 +23,7 @@ from adaptkit.engines.handing import DEATHS, PACE, Jobs
 from adaptkit.io.home import home_at
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import JobWork, WorkerDiedError
+from adaptkit.runs.relay import files_in_use
 
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
 TOKEN = "~/.ray/auth_token"  # where Ray keeps it
@@ -42,7 +43,7 @@ class Circumstances:
     def here(cls, threads: int) -> Circumstances:
         """Those of this process."""
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return cls(os.getcwd(), threads, tuple(sorted(plugins.asked_for)), variables)
+        return cls(os.getcwd(), threads, tuple(files_in_use()), variables)
 
 
 class Worker:
