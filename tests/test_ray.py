@@ -194,6 +194,7 @@ def test_who_has_no_ray_is_told_how_to_get_it(monkeypatch, capsys):
         (["--workers", "2"], "--workers must come with --engine ray; got it without"),
         (["--engine", "ray", "--shard", "1/2"], "--shard must be left out with --engine ray"),
         (["--engine", "ray", "--cpus", "0"], "--cpus must be a number from 0.1 to 1,000; got 0.0"),
+        (["--engine", "ray", "--address", ""], "--address must be HOST:PORT, auto or ray://HOST:PORT; got ''; leave"),
         (["--engine", "ray", "--workers", "-1"], "--workers must be a whole number from 0 to 10,000; got -1"),
     ],
 )
@@ -202,6 +203,17 @@ def test_options_that_do_not_go_together_are_refused_before_anything_starts(opti
 
     assert cli.main(["extract", "toy", *options]) == 2, "a wrong request"
     assert words in capsys.readouterr().err, f"it must say {words!r}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "127.0.0.1:port", "127.0.0.1:99999999"])
+def test_an_address_where_nobody_listens_is_refused_before_ray_tries_it_without_end(address, monkeypatch):
+    from adaptkit.engines.ray_workers import RayWorkers
+
+    engine, tried = RayWorkers(address=address), []
+    monkeypatch.setattr(engine.ray, "init", lambda *given, **_: tried.append(given))
+    with pytest.raises(ValueError, match=r"^--address must be that of a Ray cluster that stands; got '.*': .+$") as why:
+        engine._begin()
+    assert not tried and "\n" not in str(why.value), f"in one line; got {why.value}"
 
 
 def below(pid):

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -172,6 +173,8 @@ class RayWorkers:
             "_node_ip_address": "127.0.0.1",
         }
         try:
+            if ":" in self.address and "://" not in self.address:
+                listens(self.address)
             self.ray.init(
                 self.address or "local",
                 log_to_driver=False,
@@ -198,6 +201,12 @@ class RayWorkers:
         self.actors.remove(actor)
         self.actors.append(self._worker())
         return self.actors[-1]
+
+
+def listens(address: str) -> None:
+    """Raise an ``OSError`` or ``ValueError`` where nobody listens at HOST:PORT; Ray would try again without end."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def fits(node: dict[str, float], what: str, each: float) -> int:
