@@ -11,7 +11,9 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -99,7 +101,7 @@ class RayWorkers:
         """
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.actors: list[Any] = []
-        self.rounds = 0
+        self.rounds, self.ended = 0, False
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if address and os.path.exists(os.path.expanduser(TOKEN)):
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # or Ray would not show it to a cluster that asks for it
@@ -118,6 +120,10 @@ class RayWorkers:
                 with contextlib.suppress(Exception):
                     self.ray.kill(actor)
             self.ray.shutdown()
+        if signal.getsignal(signal.SIGTERM) == self._end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.ended:
+            signal.raise_signal(signal.SIGTERM)
 
     def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
@@ -172,6 +178,7 @@ class RayWorkers:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+        before = signal.getsignal(signal.SIGTERM)
         try:
             if ":" in self.address and "://" not in self.address:
                 listens(self.address)
@@ -188,6 +195,14 @@ class RayWorkers:
             raise ValueError(
                 f"--address {must}: {why}" if self.address else f"ray must start here; got: {why}"
             ) from error
+        finally:  # Ray's own handler would end the process with a stack of C++
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._end if before in (None, signal.SIG_DFL) else before)
+
+    def _end(self, *_: object) -> None:
+        """At SIGTERM: leave as at Ctrl-C, as some processes of Ray outlive one that ends at once."""
+        self.ended = True
+        raise KeyboardInterrupt
 
     def _worker(self) -> Any:  # noqa: ANN401 (Ray's handle)
         """A new worker."""
