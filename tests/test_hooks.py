@@ -10,7 +10,7 @@ from adaptkit import Pooled, load, method
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.store import Store
 from adaptkit.runs import build as options
-from adaptkit.runs import hooks, job, plugins, recipe
+from adaptkit.runs import hooks, job, plugins, recipe, relay
 from adaptkit.runs.loading import pick_backbone, pick_dataset
 from adaptkit.runs.setting import Setting
 from adaptkit.runs.workspace import Workspace
@@ -283,3 +283,15 @@ def test_a_broken_file_that_is_mended_can_be_loaded(plug):
     plug("@hookimpl\ndef datasets(): return {'mended': print}")
     assert "mended" in plugins.table("datasets"), "once mended it must load, in a notebook too"
     assert not plugins.broken, "and not be called broken any more"
+
+
+def test_another_process_is_sent_only_files_whose_plugin_is_in_use(plug, tmp_path):
+    plug("")
+    gone, there = tmp_path / "mine.py", tmp_path / "there" / "mine.py"
+    assert gone in relay.files_in_use(), "a file that is in use must be sent"
+    plugins.manager().unregister(name="mine")
+    there.parent.mkdir()
+    plug("", name="there/mine")
+    got = [path for path in relay.files_in_use() if path.stem == "mine"]
+    assert got == [there], f"one that was taken out must not be sent beside another of its name; got {got}"
+    assert relay.sent(relay.relay())[1] == (relay.files_in_use(),), "nor with the hooks"

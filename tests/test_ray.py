@@ -1,5 +1,6 @@
 """Ray: what workers do is what a run in turn does, to the last bit, whoever is killed meanwhile."""
 
+import contextlib
 import json
 import os
 import signal
@@ -194,6 +195,7 @@ def test_who_has_no_ray_is_told_how_to_get_it(monkeypatch, capsys):
         (["--workers", "2"], "--workers must come with --engine ray; got it without"),
         (["--engine", "ray", "--shard", "1/2"], "--shard must be left out with --engine ray"),
         (["--engine", "ray", "--cpus", "0"], "--cpus must be a number from 0.1 to 1,000; got 0.0"),
+        (["--engine", "ray", "--address", ""], "--address must be HOST:PORT, auto or ray://HOST:PORT; got ''; leave"),
         (["--engine", "ray", "--workers", "-1"], "--workers must be a whole number from 0 to 10,000; got -1"),
     ],
 )
@@ -202,6 +204,43 @@ def test_options_that_do_not_go_together_are_refused_before_anything_starts(opti
 
     assert cli.main(["extract", "toy", *options]) == 2, "a wrong request"
     assert words in capsys.readouterr().err, f"it must say {words!r}"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1", "127.0.0.1:port", "127.0.0.1:99999999"])
+def test_an_address_where_nobody_listens_is_refused_before_ray_tries_it_without_end(address, monkeypatch):
+    from adaptkit.engines.ray_workers import RayWorkers
+
+    engine, tried = RayWorkers(address=address), []
+    monkeypatch.setattr(engine.ray, "init", lambda *given, **_: tried.append(given))
+    with pytest.raises(ValueError, match=r"^--address must be that of a Ray cluster that stands; got '.*': .+$") as why:
+        engine._begin()
+    assert not tried and "\n" not in str(why.value), f"in one line; got {why.value}"
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://127.0.0.1:1"])
+@pytest.mark.parametrize("own", [False, True])
+def test_another_kind_of_address_is_left_to_ray_and_sigterm_to_who_had_it(address, own, monkeypatch):
+    from adaptkit.engines.ray_workers import RayWorkers
+
+    engine, tried, raised, before = RayWorkers(address=address), [], [], signal.getsignal(signal.SIGTERM)
+
+    def init(*given, **_):
+        tried.append(given)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as Ray's
+
+    monkeypatch.setattr(engine.ray, "init", init)
+    monkeypatch.setattr(engine.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(signal, "raise_signal", lambda number: raised.append((number, signal.getsignal(number))))
+    had = (lambda *_: None) if own else signal.SIG_DFL
+    try:
+        signal.signal(signal.SIGTERM, had)
+        with contextlib.suppress(KeyboardInterrupt), engine:
+            engine._begin()
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert tried == [(address,)] and signal.getsignal(signal.SIGTERM) is had, f"got {tried}"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert raised == ([] if own else [(signal.SIGTERM, had)]), f"a signal that is not heard ends the run; got {raised}"
 
 
 def below(pid):
@@ -218,7 +257,11 @@ def below(pid):
     return found[1:]
 
 
-def test_ctrl_c_ends_workers_at_once_and_leaves_what_is_finished(place, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [(signal.SIGINT, 130, b"stopped; finished rows and cells are kept"), (signal.SIGTERM, -signal.SIGTERM, b"")],
+)
+def test_a_signal_ends_workers_at_once_and_leaves_what_is_finished(number, code, words, place, tmp_path):
     plugin, home, out = place / "methods_for_ray.py", tmp_path / "home", tmp_path / "out"
     what = ["run", "toy", "--set", "methods=[slow]", "--seeds", ",".join(map(str, range(400))), "--shots", "1"]
     command = [sys.executable, "-m", "adaptkit", *what, "--plugin", plugin, "--home", home, "--out", out]
@@ -229,9 +272,9 @@ def test_ctrl_c_ends_workers_at_once_and_leaves_what_is_finished(place, tmp_path
             time.sleep(0.1)
         started = below(running.pid)
         assert len(started) > 2, f"there must be workers; got {running.poll()}"
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and b"stopped; finished rows and cells are kept" in said, f"got {said[-500:]!r}"
+    assert running.returncode == code and words in said and b"Traceback" not in said, f"got {said[-500:]!r}"
     until = time.monotonic() + 20
     while any(map(alive, started)) and time.monotonic() < until:
         time.sleep(0.1)

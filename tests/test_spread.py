@@ -1,5 +1,11 @@
 """A training that is spread over several processes of this machine is the training of one, within rounding."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 
@@ -38,6 +44,40 @@ def of_some_work(rank, world, given):
 def test_what_a_process_raises_is_raised_where_it_was_started():
     with pytest.raises(ValueError, match=r"^the training loss of CoOp must be finite; got nan at step 3 of 9$"):
         spread.launch(of_some_work, ("fails",), 2)
+
+
+def that_never_ends(rank, world, given):
+    (given[0] / str(os.getpid())).touch()
+    while True:
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_the_one_that_started_them(number, tmp_path):
+    code = (
+        "import sys, pathlib; from adaptkit.methods import spread; from tests import test_spread as t\n"
+        "if __name__ == '__main__': spread.launch(t.that_never_ends, (pathlib.Path(sys.argv[1]),), 2)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 200
+        while len([*tmp_path.iterdir()]) < 2 and running.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        started = [int(path.name) for path in tmp_path.iterdir()]
+        assert len(started) == 2, f"two processes must work; got {running.poll()}"
+        running.send_signal(number)
+        running.wait(60)
+    until = time.monotonic() + 20
+    while any(map(alive, started)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [pid for pid in started if alive(pid)], "none must outlive it"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def engine(options: argparse.Namespace) -> Iterator[Engine | None]:
         raise ValueError("--shard must be left out with --engine ray, which shares out the work itself; got both")
     for name, value in given.items():
         hold(value, OF_ENGINE[name], f"--{name}")
+    if given.get("address") == "":
+        raise ValueError("--address must be HOST:PORT, auto or ray://HOST:PORT; got ''; leave it out to start Ray here")
     from adaptkit.engines.ray_workers import RayWorkers
 
     with RayWorkers(**given) as workers:

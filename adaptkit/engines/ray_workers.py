@@ -11,6 +11,9 @@ import contextlib
 import logging
 import math
 import os
+import signal
+import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,6 +27,7 @@ from adaptkit.io.home import home_at
 from adaptkit.io.paths import expanded
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import JobWork, WorkerDiedError
+from adaptkit.runs.relay import files_in_use
 
 PASSED_ON = ("ADAPTKIT_HOME", "ADAPTKIT_PLUGINS", "ADAPTKIT_STRICT_PLUGINS", "HF_HUB_OFFLINE", "HF_HOME")
 TOKEN = "~/.ray/auth_token"  # where Ray keeps it
@@ -43,7 +47,7 @@ class Circumstances:
     def here(cls, threads: int) -> Circumstances:
         """Those of this process."""
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return cls(os.getcwd(), threads, tuple(sorted(plugins.asked_for)), variables)
+        return cls(os.getcwd(), threads, tuple(files_in_use()), variables)
 
 
 class Worker:
@@ -98,7 +102,7 @@ class RayWorkers:
         """
         self.address, self.workers, self.cpus, self.gpus = address, workers, cpus, gpus
         self.actors: list[Any] = []
-        self.rounds = 0
+        self.rounds, self.ended = 0, False
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if address and expanded(TOKEN).exists():
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # or Ray would not show it to a cluster that asks for it
@@ -117,6 +121,10 @@ class RayWorkers:
                 with contextlib.suppress(Exception):
                     self.ray.kill(actor)
             self.ray.shutdown()
+        if signal.getsignal(signal.SIGTERM) == self._end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.ended:
+            signal.raise_signal(signal.SIGTERM)
 
     def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
@@ -171,7 +179,10 @@ class RayWorkers:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+        before = signal.getsignal(signal.SIGTERM)
         try:
+            if ":" in self.address and "://" not in self.address:
+                listens(self.address)
             self.ray.init(
                 self.address or "local",
                 log_to_driver=False,
@@ -185,6 +196,14 @@ class RayWorkers:
             raise ValueError(
                 f"--address {must}: {why}" if self.address else f"ray must start here; got: {why}"
             ) from error
+        finally:  # Ray's own handler would end the process with a stack of C++
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._end if before in (None, signal.SIG_DFL) else before)
+
+    def _end(self, *_: object) -> None:
+        """At SIGTERM: leave as at Ctrl-C, as some processes of Ray outlive one that ends at once."""
+        self.ended = True
+        raise KeyboardInterrupt
 
     def _worker(self) -> Any:  # noqa: ANN401 (Ray's handle)
         """A new worker."""
@@ -198,6 +217,12 @@ class RayWorkers:
         self.actors.remove(actor)
         self.actors.append(self._worker())
         return self.actors[-1]
+
+
+def listens(address: str) -> None:
+    """Raise an ``OSError`` or ``ValueError`` where nobody listens at HOST:PORT; Ray would try again without end."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def fits(node: dict[str, float], what: str, each: float) -> int:

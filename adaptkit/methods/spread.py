@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,7 +93,7 @@ def launch(work: RankWork, given: tuple[Any, ...], count: int) -> dict[str, Tens
             os.environ[LOGGING] = log or "WARNING"
             for process in running.processes if running else ():
                 if process.is_alive():
-                    process.terminate()
+                    process.kill()  # Lightning would hold back SIGTERM until a step ends, which waits for the others
         state, draws = torch.load(found, weights_only=True)
         torch.set_rng_state(draws)  # as if it had been done here
         return state
@@ -99,13 +102,22 @@ def launch(work: RankWork, given: tuple[Any, ...], count: int) -> dict[str, Tens
 def in_process(
     rank: int, given: tuple[Any, ...], work: RankWork, count: int, port: int, found: str, draws: Tensor, threads: int
 ) -> None:
-    """One of the processes: each draws as the one that started it would."""
+    """One of the processes: each draws as the one that started it would, and ends when that does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started it, which then ends this one
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     torch.set_num_threads(threads)
     torch.set_rng_state(draws)
     state = work(rank, count, given)
     if not rank:
         torch.save((state, torch.get_rng_state()), found)
+
+
+def end_with(parent: int) -> None:
+    """End this process, whatever it waits for, within a second after its parent has ended in any way."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def error_of(text: str) -> Exception:

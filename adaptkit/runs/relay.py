@@ -9,6 +9,7 @@ from typing import Any
 
 import pluggy
 
+from adaptkit.io.paths import resolved
 from adaptkit.runs import plugins
 
 
@@ -20,7 +21,13 @@ def relay() -> pluggy.HookRelay:
 
 def sent(_: pluggy.HookRelay) -> tuple[Any, ...]:
     """How another process gets them."""
-    return relayed, (sorted(plugins.asked_for),)
+    return relayed, (files_in_use(),)
+
+
+def files_in_use() -> list[Path]:
+    """The plugin files that were asked for and are registered now: another process must not load what was taken out."""
+    there = {path: getattr(plugins.manager().get_plugin(path.stem), "__file__", None) for path in plugins.asked_for}
+    return sorted(path for path, file in there.items() if file and resolved(file) == path)
 
 
 def relayed(files: Sequence[Path]) -> pluggy.HookRelay:
