@@ -77,7 +77,8 @@ class Answering:
         shared = self._sharing(asks, backbone, batch[:1] if asks[0][0].visual else batch)
         lent = shared.lend(backbone, batch)
         for number, (need, expected) in enumerate(asks):
-            own = batch.clone() if need.visual and number not in lent else batch  # who computes alone may write to it
+            alone = need.visual and number not in lent  # it may write to what it is given
+            own = batch.clone() if alone and len(asks) > 1 else batch
             yield self._rows(need, backbone, own, expected, lent.get(number))
 
     def sharing(self, asks: Sequence[Ask], backbone: Backbone) -> tuple[int, ...]:
@@ -86,7 +87,7 @@ class Answering:
 
     def trial(self, asks: Sequence[Ask], backbone: Backbone, ready: Sequence[Any] | Tensor) -> float:
         """Let the plugins that answer do so for prepared items, and forget what they say: the seconds it takes."""
-        batch = _batch(asks, backbone, ready).clone()
+        batch = _batch(asks, backbone, ready)
         shared, impls = self._sharing(asks, backbone, batch[:1]), {impl.plugin_name: impl for impl in self._impls()}
         began = time.perf_counter()
         lent = shared.lend(backbone, batch)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
 
 
 class ClassCache(nn.Module):

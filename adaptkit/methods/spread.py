@@ -90,7 +90,8 @@ def launch(work: RankWork, given: tuple[Any, ...], count: int) -> dict[str, Tens
                 f"a method must be one that can be sent to a process, to train on several devices; got {error}"
             ) from error
         finally:
-            os.environ[LOGGING] = log or "WARNING"
+            os.environ.pop(LOGGING)
+            os.environ |= {LOGGING: log} if log is not None else {}
             for process in running.processes if running else ():
                 if process.is_alive():
                     process.kill()  # Lightning would hold back SIGTERM until a step ends, which waits for the others

@@ -7,15 +7,11 @@ Before its correction of April 2025 it left the determinants out of the likeliho
 of both terms of the likelihood is TransCLIP's, 50.
 """
 
-import math
-
 import torch
 
 from adaptkit import ZeroShot, hookimpl, unit
 from adaptkit.io.ranges import Count, Positive, Steps, Weight
-from adaptkit.methods.graph import Graph, knn
-
-NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
+from adaptkit.methods.graph import NIL, Graph, knn, smoothed
 
 
 class StatA(ZeroShot):
@@ -77,19 +73,7 @@ class StatA(ZeroShot):
         constants = (mu.square() * scale + var.log()).sum(1)  # the determinants differ, as the variances do
         torch.addmm(0.5 * constants, x.square(), 0.5 * scale.T, out=own).neg_().addmm_(x, (mu * scale).T)
         own.div_(self.tau).add_(y_hat, alpha=self.lam)
-        step = max(1, 2**20 // own.shape[1])
-        for left in reversed(range(self.sweeps)):
-            if left == self.sweeps - 1:
-                z.clamp_min_(NIL).exp_()
-            for i in range(0, len(x), step):  # so many fit in caches
-                rows = slice(i, min(i + step, len(x)))
-                total = edges.times(z, rows).add_(own[rows])
-                if left:
-                    torch.softmax(total, -1, out=new[rows]).clamp_min_(math.exp(NIL))
-                else:
-                    torch.log_softmax(total, -1, out=new[rows])
-            z, new = new, z
-        room[1] = new
+        z, room[1] = smoothed(edges, own, z, new, self.sweeps)
         return z
 
     def spread(self, rows, weight, sums, means):

@@ -6,16 +6,12 @@ query, and starts each gamma where the last one ended. Given probabilities, the 
 shots, it mixes up the rows of affinities and assignments, and skips each shot's nearest query: ``as_released=True``.
 """
 
-import math
-
 import torch
 
 from adaptkit import OverBase, Pooled, hookimpl, predict, unit
 from adaptkit.io.ranges import Count, Positive, Size, Steps, Weight
-from adaptkit.methods.graph import Graph, knn
+from adaptkit.methods.graph import NIL, Graph, knn, smoothed
 from adaptkit.methods.ops import one_hot
-
-NIL = -60.0  # the logarithm of nothing: the numbers further down, denormals, slow processors tenfold
 
 
 class TransCLIP(OverBase):
@@ -85,25 +81,11 @@ class TransCLIP(OverBase):
         (z, mu, var), (graph, fixed), (own, new) = mixture, edges, room
         torch.mm(x, (mu / var).T, out=own)
         own.sub_(0.5 * (mu.square() / var).sum(1)).div_(self.tau).add_(fixed)  # less a term all classes share
-        overwritten, step = self.as_released and not len(self.shots), max(1, 2**20 // own.shape[1])
-        if not overwritten:
-            own.add_(y_hat, alpha=self.lam)
-        for left in reversed(range(self.sweeps)):
-            if overwritten:
-                log_z, z = z, z.clamp_min(NIL).exp_()
-            elif left == self.sweeps - 1:
-                z.clamp_min_(NIL).exp_()
-            for i in range(0, len(x), step):  # so many fit in caches
-                rows = slice(i, min(i + step, len(x)))
-                total = graph.times(z, rows).add_(own[rows])
-                if overwritten:
-                    total.add_(log_z[rows], alpha=self.lam)
-                if left and not overwritten:
-                    torch.softmax(total, -1, out=new[rows]).clamp_min_(math.exp(NIL))
-                else:
-                    torch.log_softmax(total, -1, out=new[rows])
-            z, new = new, z
-        room[1] = new
+        if self.as_released and not len(self.shots):  # the last answer in the place of zero-shot's
+            for _ in range(self.sweeps):
+                z = (graph @ z.clamp_min(NIL).exp_()).add_(own).add_(z, alpha=self.lam).log_softmax(-1)
+            return z
+        z, room[1] = smoothed(graph, own.add_(y_hat, alpha=self.lam), z, new, self.sweeps)
         return z
 
     def estimate(self, x, log_z, room):
