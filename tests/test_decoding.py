@@ -28,6 +28,7 @@ from adaptkit.io.digests import FileDigests
 from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.testing import ToyImages, toy_backbone
+from adaptkit.towers.clip import CLIPBackbone
 from adaptkit.towers.lane import Lane
 from adaptkit.towers.preprocess import AUGMENTS
 
@@ -339,3 +340,25 @@ def test_a_processor_is_not_waited_for_as_it_answers_at_once():
     assert LANE.late == 0, "there is nothing beside which something could be done"
     assert torch.equal(LANE.fetch(LANE.bring(lambda: rows))(), rows), "what is brought and fetched is what it was"
     assert LANE.between(start, LANE.mark()) >= 0, "marks are seconds"
+
+
+@pytest.mark.parametrize(("seconds", "threads"), [(1e-5, 1), (1.0, 3)])
+def test_a_tower_that_is_far_ahead_of_the_decoders_leaves_them_the_cores(tmp_path, monkeypatch, seconds, threads):
+    seen, original = [], CLIPBackbone.image
+
+    def image(self, pixels, project):
+        seen.append(torch.get_num_threads())
+        return original(self, pixels, project)
+
+    monkeypatch.setattr(CLIPBackbone, "image", image)
+    monkeypatch.setattr(Lane, "between", lambda self, start, end: seconds)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        how = {"hook": plugins.manager().hook, "load": pick_backbone, "batch_size": 2, "decoders": 2}
+        cache = FeatureCache(toy_backbone("0"), Store(tmp_path / "store"), **how)
+        cache.images(pictures(tmp_path, 12), Pooled(), torch.arange(12))
+        assert seen[-1] == threads, f"the last batch must be computed by {threads}; got {seen}"
+        assert torch.get_num_threads() == 3, "afterwards there must be as many as before"
+    finally:
+        torch.set_num_threads(before)

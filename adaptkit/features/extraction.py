@@ -27,6 +27,7 @@ from adaptkit.towers.lane import Lane
 COMMIT = 2.0  # seconds of work that a kill may lose
 CLAIM = 32  # rows claimed at once
 POLL = 0.05  # seconds between looks at what others compute
+DECODED = 1 / 250  # seconds of a core that decodes a photograph
 TRIALS = 3  # passes of one row at most, before anything is known of a tower
 
 
@@ -100,7 +101,7 @@ class Work:
     def __init__(self, how: Extraction, source: Source, parts: Sequence[Part]) -> None:
         self.how, self.source, self.parts = how, source, parts
         self.pending = Pending(parts)
-        self.visual = all(part.need.visual for part in parts)
+        self.visual, self.threads = all(part.need.visual for part in parts), torch.get_num_threads()
         self.paces = set[Pace]()
         self.decoding, self.lane = Decoding(source, parts, how.decoders), Lane(parts[0].backbone.device)
         self.claimed: dict[Part, set[int]] = {part: set() for part in parts}
@@ -117,6 +118,7 @@ class Work:
                     if idle and self.pending:
                         time.sleep(POLL)
             finally:
+                torch.set_num_threads(self.threads)
                 self.decoding.close()
                 for part, places in self.claimed.items():
                     self._release(part, places)
@@ -163,7 +165,14 @@ class Work:
         rows = {part: wait() for part, wait in one.rows.items()}
         if self.visual:
             self.how.pace(one.group[0].row.cohort).rates.append(one.seconds() / len(one.group))
+            if self.lane.device.type == "cpu":
+                self._share_cores()
         return Held(one.group, rows, one.shares)
+
+    def _share_cores(self) -> None:
+        """One thread for towers that keep up with the decoders so: threads that wait do it busily, on their cores."""
+        work = sum(pace.rate for pace in self.paces) * torch.get_num_threads()  # seconds of a core for an item, at most
+        torch.set_num_threads(1 if work * self.decoding.count < DECODED else self.threads)
 
     def _commit(self, held: list[Held], took: float) -> None:
         spent = sum(sum(some.took.values()) for some in held)
@@ -230,8 +239,7 @@ class Work:
 
     def _most(self) -> int:
         """Rows of the next pass, as far as anything is known of it."""
-        known = [pace.rows for pace in self.paces]
-        return max(known, default=min(self.how.batch_size, CLAIM))
+        return max((pace.rows for pace in self.paces), default=min(self.how.batch_size, CLAIM))
 
     def _claim(self) -> list[list[Row]]:
         """The next few rows that are still to be computed, and by nobody else, item by item."""
