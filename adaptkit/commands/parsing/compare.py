@@ -1,0 +1,21 @@
+"""Options of ``compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptkit.commands.parsing.parser import Commands
+
+
+def add_compare(commands: Commands) -> None:
+    """``compare``: results."""
+    command = commands.add_parser("compare", help="runs side by side: means, significance, published numbers, a page")
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder of results, or the name of one in the home"
+    )
+    command.add_argument("--metric", default="", help="as in the results, or 'harmonic' (default: what tables show)")
+    command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
+    some = "only these results, e.g. dataset=dtd or shots=4; may be given again"
+    command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=some)
+    kinds = "write .html, .md, .tex or .csv; may be given again"
+    command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)

@@ -1,0 +1,28 @@
+"""Options of ``data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adaptkit.commands.parsing.parser import Commands, Parser, number_or_all
+
+
+def add_data(commands: Commands) -> None:
+    """``data``: datasets and split files."""
+    data = commands.add_parser("data", help="what is there of a dataset; supports of a split file")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    command = actions.add_parser("check", help="what is present, missing or different, and what to do")
+    command.add_argument("name", metavar="RECIPE_OR_DATASET")
+    for name, what in (
+        ("supports", "the images a sampler draws, one relative path a line, in its order"),
+        ("export", "the same as one JSON file, training and validation images"),
+    ):
+        command = actions.add_parser(name, help=what)
+        command.add_argument("split", type=Path, metavar="SPLIT.json")
+        command.add_argument("--shots", type=number_or_all, required=True, help="images of each class, or 'all'")
+        command.add_argument("--seed", type=int, required=True)
+        command.add_argument("--sampler", default="coop", help="whose draws: coop, val-first, tip, gda, lp++, probe")
+        if name == "supports":
+            command.add_argument("--val", action="store_true", help="the validation images")
+        else:
+            command.add_argument("--out", type=Path, required=True, metavar="FILE")

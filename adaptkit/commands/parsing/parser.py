@@ -1,0 +1,60 @@
+"""A parser whose errors are one line, the options that every command has, and numbers as they are written."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with the nearest match, exit code 2; and the options that every command has."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 (argparse's own)
+        super().__init__(**options)
+        self.add_argument(
+            "--home", type=Path, default=argparse.SUPPRESS, help="where features and results live ($ADAPTKIT_HOME)"
+        )
+        self.add_argument(
+            "--plugin",
+            action="append",
+            type=Path,
+            default=argparse.SUPPRESS,
+            metavar="FILE",
+            help="load this plugin file too",
+        )
+        trust = "run the plugin files that a recipe names; without it, those that --plugin names, too"
+        self.add_argument("--trust", action="store_true", default=argparse.SUPPRESS, help=trust)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        from difflib import get_close_matches
+
+        wrong = re.search(r"invalid choice: '(.*?)'", message)
+        names = [str(name) for action in self._actions for name in action.choices or ()]
+        near = get_close_matches(wrong[1], names, n=1) if wrong else []
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        self.exit(2, f"{self.prog}: error: {message}{hint}\n")
+
+
+Commands = argparse._SubParsersAction  # the public way to it is `add_subparsers`, which names no type
+
+
+def whole_number(text: str) -> str:
+    """A whole number, as text.
+
+    Raises:
+        argparse.ArgumentTypeError: when it is none.
+    """
+    try:
+        return str(int(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}") from None
+
+
+def number_or_all(text: str) -> str:
+    """A whole number, as text, or ``all``."""
+    return text if text == "all" else whole_number(text)
