@@ -12,6 +12,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.report.edges import edge_lines
+from adaptkit.report.errors.behind import InFolders
 from adaptkit.report.table import Table, fewer
 from adaptkit.runs.failures import read_failures
 from adaptkit.runs.folders import RECIPE_FILE
@@ -55,7 +56,10 @@ def read_results(*runs: Path | str) -> Table:
     >>> ak.read_results(folder)[0].method
     'zero-shot'
     """
-    return Table([result for run in read_runs(runs) for result in run.results])
+    found = read_runs(runs)
+    table = Table([result for run in found for result in run.results])
+    table.keeper = InFolders([run.folder for run in found])
+    return table
 
 
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:

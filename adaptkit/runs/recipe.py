@@ -120,15 +120,19 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
     for key, value in changes.items():
         change(raw, key, value)
     recipe = replace(build_recipe(raw, path), inherited=tuple(inherited))
-    if only:
-        known = [spec.name for spec in recipe.methods]
-        for name in only:
-            if name not in known and name not in recipe.labels():
-                wrong = must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name)
-                add = f"name it under methods: of the recipe or in --set 'methods={json.dumps([*known[:1], name])}'"
-                raise ValueError(f"{wrong}; to add it, {add}, and load the file that brings it with --plugin FILE")
-        recipe = replace(recipe, methods=[spec for spec in recipe.methods if {spec.name, spec.label} & {*only}])
-    return recipe
+    return only_methods(recipe, only, f"{path.name}: ")
+
+
+def only_methods(recipe: Recipe, only: Sequence[str], file: str = "") -> Recipe:
+    """The recipe with some of its methods, by label or name, or all; a ValueError for one that it does not have."""
+    known = [spec.name for spec in recipe.methods]
+    for name in only:
+        if name not in known and name not in recipe.labels():
+            wrong = must_be(f"{file}a method of this recipe", dict.fromkeys(known), name)
+            add = f"name it under methods: of the recipe or in --set 'methods={json.dumps([*known[:1], name])}'"
+            raise ValueError(f"{wrong}; to add it, {add}, and load the file that brings it with --plugin FILE")
+    some = [spec for spec in recipe.methods if {spec.name, spec.label} & {*only}]
+    return replace(recipe, methods=some) if only else recipe
 
 
 def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:

@@ -55,6 +55,10 @@ class Telling:
         arrays = {name: slim(name, column.numpy(), tested.among) for name, column in columns.items()}
         self.steps.setdefault(step, []).append((tested.name, self.known[id(tested)][1], arrays))
 
+    def told(self, step: int) -> list[Told]:
+        """What was told by then, test set by test set."""
+        return [Told(name, parse_json(asked), columns) for name, asked, columns in self.steps.get(step, [])]
+
 
 def asked_of(task: Task, tested: EvaluationSet) -> dict[str, Any]:
     """Which images a test set has, in order, as plain values.

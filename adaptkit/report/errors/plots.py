@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,8 +70,19 @@ def new_figure(width: float, height: float, rows: int = 1, **more: Any) -> tuple
     Raises:
         ImportError: without matplotlib.
     """
-    from adaptkit.report.plot import new_picture
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
-    figure = new_picture(width, height)
+    class Drawn(Figure):
+        """A figure that shows itself in notebooks, whatever backend they have."""
+
+        def _repr_png_(self) -> bytes:
+            held = BytesIO()
+            self.savefig(held, format="png", dpi=100)
+            return held.getvalue()
+
+    figure = Drawn(figsize=(width, height), layout="constrained")
     sharing = {"sharex": more.pop("sharex")} if "sharex" in more else {}
     return figure, figure.subplots(rows, **sharing, gridspec_kw=more or None)

@@ -30,14 +30,15 @@ class Predictions:
         names: of all classes.
         images: where each image is: its path from the dataset, or its number.
         labels: true class ids, ``(N,)``, -1 for images of no class; of several labels an image a list of them.
-        columns: what was answered, a row for each image: ``predicted``, ``confidence`` (its probability), ``others`` and
-            ``likely`` (the classes after it); ``score`` where an answer is one number; ``met``, the place in a stream.
+        columns: what was answered, a row for each image: ``predicted`` and its probability, ``confidence``; ``others``,
+            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; and ``met``, the
+            place in a stream.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
     >>> told = ak.compare(task, test, ["gda"]).predictions("gda")
-    >>> told.counts.shape, len(told.errors()) == 60 - told.counts.diagonal().sum()
-    ((5, 5), True)
+    >>> told.counts.shape, len(told.errors()) + int(told.right.sum())
+    ((5, 5), 60)
     """
 
     def __init__(self, told: Told, title: str = "", gallery: Gallery | None = None) -> None:
@@ -99,7 +100,7 @@ class Predictions:
         return wrong[np.argsort(-sure, kind="stable")][:most]
 
     def rows(self, places: Sequence[int] | np.ndarray | None = None) -> list[dict[str, Any]]:
-        """A mapping for each image, or for some by their places: image, label, predicted, probability, right, others."""
+        """Image, label, predicted, probability, right and others, of each image or of some by their places."""
         of = self.columns
         named = self.kind != "ranking"  # a gallery's items have no names
         out = []
