@@ -26,6 +26,7 @@ from .methods.schedule import Schedule as Schedule
 from .methods.searched import EdgeOfGridWarning as EdgeOfGridWarning
 from .methods.task import Task as Task
 from .methods.zero_shot import ZeroShot as ZeroShot
+from .report.looking.look import look as look
 from .report.runs import read_results as read_results
 from .runs.build import method as method
 from .runs.hooks import hookimpl as hookimpl

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from adaptkit.features.datasets import TOLD, Splits
 from adaptkit.features.items import Source
-from adaptkit.features.looking import look
+from adaptkit.features.looking import sound_pictures
 from adaptkit.features.split_files import PARTS
 from adaptkit.io.errors import must_be
 from adaptkit.io.home import home
@@ -128,7 +128,7 @@ def part_of(found: Found, part: str, order: Sequence[Any]) -> Source:
 
 def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     """The pictures that can be read, with their keys; and the others, with the reasons."""
-    keys, bad = look(found.pictures, home() / "sound")
+    keys, bad = sound_pictures(found.pictures, home() / "sound")
     good = replace(found, keys=keys).keep(i for i in range(len(keys)) if i not in bad)
     for part in ("", "train", "test"):
         if gone := sorted(found.all(part) - good.all(part)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from adaptkit.io import safe
 from adaptkit.io.shots import plain_shots
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
-from adaptkit.report.scores import falling, heading, short_names, show, unit_of
+from adaptkit.report.scores import falling, heading, short_names, show, show_end, unit_of
 from adaptkit.report.significance import LEVEL
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
@@ -145,7 +145,7 @@ def difference(comparison: Comparison, column: Column, method: str) -> str:
     if cell is None or cell.verdict is None:
         return "-"
     verdict = cell.verdict
-    span = f" [{', '.join(show(end, metric, '+') for end in verdict.interval)}]" if verdict.interval else ""
+    span = f" [{', '.join(show_end(end, metric) for end in verdict.interval)}]" if verdict.interval else ""
     return f"{show(verdict.difference, metric, '+')}{span}, {chance(verdict.p)}"
 
 
@@ -168,7 +168,8 @@ def legend(comparison: Comparison) -> list[str]:
         )
     if any(v.interval for v in verdicts):
         lines.append(
-            "differences and their 95 % intervals are over images, each with its answers on all seeds; ± is over seeds"
+            "differences: [from, to] is over images, each with its answers on all seeds, at 95 % or more: widened as p was "
+            f"corrected, so that it leaves out 0 exactly where p < {LEVEL}; ± is over seeds"
         )
     if comparison.metric == "harmonic":
         lines.append("harmonic: 2bn/(b + n) of accuracy on base and on new classes, averaged before it is taken")

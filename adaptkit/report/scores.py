@@ -67,6 +67,13 @@ def show(value: float, metric: str, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f}" if percent(metric) else f"{value:{sign}.3f}"
 
 
+def show_end(value: float, metric: str) -> str:
+    """An end of an interval, with its sign; one that is nearly 0 keeps a digit, as the side of 0 it lies on matters."""
+    text = show(value, metric, "+")
+    hidden = value != 0 and not any(digit in text for digit in "123456789")
+    return f"{100 * value if percent(metric) else value:+.1g}" if hidden else text
+
+
 def score(groups: Sequence[Sequence[Result]], metric: str) -> Score | None:
     """Mean over datasets of the mean over seeds; ``None`` when a dataset lacks the metric.
 
