@@ -42,6 +42,7 @@ class Recipe(Setting):
         keep: what is kept of answers beside a cell's record: ``"predictions"``, the likeliest classes and their
             probabilities; ``"logits"``, all logits or scores besides, as safetensors; or ``"none"``.
         keep_answers: another way to write ``keep: logits``.
+        checkpoint: keep a training's state in the home after its epochs, until its cell is done; a killed one goes on.
         inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
         trust: whether its plugin files may run, in another process too; no key of a file.
     """
@@ -57,6 +58,7 @@ class Recipe(Setting):
     published: list[Published] = field(default_factory=list)
     keep: Literal["none", "predictions", "logits"] = "predictions"
     keep_answers: bool = False
+    checkpoint: bool = False
     search: Widening = "paper"
     inherited: tuple[str, ...] = ()
     trust: bool = False

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from adaptkit.methods.checkpoints import keeping
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard
@@ -86,7 +87,7 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
     error: BaseException | None = None
     results: list[Result] = []
     try:
-        with guard.alone(job.cell.seed):
+        with guard.alone(job.cell.seed), keeping(state_folder(home, name) if job.recipe.checkpoint else None):
             results = measure(job, here, tasks, name, work)
     except BaseException as raised:  # whatever a method does, the other cells are run
         if interrupted(raised):
@@ -98,6 +99,11 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
     if error is not None:
         return without_result(job, here, name, work, error)
     return Made(name, results, dict(files_of(job.recipe, results, name, tasks, work, kept)))
+
+
+def state_folder(home: Path, name: str) -> Path:
+    """Where the trainings of a cell keep their state, by the cell's name on disk."""
+    return home / "checkpoints" / name
 
 
 def make_some(jobs: Sequence[Job], home: Path, kept: Kept, seconds: float) -> list[Made]:
