@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from adaptkit.features.cache import CachedRows
-from adaptkit.io.files import canonical, digest
+from adaptkit.io.files import canonical, digest, signature
 from adaptkit.io.jsons import parse_json, read_json
 from adaptkit.io.paths import read_file
 from adaptkit.methods.task import Task
@@ -176,6 +177,12 @@ def read_asked(folder: Path, name: str) -> dict[str, Any]:
         ValueError: when they are not those of its name.
     """
     path = folder / f"{name}.json"
+    return asked_in(path, name, signature(path))
+
+
+@lru_cache(maxsize=8)
+def asked_in(path: Path, name: str, seen: object) -> dict[str, Any]:
+    """What a file says that many cells share; read again when it changes. Nobody may write to it."""
     asked = read_json(path)
     if digest(canonical(asked)) != name:
         raise ValueError(f"{str(path)!r} was changed after it was written")
