@@ -165,16 +165,17 @@ function number(td, c) {
 function around() {
   $("#of").textContent = `${D.datasets[state.dataset]}: ${metric().unit}`;
   const several = cells().some((c) => c.half != null);
-  $("#numbers p").textContent = several ? "mean ± 95 % interval over seeds (Student's t)" : "";
+  $("#numbers p").textContent = several ? D.spread : "";
   const tested = cells().some((c) => c.difference) ? ["differences to •"] : [];
   chips("#numbers", tested, () => state.differences, () => {
     state.differences = !state.differences;
     table();
   });
   const legend = clear($("#numbers ul"));
+  for (const line of tested.length ? metric().differences : []) add(legend, "li", {}, `differences: ${line}`);
   for (const line of metric().legend) add(legend, "li", {}, line);
   for (const i of ascending(cells().flatMap((c) => c.source ?? []))) {
-    add(legend, "li", {}, `[${i}] ${metric().sources[i - 1]}`);
+    add(legend, "li", {}, `[${i}] ${metric().sources[i - metric().first_source]}`);
   }
 }
 
