@@ -211,7 +211,9 @@ class Contest:
 
     def halved(self, entries: list[Entry], first: bool = False) -> list[Entry]:
         """The better half, at least `FEWEST`, and whoever is not clearly behind the best."""
-        right = {id(e): self.first_fold(e).double() if first else torch.stack(e.right).double().mean(0) for e in entries}
+        right = {
+            id(e): self.first_fold(e).double() if first else torch.stack(e.right).double().mean(0) for e in entries
+        }
         order = sorted(entries, key=lambda e: -float(right[id(e)].mean()))
         kept = order[: max(FEWEST, ceil(len(order) / 2))]
         for entry in order[len(kept) :]:
