@@ -13,6 +13,12 @@ def add_data(commands: Commands) -> None:
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     command = actions.add_parser("check", help="what is present, missing or different, and what to do")
     command.add_argument("name", metavar="RECIPE_OR_DATASET")
+    command = actions.add_parser("get", help="get datasets from where their publishers have them, and check them")
+    command.add_argument("names", nargs="*", metavar="DATASET", help="or 'all' that need no hand; none lists them")
+    command.add_argument("--root", type=Path, metavar="FOLDER", help="where datasets lie ($ADAPTKIT_DATA)")
+    command.add_argument("--keep", action="store_true", help="leave archives that were got beside what is in them")
+    command.add_argument("--list", action="store_true", help="every dataset: size, licence, whether a hand is needed")
+    command.add_argument("--json", action="store_true", help="the list as JSON, with who states what")
     for name, what in (
         ("supports", "the images a sampler draws, one relative path a line, in its order"),
         ("export", "the same as one JSON file, training and validation images"),
