@@ -27,7 +27,7 @@ SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(downloads, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(downloads, "AT_ONCE", 100)
+    monkeypatch.setattr(downloads, "PACKET", 100)
     server = Server()
     yield server
     server.close()

@@ -80,7 +80,7 @@ def test_a_broken_plugin_and_a_package_that_is_gone_are_wrong(monkeypatch):
     (found,) = [f for f in health.plugged() if f.status == "wrong"]
     assert found.what == "'mine' could not be loaded: NameError: name 'x' is not defined"
     monkeypatch.setattr(health, "_version", lambda name: "" if name == "transformers" else "1.0")
-    assert [f.what for f in health.versions() if f.status == "wrong"] == ["transformers is not installed"]
+    assert [f.what for f in health.installed() if f.status == "wrong"] == ["transformers is not installed"]
     assert {f.status for f in health.extras()} <= {"fine", "note"}, "an extra may be absent"
 
 
@@ -118,5 +118,5 @@ def test_what_hugging_faces_cache_holds_is_found(tmp_path, monkeypatch):
         if weights:
             (snapshot / "model.safetensors").write_bytes(b"")
     assert [*offline()] == ["openai/clip-vit-base-patch16"], "whole, and of a kind that is read"
-    (found,) = [f for f in health.backbones() if "clip-vit" in f.what]
+    (found,) = [f for f in health.offline() if "clip-vit" in f.what]
     assert "zero-shot is known on 8 datasets" in found.what

@@ -43,7 +43,7 @@ def command(options: Namespace) -> int:
 def get(options: Namespace) -> int:
     """Get datasets and check them, or list them; 1 where something is left to do."""
     from adaptkit.runs.fetching import get_dataset
-    from adaptkit.runs.offers import folder_of, offers
+    from adaptkit.runs.offers import offers, place_of
     from adaptkit.runs.survey import check_dataset
 
     load_files(options)
@@ -60,7 +60,7 @@ def get(options: Namespace) -> int:
     for name in dict.fromkeys(names):
         whole = get_dataset(name, root, keep=options.keep, tell=partial(print, flush=True))
         if whole:
-            lines, good = check_dataset(f"{name}:{folder_of(known[name], root)}")
+            lines, good = check_dataset(f"{name}:{place_of(known[name], root)}")
             print("\n".join(lines))
         code = code if whole and good else 1
     return code

@@ -20,7 +20,7 @@ from adaptkit.io.files import make_folder, naming
 from adaptkit.io.paths import regular
 
 NO_POOCH = "pooch must be installed to get files; got none; pip install 'adaptkit-vlm[data]'"
-AT_ONCE = 1 << 16  # bytes, written and told at once; less than one is lost where a line breaks
+PACKET = 1 << 16  # bytes, written and told at once; less than one is lost where a line breaks
 PATIENCE = 30  # seconds without a byte
 AGAIN = (408, 416, 429, 500, 502, 503, 504)  # what a server says that may answer later
 PAUSES = (1.0, 3.0)  # seconds before the same address is asked again
@@ -61,8 +61,8 @@ def download(
     about: int | None = None,
     digests: Sequence[str] = (),
     tell: Callable[[str], object] = lambda text: None,
-) -> None:
-    """Get a file from the first of some addresses that has the right one; what came is at ``path.part`` till then.
+) -> Path:
+    """Get a file, whose path is returned, from the first of some addresses that has it; till then it is ``path.part``.
 
     Args:
         path: where it shall lie; there only once it is whole and right.
@@ -77,16 +77,15 @@ def download(
         OSError: when the disk cannot take it.
     """
     part, answers = path.with_name(f"{path.name}.part"), []
-    if odd := [address for address in addresses if not re.match(r"https?://", address)]:
+    if odd := [at for at in addresses if not re.match(r"https?://", at)]:
         raise ValueError(f"an address must begin with http:// or https://; got {odd[0]!r}")
     make_folder(path.parent, BY_ROOT)
     for address in addresses:
         for resumed in (_size(part) > 0, False):
             answer = _fill(part, address, size, about)
             wrong = "" if answer else wrong_file(part, size, digests)
-            if not (answer or wrong):
-                part.replace(path)
-                return
+            if not answer and not wrong:
+                return part.replace(path)
             if wrong:
                 part.replace(part.with_suffix(".wrong"))
                 tell(f"{wrong}, from {address}; kept as {part.with_suffix('.wrong').name}")
@@ -185,7 +184,7 @@ def _transfer(address: str, part: Path, asked: _Asked) -> None:
     ):
         file.seek(0, os.SEEK_END)
         hooks = {"response": lambda response, *_, **__: asked.answer(response, file)}
-        get = pooch.HTTPDownloader(bar, AT_ONCE, headers=headers, hooks=hooks, timeout=PATIENCE)
+        get = pooch.HTTPDownloader(bar, PACKET, headers=headers, hooks=hooks, timeout=PATIENCE)
         try:
             get(address, _Held(file, asked), None)
         except requests.HTTPError as error:

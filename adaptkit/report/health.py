@@ -31,7 +31,7 @@ STANDS_ON = (
     "pillow",
 )
 LITTLE = 2_000_000_000  # bytes; less is worth a note
-OURS = ("test",)  # extras that nobody needs who uses adaptkit
+TOOLS = ("test",)  # extras that nobody needs who uses adaptkit
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def health(home: Path, *, deep: bool = False) -> Iterator[Finding]:
         home: the folder of features and results.
         deep: hash every file of the cache, and load the larger backbones, which takes longer.
     """
-    looks = versions, devices, memory, lambda: disk(home), plugged, backbones, lambda: cache(home, deep), extras
+    looks = installed, devices, memory, lambda: disk(home), plugged, offline, lambda: cache(home, deep), extras
     for look in (*looks, lambda: self_test(deep)):
         yield from look()
 
 
-def versions() -> Iterator[Finding]:
+def installed() -> Iterator[Finding]:
     """Of adaptkit and of what it stands on."""
     yield Finding("versions", "fine", f"python {platform.python_version()}, {platform.platform(terse=True)}")
     for name in (PACKAGE, *STANDS_ON):
@@ -121,7 +121,7 @@ def plugged() -> Iterator[Finding]:
         yield Finding("plugins", "wrong", f"{name!r} could not be loaded: {last}", "mend or remove it; adaptkit list")
 
 
-def backbones() -> Iterator[Finding]:
+def offline() -> Iterator[Finding]:
     """Those that need no network, as far as their plugins can say, and what is known of their zero-shot accuracy."""
     for scheme, load in plugins.table("backbones").items():
         for name in sorted(getattr(load, "offline", list)()):
@@ -154,7 +154,7 @@ def extras() -> Iterator[Finding]:
         return
     needs = [Requirement(text) for text in asked]
     for extra in named:
-        if extra in OURS:
+        if extra in TOOLS:
             continue
         wanted = [r for r in needs if r.marker and not r.marker.evaluate() and r.marker.evaluate({"extra": extra})]
         short = [r.name for r in wanted if not r.specifier.contains(_version(r.name) or "0", prereleases=True)]

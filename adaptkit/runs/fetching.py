@@ -15,7 +15,7 @@ from adaptkit.io.files import atomic_write, canonical, make_folder, naming
 from adaptkit.io.home import home
 from adaptkit.io.jsons import read_json
 from adaptkit.io.unpacking import unpack
-from adaptkit.runs.offers import Offer, Remote, folder_of, gigabytes, offers
+from adaptkit.runs.offers import Offer, Remote, gigabytes, offers, place_of
 
 Tell = Callable[[str], object]
 
@@ -40,7 +40,7 @@ def get_dataset(name: str, root: Path, *, keep: bool = False, tell: Tell) -> boo
     if name not in known:
         raise ValueError(must_be("a dataset to get", known, name))
     offer = known[name]
-    folder = folder_of(offer, root)
+    folder = place_of(offer, root)
     missing = [remote for remote in offer.files if not remote.there(folder)]
     tell(f"{name}: {offer.title}; licence: {offer.licence}")
     left: list[str] = []

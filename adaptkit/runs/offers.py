@@ -101,7 +101,7 @@ def _remote(more: Mapping[str, Any], file: Mapping[str, Any]) -> Remote:
     return Remote(**{**more, **file, **then})
 
 
-def folder_of(offer: Offer, root: Path) -> Path:
+def place_of(offer: Offer, root: Path) -> Path:
     """Where a dataset lies below a folder, by whichever of its names is there."""
     base = expanded(root).absolute()
     return next((base / name for name in offer.folders if (base / name).is_dir()), base / offer.folders[0])
