@@ -23,6 +23,12 @@ def add_data(commands: Commands) -> None:
     command.add_argument("--with-test", action="store_true", help="read the labels of test, too")
     command.add_argument("--out", type=Path, metavar="FILE", help="write a page, .html, or a table, .csv")
     command.add_argument("--quiet", action="store_true", help="no bars")
+    command = actions.add_parser("get", help="get datasets from where their publishers have them, and check them")
+    command.add_argument("names", nargs="*", metavar="DATASET", help="or 'all' that need no hand; none lists them")
+    command.add_argument("--root", type=Path, metavar="FOLDER", help="where datasets lie ($ADAPTKIT_DATA)")
+    command.add_argument("--keep", action="store_true", help="leave archives that were got beside what is in them")
+    command.add_argument("--list", action="store_true", help="every dataset: size, licence, whether a hand is needed")
+    command.add_argument("--json", action="store_true", help="the list as JSON, with who states what")
     for name, what in (
         ("supports", "the images a sampler draws, one relative path a line, in its order"),
         ("export", "the same as one JSON file, training and validation images"),

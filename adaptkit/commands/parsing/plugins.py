@@ -1,4 +1,4 @@
-"""Options of ``list``, ``show`` and ``check``."""
+"""Options of ``list``, ``show``, ``check`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from adaptkit.commands.parsing.parser import Commands
 
 
 def add_plugins(commands: Commands) -> None:
-    """``list``, ``show`` and ``check``: plugins."""
+    """``list``, ``show`` and ``check``: plugins; ``doctor``: them and the machine."""
     command = commands.add_parser("list", help="what is installed, and what it does")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
@@ -16,3 +16,6 @@ def add_plugins(commands: Commands) -> None:
     command.add_argument("name")
     command = commands.add_parser("check", help="the contract, on a plugin file or a method")
     command.add_argument("what", metavar="FILE_OR_METHOD")
+    command = commands.add_parser("doctor", help="whether all is well on this machine, and what to do where it is not")
+    command.add_argument("--deep", action="store_true", help="hash every file of the cache, and load larger backbones")
+    command.add_argument("--json", action="store_true", help="a list of objects")
