@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptkit.commands.requested import home_folder
@@ -23,6 +24,8 @@ def command(options: Namespace) -> int:
     from adaptkit.report import runs
     from adaptkit.report.where import where
 
+    if options.thumbnails < 0:
+        raise ValueError(f"--thumbnails must be 0 or more; got {options.thumbnails}")
     for path in options.out:
         refuse_folder(path)
     kept = home_folder(options) / "results"
@@ -56,7 +59,7 @@ def compared(options: Namespace, found: Sequence[Run]) -> tuple[Sheet, Writers]:
     comparison = Comparison(found, options.metric, options.against, options.spread)
     texts: Mapping[str, Callable[[Comparison], str]] = {
         **formats.WRITERS,
-        ".html": page.page,
+        ".html": partial(page.page, thumbnails=options.thumbnails, home=home_folder(options)),
         ".json": comparison_json,
     }
     writers = {suffix: lambda write=write: write(comparison).encode() for suffix, write in texts.items()}

@@ -13,6 +13,7 @@ from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.edges import edge_lines, marked
+from adaptkit.report.errors.behind import HasPredictions
 from adaptkit.report.scores import Spread, heading, option_notes, score, short_names, unit_of
 from adaptkit.report.sequence import as_lines
 from adaptkit.runs.failures import Failure
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class Table(Sequence[Result]):
+class Table(HasPredictions, Sequence[Result]):
     """Results side by side: methods in rows, shots in columns, seeds averaged. Shows itself in notebooks.
 
     Of a sequence of tasks, rows are what stands after the last; below them is what stood after each.
@@ -32,6 +33,7 @@ class Table(Sequence[Result]):
         results: all of them.
         metric: that is shown; "" is the first that the kind of the results is about, e.g. accuracy.
         failures: cells that have no result, which are marked.
+        keeper: knows the predictions behind the results, where they were kept; see `predictions`.
         spread: what stands behind a ±, over seeds: the 95 % "interval" of the mean, or the standard deviation, "std".
     """
 

@@ -13,6 +13,8 @@ from typing import Any
 from adaptkit.io.values import Spec
 from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
+from adaptkit.report.errors.sections import style
+from adaptkit.report.page.errors import errors_templates
 from adaptkit.report.scores import falling, option_notes, over_seeds, percent, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -20,12 +22,19 @@ FILES = ("page.html", "page.css", "page.js", "charts.js")
 COSTS = ("extract", "fit", "predict")
 
 
-def page(comparison: Comparison) -> str:
-    """The page, opened on the comparison's metric; it holds every other metric too."""
+def page(comparison: Comparison, thumbnails: int = 0, home: Path | None = None) -> str:
+    """The page, opened on the comparison's metric; it holds every other metric too.
+
+    Args:
+        comparison: that is shown.
+        thumbnails: so many errors have pictures; see `errors_templates`.
+        home: where features are kept.
+    """
     files = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in FILES}
     parts = {
         "title": escape(formats.titled(comparison)),
-        "style": files["page.css"],
+        "style": files["page.css"] + style(),
+        "errors": errors_templates(comparison, thumbnails, home),
         "data": embedded(content(comparison)),
         "script": files["page.js"] + files["charts.js"],
     }

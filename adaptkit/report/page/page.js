@@ -179,11 +179,25 @@ function around() {
   }
 }
 
+/** The sections about errors of the chosen method, where its predictions were kept, and the agreement of all. */
+function errors() {
+  const dataset = state.dataset === "average" ? sets.find((d) => d !== "average") : state.dataset;
+  const all = [...document.querySelectorAll("template")].filter((t) => t.dataset.dataset === dataset);
+  const here = all.filter((t) => t.dataset.shots === String(state.shots));
+  $("#errors").hidden = !all.length;
+  const found = ["", state.method].map((m) => here.find((t) => t.dataset.method === m)).reverse();
+  const none = "not in this page; adaptkit errors tells them, where predictions were kept";
+  $("#errors p").textContent = [dataset, name(state.method), shot(state.shots)].join(", ") + (found[0] ? "" : `: ${none}`);
+  const body = clear($("#errors div"));
+  for (const template of found) if (template) body.append(template.content.cloneNode(true));
+}
+
 function draw(changed) {
   if (!shots().includes(state.shots)) state.shots = shots().at(-1);
   if (changed === "metric" || changed === "dataset") state.sort = null;
   controls();
   table();
   charts();
+  errors();
   if (changed) $(`#choose-${changed}`)?.focus();
 }
