@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptkit.commands.engine import add_engine
-from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands
+from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands, add_shown
 
 
 def add_runs(commands: Commands) -> None:
@@ -29,5 +29,6 @@ def add_runs(commands: Commands) -> None:
             add_engine(command)
         if name == "run":
             command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
+            add_shown(command)
             again = "compute again the cells whose records were edited, copied or cut"
             command.add_argument("--recompute", action="store_true", help=again)
