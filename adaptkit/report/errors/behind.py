@@ -12,6 +12,7 @@ from adaptkit.io.shots import plain_shots
 from adaptkit.report.errors.agreement import Agreement, agreement
 from adaptkit.report.errors.gallery import Gallery
 from adaptkit.report.errors.predictions import Predictions, set_of
+from adaptkit.report.scores import heading
 from adaptkit.runs.results import Result
 from adaptkit.runs.told import PREDICTIONS, Told, file_beside, read_told
 
@@ -144,7 +145,7 @@ def of_result(keeper: Keeper | None, result: Result, test: str = "") -> Predicti
     Raises:
         ValueError: where they were not kept, with what to do.
     """
-    title = f"{result.method}, {plain_shots(result.shots)} shots, seed {result.seed}"
+    title = ", ".join(filter(None, (result.method, heading(result.shots), f"seed {result.seed}")))
     told = keeper.told(result) if keeper else []
     if not told:
         raise ValueError(
