@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
 
 from adaptkit.commands.requested import load_files
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.ranges import Seed, Shots, hold
 from adaptkit.io.shots import ALL_SHOTS
 
@@ -17,7 +20,7 @@ def command(options: Namespace) -> int:
     if options.action == "check":
         load_files(options)
         lines, good = check_dataset(options.name, trust=options.trust)
-        print("\n".join(lines))
+        print(strict_json(checked(lines, good)) if options.json else "\n".join(lines))
         return 0 if good else 1
     shots = ALL_SHOTS if options.shots == "all" else int(options.shots)
     if shots != ALL_SHOTS:
@@ -29,3 +32,14 @@ def command(options: Namespace) -> int:
     else:
         print(f"sha256 of the training images: {split_files.export(options.split, options.out, *draw)}")
     return 0
+
+
+def checked(lines: Sequence[str], good: bool) -> dict[str, Any]:
+    """What `check_dataset` says, for JSON: by dataset, each finding's status and text."""
+    datasets = list[dict[str, Any]]()
+    for line in lines:
+        if line.startswith("dataset "):
+            datasets.append({"dataset": line.removeprefix("dataset "), "findings": []})
+        else:
+            datasets[-1]["findings"].append({"status": line[:9].strip(), "text": line[9:].strip()})
+    return {"good": good, "datasets": datasets}

@@ -7,7 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
-from dataclasses import fields
+from dataclasses import Field, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -47,21 +47,64 @@ def card(name: str) -> str:
     Raises:
         ValueError: when no table has it, with the nearest match.
     """
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
+    return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+
+
+def role_of(name: str) -> str:
+    """The table that has a name.
+
+    Raises:
+        ValueError: when none has it, with the nearest match.
+    """
     for role in plugins.ROLES:
         if name in plugins.table(role):
-            thing = plugins.table(role)[name]
-            head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
-            return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+            return role
     every = [n for role in plugins.ROLES for n in plugins.table(role)]
     near = must_be("a name", every, name).rpartition("did you mean")
     hint = f"; did you mean{near[2]}" if near[1] else ""
     raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
 
 
+def facts(name: str) -> dict[str, Any]:
+    """The card as plain values: the entry of the list, the text, and of a method options, needs, grid and recipes."""
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    found = {**entry(role, name), "card": module_doc(thing)}
+    if role != "methods":
+        return found
+    made = thing()
+    return found | {
+        "class": thing.__name__,
+        "output": thing.output,
+        "answers": thing.answers,
+        "options": [option_facts(thing, f) for f in fields(thing)],
+        "needs": {key: str(need) for key, need in made.needs().items()},
+        "support_needs": {key: str(need) for key, need in made.support_needs().items()},
+        "grid": {key: list(values) for key, values in made.grid().items()},
+        "recipes": [r for r in shelf.names() if name in _methods_of(r)],
+    }
+
+
+def option_facts(cls: type[Method], option: Field) -> dict[str, Any]:
+    """One hyperparameter: its type, default, ranges and what it means; a default that is no plain value as text."""
+    kind, value = hints(cls).get(option.name, option.type), default(option)
+    plain = value if isinstance(value, int | float | str | tuple | None) else repr(value)
+    about = {"name": option.name, "type": written(kind), "default": plain}
+    return {**about, "ranges": [*dict.fromkeys(ranges_in(kind))], "about": notes_of(cls).get(option.name, "")}
+
+
+def notes_of(cls: type[Method]) -> dict[str, str]:
+    """What the comments behind a method's options say, those of its bases among them."""
+    return {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+
+
 def method_card(name: str, cls: type[Method]) -> str:
     """A method's class, options, needs, grid and recipes."""
     made = cls()
-    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+    notes = notes_of(cls)
     lines = [
         f"{cls.__name__}: {inspect.getdoc(cls) or ''}",
         "",

@@ -40,6 +40,7 @@ class Recipe(Setting):
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
         keep_answers: write every cell's logits or scores beside its record, as safetensors.
+        report: reporters that hear of each result, beside the records: csv, tensorboard, wandb, mlflow.
         inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
         trust: whether its plugin files may run, in another process too; no key of a file.
     """
@@ -55,6 +56,7 @@ class Recipe(Setting):
     published: list[Published] = field(default_factory=list)
     keep_answers: bool = False
     search: Widening = "paper"
+    report: list[str] = field(default_factory=list)
     inherited: tuple[str, ...] = ()
     trust: bool = False
 

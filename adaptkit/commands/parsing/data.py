@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.commands.parsing.parser import Commands, Parser, number_or_all
+from adaptkit.commands.parsing.parser import Commands, Parser, add_json, number_or_all
 
 
 def add_data(commands: Commands) -> None:
@@ -13,6 +13,7 @@ def add_data(commands: Commands) -> None:
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     command = actions.add_parser("check", help="what is present, missing or different, and what to do")
     command.add_argument("name", metavar="RECIPE_OR_DATASET")
+    add_json(command)
     for name, what in (
         ("supports", "the images a sampler draws, one relative path a line, in its order"),
         ("export", "the same as one JSON file, training and validation images"),

@@ -43,6 +43,11 @@ class Parser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # the public way to it is `add_subparsers`, which names no type
 
 
+def add_json(command: argparse.ArgumentParser, what: str = "an object, in place of text") -> None:
+    """Add ``--json``."""
+    command.add_argument("--json", action="store_true", help=what)
+
+
 def whole_number(text: str) -> str:
     """A whole number, as text.
 
