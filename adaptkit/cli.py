@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
-from adaptkit.commands.parsing import cache, compare, data, plugins, repro, runs, use
+from adaptkit.commands.parsing import cache, compare, data, errors, plugins, repro, runs, use
 from adaptkit.commands.parsing.parser import Parser
 from adaptkit.io.namesake import namesake
 from adaptkit.io.notices import on_a_line
@@ -22,8 +22,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=version())
     top.set_defaults(home=None, plugin=[], trust=False, parser=top)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    groups = (runs.add_runs, use.add_use, compare.add_compare, repro.add_repro, plugins.add_plugins, data.add_data)
-    for group in (*groups, cache.add_cache):
+    for group in (
+        runs.add_runs,
+        use.add_use,
+        compare.add_compare,
+        errors.add_errors,
+        repro.add_repro,
+        plugins.add_plugins,
+        data.add_data,
+        cache.add_cache,
+    ):
         group(commands)
     return top
 

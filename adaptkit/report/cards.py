@@ -7,7 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
-from dataclasses import Field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -80,31 +80,17 @@ def facts(name: str) -> dict[str, Any]:
         "class": thing.__name__,
         "output": thing.output,
         "answers": thing.answers,
-        "options": [option_facts(thing, f) for f in fields(thing)],
+        "options": [option.facts() for option in options_of(thing)],
         "needs": {key: str(need) for key, need in made.needs().items()},
         "support_needs": {key: str(need) for key, need in made.support_needs().items()},
         "grid": {key: list(values) for key, values in made.grid().items()},
-        "recipes": [r for r in shelf.names() if name in _methods_of(r)],
+        "recipes": recipes_with(name),
     }
-
-
-def option_facts(cls: type[Method], option: Field) -> dict[str, Any]:
-    """One hyperparameter: its type, default, ranges and what it means; a default that is no plain value as text."""
-    kind, value = hints(cls).get(option.name, option.type), default(option)
-    plain = value if isinstance(value, int | float | str | tuple | None) else repr(value)
-    about = {"name": option.name, "type": written(kind), "default": plain}
-    return {**about, "ranges": [*dict.fromkeys(ranges_in(kind))], "about": notes_of(cls).get(option.name, "")}
-
-
-def notes_of(cls: type[Method]) -> dict[str, str]:
-    """What the comments behind a method's options say, those of its bases among them."""
-    return {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
 
 
 def method_card(name: str, cls: type[Method]) -> str:
     """A method's class, options, needs, grid and recipes."""
     made = cls()
-    notes = notes_of(cls)
     lines = [
         f"{cls.__name__}: {inspect.getdoc(cls) or ''}",
         "",
@@ -112,10 +98,9 @@ def method_card(name: str, cls: type[Method]) -> str:
         "",
         "options:",
     ]
-    for f in fields(cls):
-        kind = hints(cls).get(f.name, f.type)
-        says = "; ".join([note for note in (notes.get(f.name), *dict.fromkeys(ranges_in(kind))) if note])
-        lines.append(f"  {f.name}: {written(kind)} = {default(f)!r}" + (f"  # {says}" if says else ""))
+    for option in options_of(cls):
+        says = "; ".join(filter(None, [option.note, *option.ranges]))
+        lines.append(f"  {option.name}: {option.kind} = {option.default!r}" + (f"  # {says}" if says else ""))
     lines += [
         "",
         "reads of each query: " + _needs(made.needs()),
@@ -125,9 +110,48 @@ def method_card(name: str, cls: type[Method]) -> str:
     if grid:
         told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())
         lines.append("chosen on validation images: " + ", ".join(told))
-    used = [r for r in shelf.names() if name in _methods_of(r)]
-    lines.append(f"in recipes: {', '.join(used) or 'none'}")
+    lines.append(f"in recipes: {', '.join(recipes_with(name)) or 'none'}")
     return "\n".join(lines)
+
+
+def recipes_with(name: str) -> list[str]:
+    """The recipes that come with adaptkit and compare a method."""
+    return [recipe for recipe in shelf.names() if name in _methods_of(recipe)]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One hyperparameter of a method.
+
+    Attributes:
+        name: as recipes write it.
+        kind: its type, as people write it.
+        default: its value where nobody sets it.
+        note: what it means.
+        ranges: what its numbers may be, in words.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    note: str = ""
+    ranges: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """It as plain values; a default that is none as text."""
+        plain = isinstance(self.default, int | float | str | tuple | None)
+        return {**asdict(self), "default": self.default if plain else repr(self.default)}
+
+
+def options_of(cls: type[Method]) -> list[Option]:
+    """A method's hyperparameters, in their order."""
+    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+    found = []
+    for f in fields(cls):
+        kind = hints(cls).get(f.name, f.type)
+        note, ranges = notes.get(f.name, ""), tuple(dict.fromkeys(ranges_in(kind)))
+        found.append(Option(f.name, written(kind), default(f), note, ranges))
+    return found
 
 
 def module_doc(thing: Any) -> str:  # noqa: ANN401 (a class or a function)

@@ -161,7 +161,12 @@ def job_of(folder: Path, then: Result) -> Job:
     if spec is None:
         raise ValueError(f"{RECIPE_FILE} must name the method of the record; got {', '.join(recipe.labels())}")
     recipe = replace(
-        recipe, methods=[spec], shots=[then.shots or recipe.shots[0]], seeds=[then.seed], keep_answers=False
+        recipe,
+        methods=[spec],
+        shots=[then.shots or recipe.shots[0]],
+        seeds=[then.seed],
+        keep="none",
+        keep_answers=False,
     )
     return Job(recipe, Cell(then.method, spec, then.shots, then.seed))
 
