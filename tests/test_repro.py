@@ -61,7 +61,7 @@ def test_some_may_be_chosen_and_json_says_the_same(copied, capsys):
     (found,) = json.loads(capsys.readouterr().out)["records"]
     assert (found["method"], found["shots"], found["status"]) == ("gda(views=2)", 2, "equal"), f"got {found}"
     assert run("--sample", "2") == 0 and "2 equal" in capsys.readouterr().out, "a sample"
-    for words, said in ((["--method", "gdaa"], "must leave a cell; got none, of"), (["--sample", "0"], "at least 1")):
+    for words, said in ((["--shots", "all"], "must leave a cell; got none, of"), (["--sample", "0"], "at least 1")):
         assert run(*words) == 2 and said in capsys.readouterr().err, f"{words} must be refused"
 
 

@@ -42,7 +42,7 @@ def cells_asked(cells: Sequence[Stored], options: Namespace) -> list[Stored]:
     Raises:
         ValueError: where they choose none.
     """
-    shots = {None: None, "all": ALL_SHOTS}.get(options.shots, options.shots and int(options.shots))
+    shots = ALL_SHOTS if options.shots == "all" else options.shots and int(options.shots)
     seed = options.seed and int(options.seed)
     some = [
         cell

@@ -83,7 +83,7 @@ class Plan:
         )
 
 
-def planned(recipe: Recipe, *, home: Path, out: Path) -> Plan:
+def plan_of(recipe: Recipe, *, home: Path, out: Path) -> Plan:
     """What is cached, what would be computed, how long it takes and how much it needs.
 
     Times come from the rows already in a table, or from a probe of a few rows that are not kept.
