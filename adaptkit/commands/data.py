@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from adaptkit.commands.requested import home_folder, load_files
 from adaptkit.io.errors import must_be
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.ranges import Seed, Shots, hold
 from adaptkit.io.shots import ALL_SHOTS
 from adaptkit.io.text import columns
@@ -26,7 +28,7 @@ def command(options: Namespace) -> int:
     if options.action == "check":
         load_files(options)
         lines, good = check_dataset(options.name, trust=options.trust)
-        print("\n".join(lines))
+        print(strict_json(checked(lines, good)) if options.json else "\n".join(lines))
         return 0 if good else 1
     if options.action == "look":
         load_files(options)
@@ -95,7 +97,7 @@ def show_offers(options: Namespace) -> int:
 
     found = offers().values()
     if options.json:
-        print(json.dumps([{**asdict(offer), "bytes": offer.bytes, "by_hand": offer.hand} for offer in found], indent=1))
+        print(strict_json([{**asdict(offer), "bytes": offer.bytes, "by_hand": offer.hand} for offer in found]))
         return 0
     head = ["dataset", "to get", "licence", "how"]
     rows = [[o.name, o.size, o.licence, "partly by hand" if o.hand else "no login"] for o in found]
@@ -103,3 +105,14 @@ def show_offers(options: Namespace) -> int:
     print("\nsizes as publishers and libraries state them, > where one is not stated; --json says who states what")
     print("adaptkit data get NAME --root FOLDER gets one, and says what a hand must do")
     return 0
+
+
+def checked(lines: Sequence[str], good: bool) -> dict[str, Any]:
+    """What `check_dataset` says, for JSON: by dataset, each finding's status and text."""
+    datasets = list[dict[str, Any]]()
+    for line in lines:
+        if line.startswith("dataset "):
+            datasets.append({"dataset": line.removeprefix("dataset "), "findings": []})
+        else:
+            datasets[-1]["findings"].append({"status": line[:9].strip(), "text": line[9:].strip()})
+    return {"good": good, "datasets": datasets}
