@@ -1,5 +1,6 @@
 from .api import compare as compare
 from .api import load as load
+from .automatic.auto import auto as auto
 from .features.captions import Captions as Captions
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images

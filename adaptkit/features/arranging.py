@@ -141,9 +141,7 @@ def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     return good, tuple(bad.values())
 
 
-def sorted_out(
-    found: Found, answered: bool, val: bool, alike: bool, whole: bool = False
-) -> tuple[Found, str]:
+def sorted_out(found: Found, answered: bool, val: bool, alike: bool, whole: bool = False) -> tuple[Found, str]:
     """The pictures with a part each, and how they were parted where their author had not."""
     parted, given = "", {*found.parts}
     if answered:

@@ -110,7 +110,9 @@ def csv_file(place, answered=False, whole=False):
     rows = [(path, *row) for path, row in rows.items()]
     if not several:
         told_apart(rows, file)
-    return arrange(listed(f"csv:{place}", root, rows, several=several), names=names or (), answered=answered, whole=whole)
+    return arrange(
+        listed(f"csv:{place}", root, rows, several=several), names=names or (), answered=answered, whole=whole
+    )
 
 
 def columns(reader, file):
