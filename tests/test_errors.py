@@ -408,3 +408,23 @@ def test_predictions_of_a_stranger_are_held_to_their_images(columns, asked, wron
     path.write_bytes(save(arrays, {"about": canonical(about).decode()}))
     with pytest.raises(ValueError, match=wrong):
         table.predictions("gda")
+
+
+def test_an_image_without_labels_is_not_answered_wrong():
+    from adaptkit.report.errors.predictions import Predictions
+    from adaptkit.runs.told import Told
+
+    asked = {
+        "kind": "multi-label",
+        "names": ["a", "b"],
+        "images": [0, 1, 2],
+        "digests": [],
+        "labels": [[], [0, 1], [1]],
+    }
+    columns = {"predicted": np.array([0, 1, 0]), "confidence": np.ones(3), "others": np.array([[1], [0], [1]])}
+    told = Predictions(Told("", asked, columns))
+    assert told.errors().tolist() == [2], "one of several labels is right, and of none there is no right one"
+    assert [row["right"] for row in told.rows()] == [None, True, False], "a frame says the same"
+    with pytest.raises(ValueError, match="confusion must be of one class an image; got multi-label"):
+        told.per_class()
+    assert "Surest errors" in told.sections() and "Confusion" not in told.sections(), "what can be told is told"
