@@ -3,8 +3,8 @@
 Source: Guo et al., CALIP: Zero-Shot Enhancement of CLIP with Parameter-free Attention, arXiv:2209.14169.
 Deviations: the two weights are chosen on labelled validation images; the release searches 200 values of each on the
 test set. The softmax has the release's factor 2 whatever the backbone's scale, and both answers are scaled by that. The
-paper's network is a ResNet whose attention pool gives every position, as it does here; each patch that leaves the last block
-of a transformer is pooled and projected as if it were the class token.
+paper's network is a ResNet whose attention pool gives every position, as it does here; each patch that leaves the last
+block of a transformer is pooled and projected as if it were the class token.
 Interactions: neither guided embedding is scaled to unit norm, and the guided image's is a mean plus a maximum.
 """
 
