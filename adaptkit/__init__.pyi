@@ -1,5 +1,6 @@
 from .api import compare as compare
 from .api import load as load
+from .api import run as run
 from .features.captions import Captions as Captions
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images
@@ -26,6 +27,7 @@ from .methods.schedule import Schedule as Schedule
 from .methods.searched import EdgeOfGridWarning as EdgeOfGridWarning
 from .methods.task import Task as Task
 from .methods.zero_shot import ZeroShot as ZeroShot
+from .report.looking.look import look as look
 from .report.runs import read_results as read_results
 from .runs.build import method as method
 from .runs.hooks import hookimpl as hookimpl

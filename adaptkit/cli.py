@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
-from adaptkit.commands.parsing import cache, compare, data, plugins, runs, use
+from adaptkit.commands.parsing import cache, compare, data, errors, plugins, runs, use
 from adaptkit.commands.parsing.parser import Parser
 from adaptkit.io.namesake import namesake
 from adaptkit.io.notices import on_a_line
@@ -22,7 +22,15 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=version())
     top.set_defaults(home=None, plugin=[], trust=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (runs.add_runs, use.add_use, compare.add_compare, plugins.add_plugins, data.add_data, cache.add_cache):
+    for group in (
+        runs.add_runs,
+        use.add_use,
+        compare.add_compare,
+        errors.add_errors,
+        plugins.add_plugins,
+        data.add_data,
+        cache.add_cache,
+    ):
         group(commands)
     return top
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import faults
+from tests.parity.tally import Tally
 
 HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 GIVEN_HOME = os.environ.get("ADAPTKIT_HOME", HOME)  # where notebooks find the features of earlier runs
@@ -28,6 +29,12 @@ def pytest_addoption(parser):
         help="a folder of goldens to hold methods against, instead of tests/goldens and tests/goldens2",
     )
     parser.addoption("--faults", type=Path, help="write the table of fault cases to this file")
+
+
+def pytest_configure(config):
+    """Count goldens in the process that prints."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Tally())
 
 
 def pytest_collection_finish(session):

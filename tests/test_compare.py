@@ -222,14 +222,15 @@ def test_numbers_are_printed_or_written_in_the_formats_asked_for(tmp_path, say):
     (home / "results").mkdir(parents=True)
     kept = run(home / "results" / "mine", three("gda", 0.7) + three(odd, 1 / 3) + three("a_b", 0.2))
     code, out, _ = say("compare", "mine", "--home", home)
-    assert code == 0 and r"| a_b(x=1 & 2\|3) " in out, "a run is found by its name"
+    assert code == 0 and "| a_b [1] " in out and r"- [1] a_b(x=1 & 2\|3)" in out, "a run is found by its name"
     assert out == say("compare", kept)[1], "as by its folder"
     files = [tmp_path / "new" / f"x{suffix}" for suffix in (".md", ".tex", ".csv", ".html")]
     code, out, _ = say("compare", kept, *(word for file in files for word in ("--out", file)))
     assert code == 0 and out.split() == [str(file) for file in files], "each file is written, and named"
     assert files[0].read_text() == say("compare", kept)[1], "Markdown is what is printed"
     tex = files[1].read_text()
-    assert r"a\_b(x=1 \& 2|3) & 33.3 $\pm$ 2.5 $^\bigtriangledown$ \\" in tex, f"LaTeX takes names literally; got {tex}"
+    assert r"a\_b [1] & 33.3 $\pm$ 2.5 $^\bigtriangledown$ \\" in tex, f"a row has the number of a note; got {tex}"
+    assert r"{[}1] a\_b(x=1 \& 2|3)" in tex, f"which LaTeX takes literally; got {tex}"
     rows = list(csv.DictReader(files[2].read_text().splitlines()))
     assert rows[1]["method"] == odd and float(rows[1]["mean"]) == score([three(odd, 1 / 3)], "accuracy").mean, (
         "unrounded"
@@ -241,7 +242,7 @@ def test_numbers_are_printed_or_written_in_the_formats_asked_for(tmp_path, say):
 def test_one_number_of_shots_puts_datasets_side_by_side(tmp_path):
     a = run(tmp_path / "a", three("gda", 0.7) + three("tip", 0.5))
     b = run(tmp_path / "b", three("gda", 0.3, dataset="b") + three("tip", 0.3, dataset="b"))
-    head = formats.markdown(compared(a, b)).splitlines()[2]
+    head = next(line for line in formats.markdown(compared(a, b)).splitlines() if line.startswith("|"))
     assert [text.strip() for text in head.strip("|").split("|")] == ["method", AVERAGE, "toy", "b"], f"got {head}"
     c = run(tmp_path / "c", three("gda", 0.3, dataset="c", shots=8))
     titles = [line for line in formats.markdown(compared(a, c)).splitlines() if line.startswith("## ")]

@@ -4,9 +4,21 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest, wilcoxon
 
-from adaptkit.report.significance import OverDatasets, OverImages, decidable, holm, sign_flip, verdicts
+from adaptkit.report.significance import (
+    LEVEL,
+    OverDatasets,
+    OverImages,
+    agreeing,
+    decidable,
+    holm,
+    holm_steps,
+    sign_flip,
+    verdicts,
+)
 
 
 def answers(share, images=200, seeds=3, *, rng, hard=None):
@@ -73,7 +85,7 @@ def test_an_interval_is_as_wide_as_resampling_images_makes_it(tests):
             means.append((one[:, rows].mean(), two[:, rows].mean()))
         ours, theirs = (tests / sum(1 / pair[i] for pair in means) for i in (0, 1))
         draws.append(ours - theirs)
-    verdict = OverImages(sides).verdict("two", 1.0)
+    verdict = OverImages(sides).verdict("two", OverImages(sides).p())
     low, high = verdict.interval
     assert high - low == pytest.approx(2 * 1.96 * np.std(draws), rel=0.06), "every image keeps its answers on all seeds"
     assert (low + high) / 2 == pytest.approx(verdict.difference), "around the difference"
@@ -117,3 +129,46 @@ def test_the_best_of_many_must_beat_a_correction_for_all_pairs():
     assert all(best[m].p >= named[m].p for m in named), "which is never less strict"
     assert all(v.difference < 0 and v.reference == "d" for v in best.values()), "differences are to the reference"
     assert verdicts(lambda one, two: None, list(right), "d", chosen=True) == {}, "without evidence there is no verdict"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 3),
+    st.lists(st.floats(0, 1), min_size=2, max_size=6),
+    st.integers(1, 2),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_an_interval_leaves_out_zero_exactly_where_p_is_below_the_level(
+    images, seeds, shares, sets, graded, chosen, key
+):
+    rng = np.random.default_rng(key)
+    right = {}
+    for i, share in enumerate(shares):
+        drawn = [rng.random((seeds, images)) for _ in range(sets)]
+        right[f"m{i}"] = [d + share if graded else d < share for d in drawn]
+
+    def pair(one, two):
+        return OverImages([*zip(right[one], right[two], strict=True)])
+
+    raw = {m: pair(m, "m0").p() for m in right}
+    for m, found in verdicts(pair, [*right], "m0", chosen=chosen).items():
+        assert found.p >= raw[m] * (1 - 1e-12), "a correction never helps"
+        if found.interval is None:
+            assert images == 1, "only one image has no spread"
+            continue
+        low, high = found.interval
+        assert low <= found.difference <= high, "what was found lies inside"
+        assert (low > 0 or high < 0) == found.differs, f"[{low}, {high}] beside p = {found.p}"
+
+
+def test_an_interval_is_widened_as_its_p_is_corrected():
+    plain, corrected = agreeing(0.2, 0.05, 0.0001, 1), agreeing(0.2, 0.05, 0.001, 10)
+    assert plain == pytest.approx((0.2 - 1.959964 * 0.05, 0.2 + 1.959964 * 0.05)), "95 %, where nothing is corrected"
+    assert corrected == pytest.approx((0.2 - 2.807034 * 0.05, 0.2 + 2.807034 * 0.05)), "99.5 % for ten times the p"
+    assert agreeing(0.1, 0.04, 0.06, 1)[0] < 0 < agreeing(0.1, 0.06, 0.04, 1)[0], "where the exact p decides otherwise"
+    assert agreeing(0.0, 0.0, 1.0, 3) == (0.0, 0.0), "no difference at all"
+    assert holm_steps([0.01, 0.04, 0.0]) == [(0.02, 2.0), (0.04, 1.0), (0.0, 3.0)], "how many times each was taken"
+    assert LEVEL == 0.05, "of which 95 % is the rest"

@@ -10,7 +10,7 @@ import pytest
 
 from adaptkit import cli
 from adaptkit.report.runs import read_results
-from adaptkit.report.table import Table, interval
+from adaptkit.report.table import Table, spread_text
 from adaptkit.runs import results
 from adaptkit.runs.results import Result
 
@@ -73,7 +73,7 @@ def test_without_pandas_or_matplotlib_one_line_says_what_to_install(monkeypatch)
 
 def test_metrics_are_shown_in_their_units():
     rows = [result("gda", s, accuracy=0.5, nll=1.25, ece=0.031, **{"far/fpr95": 0.4, "line/nll": 2.0}) for s in (1, 2)]
-    shown = {metric: interval(rows, metric) for metric in rows[0].metrics}
+    shown = {metric: spread_text(rows, metric) for metric in rows[0].metrics}
     assert shown == {
         "accuracy": "50.0 ± 0.0",
         "nll": "1.250 ± 0.000",
@@ -82,8 +82,8 @@ def test_metrics_are_shown_in_their_units():
         "line/nll": "2.000 ± 0.000",
     }, "shares in percent, nats and calibration errors as they are, whatever the test set"
     both = [result("gda", s, **{"accuracy": 0.9, "new/accuracy": 0.5}) for s in (1, 2)]
-    assert interval(both, "harmonic") == "64.3", "the harmonic mean of base-to-new, without a spread"
-    assert interval(both, "auroc") == "-", "no result, no number"
+    assert spread_text(both, "harmonic") == "64.3", "the harmonic mean of base-to-new, without a spread"
+    assert spread_text(both, "auroc") == "-", "no result, no number"
 
 
 def test_several_datasets_make_several_tables():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 
 from adaptkit.commands.requested import home_folder
 from adaptkit.io.errors import must_be
@@ -15,7 +17,10 @@ def command(options: Namespace) -> int:
     from adaptkit.report.comparison import Comparison
     from adaptkit.report.where import where
 
-    writers = {**formats.WRITERS, ".html": page.page}
+    if options.thumbnails < 0:
+        raise ValueError(f"--thumbnails must be 0 or more; got {options.thumbnails}")
+    html = partial(page.page, thumbnails=options.thumbnails, home=home_folder(options))
+    writers: dict[str, Callable[[Comparison], str]] = {**formats.WRITERS, ".html": html}
     for path in options.out:
         refuse_folder(path)
         if path.suffix not in writers:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from adaptkit.features.datasets import TOLD, Splits
 from adaptkit.features.items import Source
-from adaptkit.features.looking import look
+from adaptkit.features.looking import sound_pictures
 from adaptkit.features.split_files import PARTS
 from adaptkit.io.errors import must_be
 from adaptkit.io.home import home
@@ -78,6 +78,7 @@ def arrange(
     names: Sequence[str] = (),
     title: Callable[[Any], str] = str,
     answered: bool = False,
+    whole: bool = False,
     val: bool = False,
     alike: bool = True,
     source: str = "your own images",
@@ -89,6 +90,7 @@ def arrange(
         names: of classes that are numbers from 0 on; by default classes are sorted.
         title: a class as prompts name it.
         answered: nothing is learned from them, and what is in no part is all in test.
+        whole: what is in no part is all in train, and nothing is parted off.
         val: part off images to choose by where there are none.
         alike: refuse parts whose classes differ.
         source: where they come from.
@@ -97,7 +99,7 @@ def arrange(
         ValueError: when none can be read, a class has none in some part, or there is no part to learn from.
     """
     found, left_out = without_bad(found)
-    found, parted = sorted_out(found, answered, val, alike)
+    found, parted = sorted_out(found, answered, val, alike, whole)
     order = range(len(names)) if names else sorted(found.all())
     train, val_images, test = (part_of(found, part, order) for part in PARTS)
     return Splits(
@@ -126,7 +128,7 @@ def part_of(found: Found, part: str, order: Sequence[Any]) -> Source:
 
 def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     """The pictures that can be read, with their keys; and the others, with the reasons."""
-    keys, bad = look(found.pictures, home() / "sound")
+    keys, bad = sound_pictures(found.pictures, home() / "sound")
     good = replace(found, keys=keys).keep(i for i in range(len(keys)) if i not in bad)
     for part in ("", "train", "test"):
         if gone := sorted(found.all(part) - good.all(part)):
@@ -139,13 +141,15 @@ def without_bad(found: Found) -> tuple[Found, tuple[str, ...]]:
     return good, tuple(bad.values())
 
 
-def sorted_out(found: Found, answered: bool, val: bool, alike: bool) -> tuple[Found, str]:
+def sorted_out(found: Found, answered: bool, val: bool, alike: bool, whole: bool = False) -> tuple[Found, str]:
     """The pictures with a part each, and how they were parted where their author had not."""
     parted, given = "", {*found.parts}
     if answered:
         only = next((part for part in ("test", "val") if part in given), None)
         found = found.keep(i for i, part in enumerate(found.parts) if only in (None, part))
         return replace(found, parts=["test"] * len(found.parts)), parted
+    if whole and given <= {"", "train"}:
+        return replace(found, parts=["train"] * len(found.parts)), parted
     if given <= {"", "train"}:
         found, parted = replace(found, parts=share_out(found)), SHARED
     elif "test" not in given:

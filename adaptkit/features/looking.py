@@ -58,7 +58,7 @@ class Sound:
         return {body[at : at + ID] for at in range(0, len(body), ID)}
 
 
-def look(images: Source, file: Path) -> tuple[list[str], dict[int, str]]:
+def sound_pictures(images: Source, file: Path) -> tuple[list[str], dict[int, str]]:
     """The key of each picture of a source, and what is wrong with those that cannot be read, by number.
 
     Args:

@@ -53,3 +53,22 @@ def stepped_heat(logits: Tensor, aim: float, room: float = 0.1, step: float = 1.
             break
         heat = heat / step if aim >= sure else heat * step
     return heat
+
+
+def fitted_heat(logits: Tensor, labels: Tensor, *, low: float = 0.01, high: float = 100.0, steps: int = 60) -> float:
+    """The temperature at which logits ``(N, C)`` explain labels ``(N,)`` best, as if one answer more had been wrong.
+
+    The likelihood is concave in the inverse temperature: bisection finds where its slope is zero. The one more keeps it
+    finite where every answer is right.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599.
+    """
+    logits = logits.double()
+    missed = 1 / (len(labels) + 1)
+    own = logits.gather(1, labels[:, None])[:, 0]
+    aim = (1 - missed) * own + missed * logits.mean(1)  # (N,)
+    for _ in range(steps):
+        middle = (low * high) ** 0.5
+        slope = (aim - ((logits / middle).softmax(1) * logits).sum(1)).mean()  # in the inverse temperature
+        low, high = (low, middle) if slope > 0 else (middle, high)  # colder explains more
+    return (low * high) ** 0.5

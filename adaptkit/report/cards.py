@@ -7,7 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -61,7 +61,6 @@ def card(name: str) -> str:
 def method_card(name: str, cls: type[Method]) -> str:
     """A method's class, options, needs, grid and recipes."""
     made = cls()
-    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
     lines = [
         f"{cls.__name__}: {inspect.getdoc(cls) or ''}",
         "",
@@ -69,10 +68,9 @@ def method_card(name: str, cls: type[Method]) -> str:
         "",
         "options:",
     ]
-    for f in fields(cls):
-        kind = hints(cls).get(f.name, f.type)
-        says = "; ".join([note for note in (notes.get(f.name), *dict.fromkeys(ranges_in(kind))) if note])
-        lines.append(f"  {f.name}: {written(kind)} = {default(f)!r}" + (f"  # {says}" if says else ""))
+    for option in options_of(cls):
+        says = "; ".join(filter(None, [option.note, *option.ranges]))
+        lines.append(f"  {option.name}: {option.kind} = {option.default!r}" + (f"  # {says}" if says else ""))
     lines += [
         "",
         "reads of each query: " + _needs(made.needs()),
@@ -82,9 +80,43 @@ def method_card(name: str, cls: type[Method]) -> str:
     if grid:
         told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())
         lines.append("chosen on validation images: " + ", ".join(told))
-    used = [r for r in shelf.names() if name in _methods_of(r)]
-    lines.append(f"in recipes: {', '.join(used) or 'none'}")
+    lines.append(f"in recipes: {', '.join(recipes_with(name)) or 'none'}")
     return "\n".join(lines)
+
+
+def recipes_with(name: str) -> list[str]:
+    """The recipes that come with adaptkit and compare a method."""
+    return [recipe for recipe in shelf.names() if name in _methods_of(recipe)]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One hyperparameter of a method.
+
+    Attributes:
+        name: as recipes write it.
+        kind: its type, as people write it.
+        default: its value where nobody sets it.
+        note: what it means.
+        ranges: what its numbers may be, in words.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    note: str = ""
+    ranges: tuple[str, ...] = ()
+
+
+def options_of(cls: type[Method]) -> list[Option]:
+    """A method's hyperparameters, in their order."""
+    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+    found = []
+    for f in fields(cls):
+        kind = hints(cls).get(f.name, f.type)
+        note, ranges = notes.get(f.name, ""), tuple(dict.fromkeys(ranges_in(kind)))
+        found.append(Option(f.name, written(kind), default(f), note, ranges))
+    return found
 
 
 def module_doc(thing: Any) -> str:  # noqa: ANN401 (a class or a function)

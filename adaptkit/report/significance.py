@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import erfc
-from statistics import harmonic_mean, mean
+from statistics import NormalDist, harmonic_mean, mean
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,7 +27,8 @@ class Verdict:
         difference: of the method over the reference, in the metric's unit.
         p: of no difference; two-sided, corrected by Holm's rule.
         test: that gave p.
-        interval: of the difference, 95 %; ``None`` where only ranks were compared.
+        interval: of the difference, at 95 % or more, as its p is corrected: it leaves out 0 exactly where `differs`;
+            ``None`` where only ranks were compared, or one image.
     """
 
     reference: str
@@ -61,12 +62,16 @@ class OverImages:
         difference, error = self._difference()
         return erfc(abs(difference) / error / 2**0.5) if error else float(not difference)
 
-    def verdict(self, reference: str, p: float) -> Verdict:
-        """The first method against the second."""
+    def verdict(self, reference: str, p: float, times: float = 1.0) -> Verdict:
+        """The first method against the second; `p` is corrected, being `times` what it was."""
         tests = ("exact sign-flip test over images (McNemar's, where there is one seed)", "z test over images")
         difference, error = self._difference()
-        span = (difference - 1.96 * error, difference + 1.96 * error)
+        span = agreeing(difference, error, p, times) if self._images > 1 else None
         return Verdict(reference, difference, p, tests[not self._exact], span)
+
+    @property
+    def _images(self) -> int:
+        return min(one.shape[1] for one, _ in self.sides)
 
     @property
     def _exact(self) -> bool:
@@ -79,7 +84,7 @@ class OverImages:
         one, two = (
             [k * share for k, share in zip(slopes(m), s, strict=True)] for m, s in zip(means, shares, strict=True)
         )
-        error = sum((a - b).var(ddof=1) / len(a) for a, b in zip(one, two, strict=True)) ** 0.5
+        error = sum((a - b).var(ddof=1) / len(a) for a, b in zip(one, two, strict=True) if len(a) > 1) ** 0.5
         return harmonic_mean(means[0]) - harmonic_mean(means[1]), float(error)
 
 
@@ -99,7 +104,7 @@ class OverDatasets:
 
         return float(wilcoxon(self.differences).pvalue) if any(self.differences) else 1.0
 
-    def verdict(self, reference: str, p: float) -> Verdict:
+    def verdict(self, reference: str, p: float, times: float = 1.0) -> Verdict:
         """The first method against the second."""
         return Verdict(reference, mean(self.differences), p, "Wilcoxon's signed ranks over datasets")
 
@@ -129,8 +134,35 @@ def verdicts(
     known = [e for e in evidence if e]
     if len(known) < len(pairs):
         return {}
-    corrected = holm([e.p() for e in known])
-    return {m: e.verdict(reference, p) for m, e, p in zip(others, known, corrected, strict=False)}
+    each = holm_steps([e.p() for e in known])
+    found = zip(others, known, each, strict=False)  # those with the reference come first
+    return {m: e.verdict(reference, min(p, 1.0), times) for m, e, (p, times) in found}
+
+
+def agreeing(difference: float, error: float, p: float, times: float) -> tuple[float, float]:
+    """An interval of a difference that leaves out 0 exactly where p, corrected, is below the level.
+
+    It is the usual one, ``difference ± z error``, with the z of level ``0.05 / times``, so that it is widened as p was
+    multiplied. Where it and an exact p decide otherwise, as they may on few images, its end near 0 is that of the
+    interval whose error is the one that p implies, ``difference (1 - z / z_p)``. Source: Miettinen, Estimability and
+    Estimation in Case-Referent Studies, Am. J. Epidemiology 103(2), 1976 (test-based intervals).
+
+    Args:
+        difference: that was found.
+        error: its standard error.
+        p: corrected.
+        times: how many times the uncorrected p.
+    """
+    z = -NormalDist().inv_cdf(LEVEL / times / 2)
+    low, high = difference - z * error, difference + z * error
+    if (low > 0 or high < 0) == (p < LEVEL):
+        return low, high
+    tail = p / times / 2
+    implied = -NormalDist().inv_cdf(tail) if tail else z
+    end = np.clip(difference * (1 - z / implied), -1.0, 1.0) if implied else 0.0  # exact p are those of shares
+    if (end * difference > 0) != (p < LEVEL):  # a hair's breadth from the level
+        end = np.nextafter(0.0, difference) if p < LEVEL else 0.0
+    return (float(end), high) if difference > 0 else (low, float(end))
 
 
 def sign_flip(differences: ArrayLike) -> float:
@@ -167,8 +199,14 @@ def decidable(datasets: int, pairs: int) -> bool:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Holm's correction: the k-th smallest of m is multiplied by m - k + 1, and none is below the one before it."""
+    return [min(corrected, 1.0) for corrected, _ in holm_steps(p)]
+
+
+def holm_steps(p: Sequence[float]) -> list[tuple[float, float]]:
+    """Of each p, corrected and not cut at one, and how many times the uncorrected it is: from 1 to their number."""
     order = np.argsort(p)
-    steps = np.maximum.accumulate([(len(p) - k) * p[i] for k, i in enumerate(order)])
-    out = np.empty(len(p))
-    out[order] = np.minimum(steps, 1.0)
-    return [float(v) for v in out]
+    out, before = [(0.0, 1.0)] * len(p), 0.0
+    for k, i in enumerate(order):
+        before = max((len(p) - k) * p[i], before)
+        out[i] = (before, before / p[i] if p[i] else float(len(p) - k))
+    return [(float(corrected), float(times)) for corrected, times in out]

@@ -35,17 +35,19 @@ def open_cache(
     )
 
 
-def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False) -> Splits:
+def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False, whole: bool = False) -> Splits:
     """A dataset by name, with a place after a colon where it takes one; what it keeps, it keeps in the home.
 
     Args:
         name: as settings write it.
         home: of the digests and what else the dataset keeps; by default the one of the process.
         answered: whether it is only answered, and needs no training images.
+        whole: whether nothing is parted off the training images where its author parted nothing.
     """
     scheme, _, place = name.partition(":")
     load = plugins.pick("datasets", scheme)
-    more = {"answered": True} if answered and "answered" in inspect.signature(load).parameters else {}
+    asked = {"answered": answered, "whole": whole}
+    more = {name: True for name, wanted in asked.items() if wanted and name in inspect.signature(load).parameters}
     with home_at(home):
         return load(place, **more)
 

@@ -35,6 +35,7 @@ class Opened:
         shared: the modules that take part in every cell.
         git: the commit of the recipe's repository; "" without one.
         guard: says what a cell has changed of this.
+        listed: the images of test sets, as they are kept beside predictions.
     """
 
     def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
@@ -52,6 +53,7 @@ class Opened:
         self.shared = participants(self.workspace)
         self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf.folder()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
+        self.listed: dict[int, tuple[EvaluationSet, bytes]] = {}
         self._tasks: dict[tuple[int, int], list[Task]] = {}
         self._names: dict[str, str] = {}
         self._codes: dict[frozenset[str], str] = {}  # what runs is what was loaded, whatever becomes of the files

@@ -29,9 +29,11 @@ from adaptkit.runs.setting import Setting, named_sets
 class Workspace:
     """A setting with its dataset, towers and cache open: it makes the task and the evaluation sets of every cell."""
 
-    def __init__(self, setting: Setting, *, home: Path | None = None, progress: bool = False) -> None:
+    def __init__(
+        self, setting: Setting, *, home: Path | None = None, progress: bool = False, splits: Splits | None = None
+    ) -> None:
         self.setting, self.home = setting, home
-        self.splits = pick_dataset(setting.dataset, home)
+        self.splits = splits or pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
         self.others = Others(self.splits, home)
         self.device = pick_device(setting.device)

@@ -15,6 +15,9 @@ The constants were chosen on ImageNet, in five folds of 200 classes unseen by th
 finding the classes' rows by name (50 %; linear regression 42 %), `MEAN_ROW` and `logit_scale` on one photograph of each
 class, by accuracy (31 % of 200; 29 % without the mean row, 21 % with linear regression besides) and likelihood.
 
+Beside numbers (lite0-minilm): no CLIP, but two towers joined without an image; these are not a CLIP's numbers
+Beside numbers (emoji-clip): a CLIP of 1.9 million weights, trained on emoji alone; photographs are not its world
+
 Source: Tan and Le, EfficientNet, arXiv:1905.11946, its "lite" variant; Wang et al., MiniLM, arXiv:2002.10957; Norouzi
 et al., Zero-Shot Learning by Convex Combination of Semantic Embeddings, arXiv:1312.5650 (the mean under the softmax).
 Art: Noto (Apache-2.0), Twemoji and EmojiOne 2 (CC BY 4.0), Fluent Emoji (MIT); texts: emojibase (MIT).

@@ -1,4 +1,7 @@
-"""Two small random towers that know five patterns: runs anywhere, with no download. ``toy:0``, ``toy:1``, ..."""
+"""Two small random towers that know five patterns: runs anywhere, with no download. ``toy:0``, ``toy:1``, ...
+
+Beside numbers: no CLIP, but two small random towers; its numbers say nothing of any other backbone
+"""
 
 from adaptkit import hookimpl
 

@@ -33,7 +33,7 @@ from adaptkit.io.pictures import SUFFIXES, counted, files_below, is_picture, own
 SEPARATORS = "|;"  # between the labels of one image
 
 
-def folder(place, answered=False):
+def folder(place, answered=False, whole=False):
     root = existing("folder:", place, Path.is_dir).absolute()
     inside = folders(root)
     split = [path for path in inside if path.name.lower() in NAMES and folders(path) and not pictures(path)]
@@ -57,6 +57,7 @@ def folder(place, answered=False):
         listed(f"folder:{place}", root, rows, notes=stray(root, [file for file, *_ in rows])),
         title=lambda name: name.replace("_", " ").replace("-", " "),
         answered=answered,
+        whole=whole,
     )
 
 
@@ -74,7 +75,7 @@ def stray(root, read):
     )
 
 
-def csv_file(place, answered=False):
+def csv_file(place, answered=False, whole=False):
     file = existing("csv:", place, Path.is_file)
     root, rows = resolved(file.parent), {}
     try:
@@ -109,7 +110,9 @@ def csv_file(place, answered=False):
     rows = [(path, *row) for path, row in rows.items()]
     if not several:
         told_apart(rows, file)
-    return arrange(listed(f"csv:{place}", root, rows, several=several), names=names or (), answered=answered)
+    return arrange(
+        listed(f"csv:{place}", root, rows, several=several), names=names or (), answered=answered, whole=whole
+    )
 
 
 def columns(reader, file):
@@ -158,7 +161,7 @@ def told_apart(rows, file):
                 )
 
 
-def split_file(place, answered=False):
+def split_file(place, answered=False, whole=False):
     name, _, where = place.partition("#")
     file = existing("split:", name, Path.is_file)
     raw = read_split(file, must=())
@@ -172,7 +175,7 @@ def split_file(place, answered=False):
             f"{str(root)!r}, the first {absent[0]!r}; name their folder as split:{name}#FOLDER"
         )
     found = listed(f"split:{place}", root, [(root / path, c, part) for part, path, c, _ in rows])
-    return arrange(found, names=names, answered=answered, val=True)
+    return arrange(found, names=names, answered=answered, whole=whole, val=True)
 
 
 def existing(what, place, good):

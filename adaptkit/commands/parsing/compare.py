@@ -17,5 +17,7 @@ def add_compare(commands: Commands) -> None:
     command.add_argument("--against", default="", metavar="METHOD", help="reference (default: the best of each column)")
     some = "only these results, e.g. dataset=dtd or shots=4; may be given again"
     command.add_argument("--where", action="append", default=[], metavar="KEY=VALUE", help=some)
+    pictures = "pictures of so many errors of the best method, and their neighbours, in the .html"
+    command.add_argument("--thumbnails", type=int, default=0, metavar="N", help=pictures)
     kinds = "write .html, .md, .tex or .csv; may be given again"
     command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)

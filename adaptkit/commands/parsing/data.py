@@ -6,6 +6,8 @@ from pathlib import Path
 
 from adaptkit.commands.parsing.parser import Commands, Parser, number_or_all
 
+LOOKING = "packaged:lite0-minilm"
+
 
 def add_data(commands: Commands) -> None:
     """``data``: datasets and split files."""
@@ -13,6 +15,14 @@ def add_data(commands: Commands) -> None:
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     command = actions.add_parser("check", help="what is present, missing or different, and what to do")
     command.add_argument("name", metavar="RECIPE_OR_DATASET")
+    command = actions.add_parser("look", help="copies, near-copies, likely wrong labels, and what the pictures are")
+    command.add_argument("name", metavar="DATASET")
+    command.add_argument(
+        "--backbone", default=LOOKING, metavar="NAME", help=f"whose features tell; 'none' for none (default {LOOKING})"
+    )
+    command.add_argument("--with-test", action="store_true", help="read the labels of test, too")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write a page, .html, or a table, .csv")
+    command.add_argument("--quiet", action="store_true", help="no bars")
     for name, what in (
         ("supports", "the images a sampler draws, one relative path a line, in its order"),
         ("export", "the same as one JSON file, training and validation images"),

@@ -1,0 +1,1 @@
+"""From images to the classifier that does best on them, in a stated time."""
