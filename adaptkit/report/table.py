@@ -101,7 +101,7 @@ class Table(HasPredictions, Sequence[Result]):
                 if ours.get(name) != theirs.get(name):
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
-                        f"and {theirs.get(name)!r}"
+                        f"and {theirs.get(name)!r}; adaptkit compare --by {name} sets them side by side"
                     )
 
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
@@ -187,11 +187,11 @@ class Table(HasPredictions, Sequence[Result]):
         )
 
     def plot(self, title: str = "") -> Figure:
-        """The metric against shots, with a 95 % band for each method."""
-        from adaptkit.report.plot import figure
+        """The metric against shots, with a band for each method; bars where there is one number of shots."""
+        from adaptkit.report.plot import figure, of_table
 
         self.one_protocol()
-        return figure(self, title)
+        return figure(of_table(self, title))
 
     def _repr_html_(self) -> str:
         return "".join(

@@ -15,7 +15,7 @@ from adaptkit.towers.checkpoint import read_mapping
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
-PLAIN = {"peft_type": "LORA", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
+PLAIN_LORA = {"peft_type": "LORA", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
 """Keys of a config, and what they must say where they are there: other kinds are not ``W + scale * B A``."""
 
 
@@ -93,7 +93,7 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         lacks = "adapter_config.json" if files else ADAPTER_FILES[0]
         raise ValueError(f"what follows '#' must be an adapter's folder; got {str(folder)!r} without {lacks}")
     config = read_mapping(folder / "adapter_config.json")
-    for key, want in PLAIN.items():
+    for key, want in PLAIN_LORA.items():
         if config.get(key, want) not in (want, None):
             said = f"{key!r} in {str(folder / 'adapter_config.json')!r} must be {want!r}; got {config[key]!r}"
             raise ValueError(f"{said}; merge it with peft and save the whole model")

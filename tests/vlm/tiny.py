@@ -94,9 +94,9 @@ def made(kind):
     """OpenCLIP's own model."""
     from adaptkit_plugins.backbones import open_clip as plugin
 
-    from adaptkit.towers.openclip_files import Found
+    from adaptkit.towers.openclip_files import FoundModel
 
-    return spread(plugin.made(Found(settings(kind), {}, None)))
+    return spread(plugin.made(FoundModel(settings(kind), {}, None)))
 
 
 def save(folder, kind, **preprocess):

@@ -172,7 +172,7 @@ function around() {
     table();
   });
   const legend = clear($("#numbers ul"));
-  for (const line of tested.length ? metric().differences : []) add(legend, "li", {}, `differences: ${line}`);
+  if (tested.length) add(legend, "li", {}, `differences: ${metric().differences.join("; ")}`);
   for (const line of metric().legend) add(legend, "li", {}, line);
   for (const i of ascending(cells().flatMap((c) => c.source ?? []))) {
     add(legend, "li", {}, `[${i}] ${metric().sources[i - metric().first_source]}`);
