@@ -16,7 +16,7 @@ def doctor(tmp_path, capsys):
     command = Command(tmp_path / "home", capsys)
 
     def doctor(*more):
-        code, out, err = command("doctor", "--json", *more)
+        code, out, _ = command("doctor", "--json", *more)
         parts = {}
         for finding in json.loads(out):
             parts.setdefault(finding["part"], []).append((finding["status"], finding["what"], finding["todo"]))
