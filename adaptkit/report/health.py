@@ -126,10 +126,8 @@ def offline() -> Iterator[Finding]:
     for scheme, load in plugins.table("backbones").items():
         for name in sorted(getattr(load, "offline", list)()):
             known = len(datasets_of(f"{scheme}:{name}"))
-            reference = (
-                f"zero-shot known on {known} datasets; run --verify holds it to that" if known else "no reference"
-            )
-            yield Finding("backbones", "fine", f"{scheme}:{name}: here; {reference}")
+            told = f"zero-shot is known on {known} datasets, for run --verify" if known else "no zero-shot reference"
+            yield Finding("backbones", "fine", f"{scheme}:{name}: here; {told}")
 
 
 def cache(home: Path, deep: bool) -> Iterator[Finding]:
