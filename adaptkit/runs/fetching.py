@@ -42,7 +42,7 @@ def get_dataset(name: str, root: Path, *, keep: bool = False, tell: Tell) -> boo
         raise ValueError(must_be("a dataset to get", known, name))
     offer = known[name]
     folder = place_of(offer, root)
-    missing = [remote for remote in offer.files if not remote.there(folder)]
+    missing = [remote for remote in offer.files if not remote.there(folder, offer.images)]
     tell(f"{name}: {offer.title}; licence: {offer.licence}")
     left: list[str] = []
     if missing:
@@ -50,13 +50,9 @@ def get_dataset(name: str, root: Path, *, keep: bool = False, tell: Tell) -> boo
         make_folder(folder, BY_ROOT)
         with _alone(folder):
             left = [step for remote in missing for step in _get(offer, remote, folder, keep, tell)]
-    if left or any(not (folder / place).exists() for place in offer.places):
-        left += [step.replace("{folder}", str(folder)) for step in offer.steps]
-    left += (
-        [f"adaptkit data get {name} {BY_ROOT} {shlex.quote(str(folder.parent))}, which goes on from there"]
-        if left
-        else []
-    )
+    if left or not offer.filled(folder):
+        again = f"adaptkit data get {name} {BY_ROOT} {shlex.quote(str(folder.parent))}, which goes on from there"
+        left += [*(step.replace("{folder}", str(folder)) for step in offer.steps), again]
     for number, step in enumerate(left, 1):
         tell(f"by hand, {number}: {step}")
     return not left
