@@ -1,16 +1,18 @@
-"""``adaptkit data``: get datasets, what is there of one, and what a sampler draws from a split file."""
+"""``adaptkit data``: get datasets, what is there of one, a look at it, and what a sampler draws from a split file."""
 
 from __future__ import annotations
 
-import json
 import os
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from adaptkit.commands.requested import load_files
+from adaptkit.commands.requested import home_folder, load_files
 from adaptkit.io.errors import must_be
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.ranges import Seed, Shots, hold
 from adaptkit.io.shots import ALL_SHOTS
 from adaptkit.io.text import columns
@@ -26,8 +28,12 @@ def command(options: Namespace) -> int:
     if options.action == "check":
         load_files(options)
         lines, good = check_dataset(options.name, trust=options.trust)
-        print("\n".join(lines))
+        print(strict_json(checked(lines, good)) if options.json else "\n".join(lines))
         return 0 if good else 1
+    if options.action == "look":
+        load_files(options)
+        look_and_tell(options)
+        return 0
     shots = ALL_SHOTS if options.shots == "all" else int(options.shots)
     if shots != ALL_SHOTS:
         hold(shots, Shots, "--shots")
@@ -38,6 +44,25 @@ def command(options: Namespace) -> int:
     else:
         print(f"sha256 of the training images: {split_files.export(options.split, options.out, *draw)}")
     return 0
+
+
+def look_and_tell(options: Namespace) -> None:
+    """Look at a dataset, say what was found, and write it down where that is asked."""
+    from adaptkit.io.files import atomic_write
+    from adaptkit.io.safe import csv_text
+    from adaptkit.report.looking.found import LOOK_FIELDS
+    from adaptkit.report.looking.look import looked
+    from adaptkit.report.looking.page import looking_page
+
+    if options.out and options.out.suffix not in (".html", ".csv"):
+        raise ValueError(f"--out must end in .html or .csv; got {str(options.out)!r}")
+    backbone = "" if options.backbone == "none" else options.backbone
+    home = home_folder(options)
+    splits, found = looked(options.name, backbone, options.with_test, home, progress=not options.quiet)
+    print("\n".join(found.lines()))
+    if options.out:
+        csv = csv_text([LOOK_FIELDS, *([row[name] for name in LOOK_FIELDS] for row in found.rows())])
+        atomic_write(options.out, (looking_page(found, splits) if options.out.suffix == ".html" else csv).encode())
 
 
 def get(options: Namespace) -> int:
@@ -72,7 +97,7 @@ def show_offers(options: Namespace) -> int:
 
     found = offers().values()
     if options.json:
-        print(json.dumps([{**asdict(offer), "bytes": offer.bytes, "by_hand": offer.hand} for offer in found], indent=1))
+        print(strict_json([{**asdict(offer), "bytes": offer.bytes, "by_hand": offer.hand} for offer in found]))
         return 0
     head = ["dataset", "to get", "licence", "how"]
     rows = [[o.name, o.size, o.licence, "partly by hand" if o.hand else "no login"] for o in found]
@@ -80,3 +105,14 @@ def show_offers(options: Namespace) -> int:
     print("\nsizes as publishers and libraries state them, > where one is not stated; --json says who states what")
     print("adaptkit data get NAME --root FOLDER gets one, and says what a hand must do")
     return 0
+
+
+def checked(lines: Sequence[str], good: bool) -> dict[str, Any]:
+    """What `check_dataset` says, for JSON: by dataset, each finding's status and text."""
+    datasets = list[dict[str, Any]]()
+    for line in lines:
+        if line.startswith("dataset "):
+            datasets.append({"dataset": line.removeprefix("dataset "), "findings": []})
+        else:
+            datasets[-1]["findings"].append({"status": line[:9].strip(), "text": line[9:].strip()})
+    return {"good": good, "datasets": datasets}

@@ -15,7 +15,7 @@ The constants were chosen on ImageNet, in five folds of 200 classes unseen by th
 finding the classes' rows by name (50 %; linear regression 42 %), `MEAN_ROW` and `logit_scale` on one photograph of each
 class, by accuracy (31 % of 200; 29 % without the mean row, 21 % with linear regression besides) and likelihood.
 
-Beside numbers (lite0-minilm): no CLIP, but two towers joined without an image; these are not a CLIP's numbers
+Beside numbers (lite0-minilm): no CLIP, but two towers joined without an image (a small CLIP: recipe quickstart/clip)
 Beside numbers (emoji-clip): a CLIP of 1.9 million weights, trained on emoji alone; photographs are not its world
 
 Source: Tan and Le, EfficientNet, arXiv:1905.11946, its "lite" variant; Wang et al., MiniLM, arXiv:2002.10957; Norouzi
