@@ -124,7 +124,7 @@ def plugged() -> Iterator[Finding]:
 def offline() -> Iterator[Finding]:
     """Those that need no network, as far as their plugins can say, and what is known of their zero-shot accuracy."""
     for scheme, load in plugins.table("backbones").items():
-        for name in sorted(getattr(load, "offline", list)()):
+        for name in sorted({*getattr(load, "offline", list)()}):
             known = len(datasets_of(f"{scheme}:{name}"))
             told = f"zero-shot is known on {known} datasets, for run --verify" if known else "no zero-shot reference"
             yield Finding("backbones", "fine", f"{scheme}:{name}: here; {told}")
