@@ -20,6 +20,7 @@ from adaptkit.runs import plugins
 from adaptkit.runs.references import datasets_of
 
 PACKAGE = "adaptkit-vlm"
+INSTALL = f"pip install {PACKAGE}"
 STANDS_ON = (
     "torch",
     "transformers",
@@ -60,7 +61,10 @@ def health(home: Path, *, deep: bool = False) -> Iterator[Finding]:
     """
     looks = installed, devices, memory, lambda: disk(home), plugged, offline, lambda: cache(home, deep), extras
     for look in (*looks, lambda: self_test(deep)):
-        yield from look()
+        try:
+            yield from look()
+        except ImportError as error:
+            yield Finding("versions", "wrong", f"{error.name or 'a package'} cannot be imported: {error}", INSTALL)
 
 
 def installed() -> Iterator[Finding]:
@@ -68,8 +72,8 @@ def installed() -> Iterator[Finding]:
     yield Finding("versions", "fine", f"python {platform.python_version()}, {platform.platform(terse=True)}")
     for name in (PACKAGE, *STANDS_ON):
         have = _version(name)
-        todo = "" if have else f"pip install {PACKAGE}"
-        yield Finding("versions", "fine" if have else "wrong", f"{name} {have or 'is not installed'}", todo)
+        status, todo = ("fine", "") if have else ("wrong", INSTALL)
+        yield Finding("versions", status, f"{name} {have or 'is not installed'}", todo)
 
 
 def devices() -> Iterator[Finding]:
