@@ -14,6 +14,7 @@ interpolated.
 """
 
 import contextlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -175,6 +176,18 @@ def tokenizer(found, open_clip):
     except Exception as cause:  # of many kinds, and long
         got = " ".join(str(cause).split())
         raise ValueError(f"the tokenizer {named!r} must load from {place!r}; got {got}") from None
+
+
+def offline():
+    """Ids in Hugging Face's cache that are models of OpenCLIP."""
+    from huggingface_hub import constants
+
+    if find_spec("open_clip"):
+        for config in Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/{CONFIG}"):
+            yield config.parts[-4].removeprefix("models--").replace("--", "/")
+
+
+load.offline = offline
 
 
 @hookimpl
