@@ -25,7 +25,8 @@ def on_terminal() -> bool:
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows, the first the head: on a terminal as wide as it is, with no number cut; else one line a row."""
     width = shutil.get_terminal_size().columns
-    parts = split_to_fit([[line(cell) for cell in row] for row in rows], width) if on_terminal() else []
+    rows = [[spelled(line(cell), sys.stdout.encoding or "utf-8") for cell in row] for row in rows]
+    parts = split_to_fit(rows, width) if on_terminal() else []
     if not parts:
         print(columns(rows))
     for i, part in enumerate(parts):
