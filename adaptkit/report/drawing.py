@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # so that lines are told apa
 GREY = "#9A9A9A"
 WIDTH, LETTER, SMALL = 7.2, 9.0, 7.5  # inches; points
 LINE = 1.45  # of text, in its size
-WRAPPED = 118  # letters of a caption in a line
+WRAPPED = 112  # letters of a caption in a line
 LONGEST_NAME = 26  # letters of a name
 
 
@@ -109,7 +109,14 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
             color=ink,
             fontsize=size,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )
     axes.set(xlim=axes.get_xlim(), ylim=(low, high))
 
