@@ -35,7 +35,7 @@ class SelfShowing(Figure):
         return held.getvalue()
 
 
-def picture(title: str, caption: Sequence[str], rows: int = 0) -> Figure:
+def blank_figure(title: str, caption: Sequence[str], rows: int = 0) -> Figure:
     """An empty figure with one pair of axes, as high as its rows and its caption ask for."""
     lines = [part for text in caption for part in wrap(plotted(text), WRAPPED, subsequent_indent="   ")]
     below = 0.62 + len(lines) * SMALL * LINE / 72  # inches, with the axis's numbers and name

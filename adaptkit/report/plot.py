@@ -107,12 +107,12 @@ def figure(shown: Drawing) -> Figure:
     try:
         import matplotlib  # noqa: F401 (asked for anew each time, as who draws may be loaded already)
 
-        from adaptkit.report.drawing import draw_bars, draw_lines, picture
+        from adaptkit.report.drawing import draw_bars, draw_lines
     except ImportError as error:
         raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
     shots = {k for by_shots in shown.curves.values() for k in by_shots}
-    made = picture(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
+    made = blank_figure(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
     axes = made.axes[0]
     unit = f"{shown.metric} (%)" if percent(shown.metric) else shown.metric
     if len(shots) > 1:
