@@ -107,7 +107,7 @@ def figure(shown: Drawing) -> Figure:
     try:
         import matplotlib  # noqa: F401 (asked for anew each time, as who draws may be loaded already)
 
-        from adaptkit.report.drawing import draw_bars, draw_lines
+        from adaptkit.report.drawing import blank_figure, draw_bars, draw_lines
     except ImportError as error:
         raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
