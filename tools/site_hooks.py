@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)  # mkdocs alone does not put the current folder there
 
-from tools import pages  # noqa: E402 (needs the line above)
+from tools import command_line, pages  # noqa: E402 (needs the line above)
 
 AT_THE_ROOT = {
     "README.md": "index.md",
@@ -78,6 +78,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Fill what quotes results, and link the table of methods to their pages."""
     if page.file.src_uri == "methods.md":
         return re.sub(r"^\| `([\w-]+)` \|", r"| [`\1`](methods/\1.md) |", markdown, flags=re.MULTILINE)
+    if page.file.src_uri == "command_line.md":
+        return f"{markdown}\n{command_line.commands()}"
     return markdown
 
 

@@ -7,7 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -47,15 +47,45 @@ def card(name: str) -> str:
     Raises:
         ValueError: when no table has it, with the nearest match.
     """
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
+    return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+
+
+def role_of(name: str) -> str:
+    """The table that has a name.
+
+    Raises:
+        ValueError: when none has it, with the nearest match.
+    """
     for role in plugins.ROLES:
         if name in plugins.table(role):
-            thing = plugins.table(role)[name]
-            head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
-            return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+            return role
     every = [n for role in plugins.ROLES for n in plugins.table(role)]
     near = must_be("a name", every, name).rpartition("did you mean")
     hint = f"; did you mean{near[2]}" if near[1] else ""
     raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
+
+
+def facts(name: str) -> dict[str, Any]:
+    """The card as plain values: the entry of the list, the text, and of a method options, needs, grid and recipes."""
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    found = {**entry(role, name), "card": module_doc(thing)}
+    if role != "methods":
+        return found
+    made = thing()
+    return found | {
+        "class": thing.__name__,
+        "output": thing.output,
+        "answers": thing.answers,
+        "options": [option.facts() for option in options_of(thing)],
+        "needs": {key: str(need) for key, need in made.needs().items()},
+        "support_needs": {key: str(need) for key, need in made.support_needs().items()},
+        "grid": {key: list(values) for key, values in made.grid().items()},
+        "recipes": recipes_with(name),
+    }
 
 
 def method_card(name: str, cls: type[Method]) -> str:
@@ -106,6 +136,11 @@ class Option:
     default: Any
     note: str = ""
     ranges: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """It as plain values; a default that is none as text."""
+        plain = isinstance(self.default, int | float | str | tuple | None)
+        return {**asdict(self), "default": self.default if plain else repr(self.default)}
 
 
 def options_of(cls: type[Method]) -> list[Option]:

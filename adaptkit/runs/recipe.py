@@ -42,6 +42,7 @@ class Recipe(Setting):
         keep: what is kept of answers beside a cell's record: ``"predictions"``, the likeliest classes and their
             probabilities; ``"logits"``, all logits or scores besides, as safetensors; or ``"none"``.
         keep_answers: another way to write ``keep: logits``.
+        report: reporters that hear of each result, beside the records: csv, tensorboard, wandb, mlflow.
         inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
         trust: whether its plugin files may run, in another process too; no key of a file.
     """
@@ -58,6 +59,7 @@ class Recipe(Setting):
     keep: Literal["none", "predictions", "logits"] = "predictions"
     keep_answers: bool = False
     search: Widening = "paper"
+    report: list[str] = field(default_factory=list)
     inherited: tuple[str, ...] = ()
     trust: bool = False
 

@@ -19,6 +19,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard
 from adaptkit.runs.build import method
+from adaptkit.runs.circumstances import circumstances, code_file, code_name
 from adaptkit.runs.evaluate import evaluate
 from adaptkit.runs.failures import Failure, cause_of, file_of, interrupted, out_of_memory
 from adaptkit.runs.opened import Opened, opened, reopen
@@ -97,7 +98,8 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
         reopen(job.recipe, home)
     if error is not None:
         return without_result(job, here, name, work, error)
-    return Made(name, results, dict(files_of(job.recipe, results, name, tasks, work, kept)))
+    files = {**code_file(here.code(job.cell), kept), **dict(files_of(job.recipe, results, name, tasks, work, kept))}
+    return Made(name, results, files)
 
 
 def make_some(jobs: Sequence[Job], home: Path, kept: Kept, seconds: float) -> list[Made]:
@@ -131,6 +133,7 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         where={**about, "oracle": recipe.select == "oracle"},
     )
     commit, gone = {"git": here.git} if here.git else {}, here.workspace.others.left_out
+    commit |= {"code": code_name(here.code(cell)), **circumstances(here.workspace.device)}
     counts: list[list[int]] = []  # of all that was learned from by then
     for task in tasks:
         own, before = images_per_class(task.support, len(task.classnames)), counts[-1] if counts else []
