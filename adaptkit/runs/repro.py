@@ -27,6 +27,7 @@ Status = Literal["equal", "different", "not run"]
 Stored = list[Result]  # the records of one cell, one for each step of a sequence
 BY_RECIPE = ("dataset", "backbone", "support", "select", "classes", "stream", "bins", "dtype", "precision", "trainer")
 """What a protocol says by the names of a recipe's keys."""
+TOLD_IN_A_LINE = 4  # differences of numbers
 COMPARED = ("options", "searched", "parameters", "images_per_class", "images_left_out", "alike", "classes", "oracle")
 """What must be equal besides metrics and answers."""
 CALLED = {"fingerprint": "weights", "images": "images or labels", "prompts": "sentences", "sampler": "sampler's code"}
@@ -59,7 +60,9 @@ class Rerun:
         shots = f"{self.shots}-shot, " if self.shots else ""
         said = [f"{self.status:<9}  {self.method}, {shots}seed {self.seed}"]
         said += [self.why] if self.why else []
-        said += [", ".join(self.numbers)] if self.numbers else []
+        more = len(self.numbers) - TOLD_IN_A_LINE
+        some = ", ".join(self.numbers[:TOLD_IN_A_LINE]) + f", and {more} more" * (more > 0)
+        said += [some] if some else []
         if self.status == "different" and not self.why:
             said.append(f"inputs that differ: {', '.join(self.inputs) or 'none that a record names'}")
         elif self.inputs:
