@@ -11,7 +11,7 @@ from typing import Any, Literal
 from adaptkit.features.items import Images
 from adaptkit.io.home import home as default_home
 from adaptkit.io.ranges import Seed, Shots, hold
-from adaptkit.io.shots import ALL_SHOTS
+from adaptkit.io.shots import ALL_SHOTS, read_shots
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -118,17 +118,15 @@ def compare(
             held.pairs.append((result, telling.told(step)))
     if isinstance(test, Images) and isinstance(task, Task):
         held.galleries[""] = Gallery(lambda: (test, task.support))
-    table = Table(results)
-    table.keeper = held
-    return table
+    return Table(results).kept_by(held)
 
 
 def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
-    only: Sequence[str] = (),
-    shots: Sequence[int | Literal["all"]] = (),
-    seeds: Sequence[int] = (),
+    only: str | Sequence[str] = (),
+    shots: int | str | Sequence[int | Literal["all"]] = (),
+    seeds: int | Sequence[int] = (),
     home: Path | str | None = None,
     out: Path | str | None = None,
     progress: bool = False,
@@ -141,8 +139,8 @@ def run(
             ``extends`` with the name or the path of another. Plugin files that a recipe names do not run; load them
             by ``adaptkit.runs.plugins.use_file`` before.
         only: names of the methods to keep.
-        shots: in place of the recipe's.
-        seeds: in place of the recipe's.
+        shots: in place of the recipe's, one or several; ``"all"`` is all images.
+        seeds: in place of the recipe's, one or several.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         out: folder for the records; default ``results/RECIPE`` in the home.
         progress: show bars.
@@ -155,18 +153,16 @@ def run(
         ValueError: for a recipe that is wrong as a whole.
 
     >>> import tempfile, adaptkit as ak
-    >>> table = ak.run("toy", only=["gda"], shots=[4], seeds=[1], home=tempfile.mkdtemp())
+    >>> table = ak.run("toy", only="gda", shots=4, seeds=1, home=tempfile.mkdtemp())
     >>> told = table.predictions("gda")
     >>> len(told), 0 <= told.macro_f1 <= 1
     (60, True)
     """
-    asked = requested_recipe(recipe, only, {"shots": [*shots], "seeds": [*seeds]})
+    asked = requested_recipe(recipe, listed(only), {"shots": listed(shots), "seeds": listed(seeds)})
     place = Path(home) if home is not None else default_home()
     folder = set_apart(Path(out) if out is not None else place / "results" / asked.name, asked)
     found = job.run(asked, home=place, out=folder, say=say, progress=progress)
-    table = Table(found, failures=found.failures)
-    table.keeper = InFolders([folder.absolute()], place)
-    return table
+    return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], place))
 
 
 def requested_recipe(
@@ -175,7 +171,15 @@ def requested_recipe(
     """A recipe in any of its forms, changed and checked against the plugins."""
     changes = {key: value for key, value in changes.items() if value}
     if isinstance(recipe, Recipe):
-        return check_recipe(only_methods(replace(recipe, **changes), only))
+        counts = {"shots": [*map(read_shots, changes["shots"])]} if "shots" in changes else {}
+        return check_recipe(only_methods(replace(recipe, **(dict(changes) | counts)), only))
     if isinstance(recipe, Mapping):
         return check_recipe(only_methods(recipe_of({**recipe, **changes}), only))
+    if not isinstance(recipe, str | Path):
+        raise ValueError(f"a recipe must be a name, a file, a mapping or a Recipe; got {recipe!r:.80}")
     return check_recipe(read_recipe(str(recipe), changes, only))
+
+
+def listed(value: Any) -> list[Any]:  # noqa: ANN401 (one value or several)
+    """Several values, from one or several."""
+    return [value] if isinstance(value, str | int) else [*value]

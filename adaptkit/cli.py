@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
-from adaptkit.commands.parsing import cache, compare, data, errors, plugins, repro, runs, use
+from adaptkit.commands.parsing import auto, cache, compare, data, errors, plugins, repro, runs, use
 from adaptkit.commands.parsing.parser import Parser
 from adaptkit.io.namesake import namesake
 from adaptkit.io.notices import on_a_line
@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     for group in (
         runs.add_runs,
         use.add_use,
+        auto.add_auto,
         compare.add_compare,
         errors.add_errors,
         repro.add_repro,

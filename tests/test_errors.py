@@ -303,3 +303,73 @@ def test_a_recipe_runs_from_python_in_every_form(home, tmp_path):
     assert len({(len(t), t[0].tag, t[0].metrics["accuracy"]) for t in tables}) == 1, "one cell, the same for all"
     with pytest.raises(ValueError, match="a method of this recipe must be one of zero-shot, gda; got 'gdaa'"):
         ak.run({"extends": "toy"}, only=["gdaa"], home=home)
+
+
+@pytest.fixture
+def command(home, capsys):
+    from tests.small import Command
+
+    return Command(home, capsys)
+
+
+def test_the_command_tells_and_writes_what_went_wrong(ran, command, tmp_path):
+    import csv
+    import json
+
+    ran()
+    run, files = tmp_path / "out", [tmp_path / name for name in ("e.csv", "e.html", "c.csv")]
+    code, said, _ = command("errors", run, "--method", "gda")
+    assert code == 0 and "gda, 2 shots, seed 1: 60 images" in said and "surest errors" in said, said
+    code, said, _ = command("errors", run, "--out", files[0], "--out", files[1], "--confusion", files[2], "--json")
+    plain = json.loads(said)
+    rows = [*csv.DictReader(files[0].read_text().splitlines())]
+    assert len(rows) == plain["wrong"] and {r["right"] for r in rows} == {"False"}, "a line for each error"
+    matrix = [*csv.reader(files[2].read_text().splitlines())]
+    assert sum(int(n) for row in matrix[1:] for n in row[1:]) == 60, "the matrix counts every image"
+    page = files[1].read_text()
+    assert "<img" not in page and "http" not in page.replace("http-equiv", ""), "a page without pictures or network"
+    assert command("errors", run, "--out", files[1], "--thumbnails", 3)[0] == 0, "pictures come on request"
+    assert files[1].read_text().count('<ul class="pictures"><li>') == 1, "in the page itself"
+    code, said, _ = command("errors", run, "--agreement", "--json")
+    assert json.loads(said)["methods"] == ["zero-shot", "gda"], "and methods are held against each other"
+    command("errors", run, "--out", files[0], "--all")
+    assert len(files[0].read_text().splitlines()) == 61, "or a line for every image"
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--method", "gdaa"], "method must be one of zero-shot, gda; got 'gdaa'; did you mean 'gda'?"),
+        (["--shots", "3"], "shots must be one of 2; got 3"),
+        (["--test", "new"], "test must be one of ''; got 'new'"),
+        (["--out", "x.txt"], "the suffix of --out x.txt must be one of .csv, .html; got '.txt'"),
+        (["--most", "-1"], "--most must be 0 or more; got -1"),
+    ],
+    ids=["method", "shots", "test", "suffix", "number"],
+)
+def test_the_command_says_what_is_wrong_in_one_line(words, wrong, ran, command, tmp_path):
+    ran()
+    code, said, told = command("errors", tmp_path / "out", *words)
+    assert (code, said) == (2, ""), "a wrong request prints no result"
+    assert wrong in told and told.count("\n") == 1, told
+
+
+def test_a_page_of_a_comparison_has_the_errors_of_every_cell(ran, command, tmp_path):
+    import re
+
+    ran(shots=[1, 2], seeds=[1, 2])
+    out = tmp_path / "page.html"
+    assert command("compare", tmp_path / "out", "--out", out)[0] == 0, "the page is written"
+    page = out.read_text()
+    cells = re.findall(r'<template data-dataset="toy" data-method="(.*?)" data-shots="(\d)">', page)
+    assert sorted(cells) == [(m, k) for m in ("", "gda", "zero-shot") for k in "12"], "each method, and their agreement"
+    assert "data:image" not in page, "pictures stand in it on request alone"
+    command("compare", tmp_path / "out", "--out", out, "--thumbnails", 2)
+    assert 3 <= out.read_text().count("data:image/webp") <= 6, "of the best method's errors, with their neighbours"
+
+
+def test_a_page_of_runs_without_predictions_is_as_before(ran, command, tmp_path):
+    ran(keep="none")
+    out = tmp_path / "page.html"
+    assert command("compare", tmp_path / "out", "--out", out)[0] == 0, "numbers need no predictions"
+    assert "<template" not in out.read_text(), "and nothing is said of errors"

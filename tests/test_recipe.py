@@ -10,7 +10,7 @@ import yaml
 from adaptkit import cli
 from adaptkit.io.values import Spec
 from adaptkit.report.scores import half_width
-from adaptkit.report.table import Table, interval
+from adaptkit.report.table import Table, spread_text
 from adaptkit.runs import build as options
 from adaptkit.runs import job, plugins, recipe
 from adaptkit.runs.results import Result
@@ -290,9 +290,9 @@ def test_a_result_is_what_it_was_when_saved(tmp_path):
 def test_an_interval_is_students():
     assert half_width([60, 70, 80]) == pytest.approx(4.302653 * 10 / 3**0.5), "t for two degrees of freedom is 4.303"
     assert half_width([1, 2]) == pytest.approx(12.7062 * 0.5**0.5 / 2**0.5, rel=1e-4), "and for one 12.706"
-    assert interval([result("m", 1, s, a) for s, a in enumerate((0.6, 0.7, 0.8))]) == "70.0 ± 24.8", "in percent"
-    assert interval([result("m", 1, 1, 0.123)]) == "12.3", "one seed has no interval"
-    assert interval([]) == "-", "no result, no number"
+    assert spread_text([result("m", 1, s, a) for s, a in enumerate((0.6, 0.7, 0.8))]) == "70.0 ± 24.8", "in percent"
+    assert spread_text([result("m", 1, 1, 0.123)]) == "12.3", "one seed has no interval"
+    assert spread_text([]) == "-", "no result, no number"
 
 
 def test_a_table_has_methods_in_rows_and_shots_in_columns():

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import mean
+from textwrap import dedent, indent
 from typing import Any
 
 from adaptkit.io import yamls
@@ -105,14 +106,14 @@ def method_page(name: str) -> str:
         [
             f"# {name}",
             prose(entry["about"]) + ".",
-            table(("", ""), [(f"**{what}**", says) for what, says in facts]),
+            "\n".join(f"- **{what}**: {says}" for what, says in facts),
             "## Card",
-            prose(cards.module_doc(cls)),
+            re.sub(r"^(Source|Deviations):", r"\n**\1.**", prose(cards.module_doc(cls)), flags=re.MULTILINE),
             "## Options",
             options(cls),
             "## Equations, as code",
             "What turns a batch into answers; the whole file, with what is learned, is linked above.",
-            f"```python\n{inspect.cleandoc('    ' + inspect.getsource(cls.forward))}\n```",
+            f"```python\n{dedent(inspect.getsource(cls.forward)).strip()}\n```",
             "## Published numbers",
             published(name),
             "## Our numbers, and what they cost",
@@ -191,11 +192,7 @@ def published(name: str) -> str:
 
 def folded(text: str, rows: int, what: str) -> str:
     """A table that opens on a click, where it is long."""
-    return (
-        text
-        if rows <= MANY
-        else f'??? note "{rows} {what}"\n\n' + "\n".join(f"    {line}" for line in text.splitlines())
-    )
+    return text if rows <= MANY else f'??? note "{rows} {what}"\n\n' + indent(text, "    ")
 
 
 @cache
@@ -236,6 +233,7 @@ def results_table(name: str, metric: str = "accuracy", short: bool = False) -> s
     """A committed file as a table: shots in columns where there are several; `short` without options and costs."""
     kept = results.read(name)
     stale, labels = set(kept.stale()), list(dict.fromkeys(r.method for r in kept.results))
+    some = bool(set(labels) - stale)  # are as they were
     names = short_names(labels) if short else {label: label for label in labels}
     counts = sorted({r.shots for r in kept.results})
     heads = [f">{heading(k)}" for k in counts] if len(counts) > 1 else [f">{unit_of(metric)}"]
@@ -246,10 +244,12 @@ def results_table(name: str, metric: str = "accuracy", short: bool = False) -> s
         fit, predict = (mean(r.seconds.get(key, 0.0) for r in own) for key in ("fit", "predict"))
         costs = [f"{max(r.parameters for r in own):,}", f"{fit:.1f}", f"{predict:.1f}"]
         told = [found.text(metric) if found else "-" for found in cells]
-        rows.append([f"`{names[label]}`" + "\\*" * (label in stale), *told, *costs[: 0 if short else None]])
+        rows.append([f"`{names[label]}`" + "\\*" * (label in stale and some), *told, *costs[: 0 if short else None]])
     costs = [">trained numbers", ">s to fit", ">s to answer"]
     out = table(["method", *heads, *costs[: 0 if short else None]], rows)
-    return out + (f"\n\n\\* {STALE}." if stale & set(labels) else "")
+    if not stale:
+        return out
+    return out + (f"\n\n\\* {STALE}." if some else f"\n\nAll rows: {STALE}.")
 
 
 def origin(name: str) -> str:

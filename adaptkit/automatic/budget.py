@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-RESERVE = 2.0  # seconds kept back for the last fit, the files and the page
+RESERVE, RESERVE_SHARE = 2.0, 0.05  # seconds kept back for the last fit, the files and the page, and a share of all
 
 
 class Budget:
@@ -17,7 +17,8 @@ class Budget:
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.seconds, self.reserve, self.clock, self.start = seconds, min(RESERVE, seconds / 3), clock, clock()
+        self.seconds, self.clock, self.start = seconds, clock, clock()
+        self.reserve = min(RESERVE + RESERVE_SHARE * seconds, seconds / 3)
 
     @property
     def used(self) -> float:
@@ -35,4 +36,4 @@ class Budget:
 
     def keep(self, cost: float) -> None:
         """Keep back at least so many seconds for the end."""
-        self.reserve = max(self.reserve, min(cost + RESERVE, self.seconds / 2))
+        self.reserve = max(self.reserve, min(cost + RESERVE + RESERVE_SHARE * self.seconds, self.seconds / 2))

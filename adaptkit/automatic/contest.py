@@ -114,24 +114,29 @@ class Contest:
                 entry.why = entry.why or ("" if entry.right else "stopped")
 
     def rungs(self) -> None:
-        """One fold for all, the whole for those that are not far behind, and more repeats for half, and half again."""
-        for entry in self.entries:
-            guess = GUESS_TRAINED if entry.candidate.trained else GUESS
-            if self.text_alone(entry):
-                self.answer_once(entry)
-            elif self.may(entry, guess if not entry.seconds else 0.0):
-                self.answer_folds(entry, 0, [0])
-        alive = self.halved([e for e in self.entries if e.logits is not None and not e.failed], first=True)
-        for entry in self.cheap_first(alive):
-            if not entry.right and self.may(entry, entry.cost * (self.count - 1)):
-                self.answer_folds(entry, 0, range(1, self.count))
+        """One fold for all, the whole for those that are not far behind, and more repeats for half, and half again.
+
+        What is trained comes last, if its first fold is not far behind either.
+        """
+        for trained in (False, True):
+            new = [entry for entry in self.entries if entry.candidate.trained == trained]
+            for entry in new:
+                if self.text_alone(entry):
+                    self.answer_once(entry)
+                elif self.may(entry, GUESS_TRAINED if trained else GUESS):
+                    self.answer_folds(entry, 0, [0])
+            alive = self.halved([e for e in self.entries if e.logits is not None and not e.failed], first=True)
+            for entry in self.cheap_first(alive):
+                if not entry.right and self.may(entry, entry.cost * (self.count + trained)):
+                    self.answer_folds(entry, 0, range(1, self.count))
+        alive = self.ranked
         for repeat in range(1, REPEATS):
-            alive = [entry for entry in alive if entry.right]
             if repeat % 2:
                 alive = self.halved(alive)
             for entry in self.cheap_first(alive):
                 if len(entry.right) == repeat and self.may(entry, entry.cost * self.count):
                     self.answer_folds(entry, repeat, range(self.count))
+            alive = [entry for entry in alive if entry.right and not entry.failed]
 
     def may(self, entry: Entry, cost: float) -> bool:
         """Whether a method is tried further: nothing is started that would not end in time."""
@@ -179,11 +184,11 @@ class Contest:
                 self.say(f"{entry.label}: failed: {entry.why}")
                 return
             entry.seconds.append(self.budget.used - before)
-            self.budget.keep(2 * entry.cost)
         if repeat == 0:
             entry.logits = whole
         if self.count - 1 in numbers:
             answers = whole[self.tested]
+            self.budget.keep(1.5 * entry.cost)  # it may be chosen, and then learns from all images
             entry.right.append(answers.argmax(1) == self.labels[self.tested])
             entry.logits = answers if repeat == 0 else entry.logits
         self.say(f"{entry.label}: {self.standing(entry)}")

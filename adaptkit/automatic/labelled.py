@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,10 @@ class Labelled:
         parts = (some_of(self.source, list(rows)), self.labels[index], self.groups[index], names)
         return Labelled(*parts, self.alone, self.left_out)
 
+    def together(self, groups: Sequence[int]) -> Labelled:
+        """The same, with those of a group together, too."""
+        return replace(self, groups=torch.tensor(joined_groups(self.groups.tolist(), groups)))
+
     def images(self, workspace: Workspace) -> Images:
         """As methods see them."""
         rows = CachedRows(workspace.cache, self.source)
@@ -72,12 +76,14 @@ def open_whole(dataset: str | Splits, home: Path | None) -> Splits:
     return splits
 
 
-def labelled_of(splits: Splits, groups: Sequence[int] = ()) -> Labelled:
+def labelled_of(splits: Splits) -> Labelled:
     """All images that may be learned from; those of which copies have other labels are left out.
 
     Args:
         splits: the dataset; its test images are not looked at.
-        groups: the same number for images that nearly show the same; besides, copies are together.
+
+    Raises:
+        ValueError: when a class has no image left.
     """
     parts = [part for part in (splits.train, splits.val) if part is not None and len(part)]
     source: Source = parts[0] if len(parts) == 1 else Joined(parts)
@@ -89,9 +95,8 @@ def labelled_of(splits: Splits, groups: Sequence[int] = ()) -> Labelled:
         copies[key].append(row)
     odd = [rows for rows in copies.values() if len({int(labels[row]) for row in rows}) > 1]
     lines = tuple(f"the same picture has two labels: {', '.join(repr(names[row]) for row in rows)}" for rows in odd)
-    first = [copies[key][0] for key in keys]
-    joined = joined_groups(first, groups or range(len(keys)))
-    whole = Labelled(source, labels, torch.tensor(joined, dtype=torch.long), names, len(splits.test), lines)
+    groups = torch.tensor([copies[key][0] for key in keys], dtype=torch.long)
+    whole = Labelled(source, labels, groups, names, len(splits.test), lines)
     gone = {row for rows in odd for row in rows}
     kept = whole.some([row for row in range(len(keys)) if row not in gone]) if gone else whole
     if empty := sorted({*range(len(splits.classnames))} - {*kept.labels.tolist()}):

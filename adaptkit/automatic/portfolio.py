@@ -52,6 +52,4 @@ def portfolio(images: int, views: int) -> list[Candidate]:
         Candidate(of("lp-plus-plus", views=views), "stopping"),
         Candidate(of("diht-probe", views=views)),
         Candidate(of("clap", **crops), "nothing", trained=True),
-        Candidate(of("zs-lp", **crops), "nothing", trained=True),
-        Candidate(of("task-res", **crops), "nothing", trained=True),
     ]

@@ -26,7 +26,7 @@ def command(options: Namespace) -> int:
     table = results_of(options)
     if options.agreement:
         return tell_agreement(table, options)
-    told = table.predictions(options.method or best_method(table, options), **which(options))
+    told = table.predictions(options.method or best_method(table, options), step=options.step, **which(options))
     for path in options.out:
         atomic_write(path, contents(told, path.suffix, options).encode())
     if options.confusion:
@@ -61,9 +61,7 @@ def results_of(options: Namespace) -> Table:
 
     home = home_folder(options)
     folder = options.run if options.run.exists() else home / "results" / options.run
-    table = read_results(folder)
-    table.keeper = InFolders([folder], home, options.dataset)
-    return table
+    return read_results(folder).kept_by(InFolders([folder], home, options.dataset))
 
 
 def which(options: Namespace) -> dict[str, Any]:

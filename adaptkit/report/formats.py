@@ -9,6 +9,7 @@ from adaptkit.io import safe
 from adaptkit.io.shots import plain_shots
 from adaptkit.report.backbones import backbone_line
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
+from adaptkit.report.plot import Drawing, drawing
 from adaptkit.report.scores import (
     falling,
     heading,
@@ -20,7 +21,7 @@ from adaptkit.report.scores import (
     show_end,
     unit_of,
 )
-from adaptkit.report.sheets import Block, Sheet, as_latex, as_markdown
+from adaptkit.report.sheets import Sheet, SheetTable, as_latex, as_markdown
 from adaptkit.report.significance import LEVEL, Verdict
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
@@ -41,12 +42,12 @@ def sheet(comparison: Comparison) -> Sheet:
     quotes, blocks = footnotes(comparison), []
     for name, columns in sections(comparison):
         body = rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes))
-        blocks.append(Block(body, name))
+        blocks.append(SheetTable(body, name))
         tested = any(cell.verdict for column in columns for cell in comparison.columns[column].values())
         if tested and columns[0] == next(iter(comparison.columns)):  # of further datasets, marks suffice
             body = rows(comparison, columns, lambda column, method: difference(comparison, column, method))
-            blocks.append(Block(body, "Differences", explained(comparison), second=True))
-    return Sheet(title(comparison), about(comparison), blocks, below(comparison, quotes))
+            blocks.append(SheetTable(body, "Differences", explained(comparison), second=True))
+    return Sheet(title(comparison), of_backbones(comparison), blocks, below(comparison, quotes))
 
 
 def markdown(comparison: Comparison) -> str:
@@ -91,7 +92,7 @@ def title(comparison: Comparison) -> str:
     return f"{titled(comparison)}: {unit_of(comparison.metric)}{spread}"
 
 
-def about(comparison: Comparison) -> list[str]:
+def of_backbones(comparison: Comparison) -> list[str]:
     """Which backbone the numbers are of."""
     names = dict.fromkeys(r.protocol.get("backbone") for table in comparison.tables.values() for r in table)
     return [backbone_line(str(name)) for name in names if name]
@@ -101,6 +102,18 @@ def titled(comparison: Comparison) -> str:
     """The dataset's name, or how many there are."""
     names = list(comparison.tables)
     return names[0] if len(names) == 1 else f"{len(names)} datasets"
+
+
+def of_comparison(comparison: Comparison) -> Drawing:
+    """The picture of a comparison: of its dataset, or of the average over all."""
+    dataset = next(iter(comparison.columns)).dataset
+    columns = [column for column in comparison.columns if column.dataset == dataset]
+    curves = {
+        m: {c.shots: cell.score for c in columns if (cell := comparison.columns[c].get(m))} for m in comparison.methods
+    }
+    ticks = {column.shots: str(plain_shots(column.shots)) for column in columns}
+    title = labelled(comparison, dataset)
+    return drawing(comparison.metric, title, curves, ticks, of_backbones(comparison), comparison.spread)
 
 
 def sections(comparison: Comparison) -> Iterator[tuple[str, list[Column]]]:

@@ -57,9 +57,7 @@ def read_results(*runs: Path | str) -> Table:
     'zero-shot'
     """
     found = read_runs(runs)
-    table = Table([result for run in found for result in run.results])
-    table.keeper = InFolders([run.folder for run in found])
-    return table
+    return Table([result for run in found for result in run.results]).kept_by(InFolders([run.folder for run in found]))
 
 
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:

@@ -9,7 +9,7 @@ from adaptkit.io import safe
 
 
 @dataclass(frozen=True)
-class Block:
+class SheetTable:
     """One table of a sheet.
 
     Attributes:
@@ -38,7 +38,7 @@ class Sheet:
 
     title: str
     about: Sequence[str]
-    blocks: Sequence[Block]
+    blocks: Sequence[SheetTable]
     notes: Sequence[str]
 
 

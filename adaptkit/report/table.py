@@ -83,7 +83,8 @@ class Table(HasPredictions, Sequence[Result]):
         for r in self.results:
             out.setdefault(str(r.protocol.get("dataset", "")), []).append(r)
         lost = {name: [f for f in self.failures if str(f.protocol.get("dataset", "")) == name] for name in out}
-        return {name: Table(results, self.metric, lost[name], self.spread) for name, results in out.items()}
+        tables = {name: Table(results, self.metric, lost[name], self.spread) for name, results in out.items()}
+        return {name: table.kept_by(self.keeper) for name, table in tables.items()}
 
     def one_protocol(self, apart: frozenset[str] = frozenset()) -> None:
         """Everything here may be averaged.
@@ -100,7 +101,7 @@ class Table(HasPredictions, Sequence[Result]):
                 if ours.get(name) != theirs.get(name):
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
-                        f"and {theirs.get(name)!r}"
+                        f"and {theirs.get(name)!r}; adaptkit compare --by {name} sets them side by side"
                     )
 
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
@@ -186,11 +187,11 @@ class Table(HasPredictions, Sequence[Result]):
         )
 
     def plot(self, title: str = "") -> Figure:
-        """The metric against shots, with a 95 % band for each method."""
-        from adaptkit.report.plot import figure
+        """The metric against shots, with a band for each method; bars where there is one number of shots."""
+        from adaptkit.report.plot import figure, of_table
 
         self.one_protocol()
-        return figure(self, title)
+        return figure(of_table(self, title))
 
     def _repr_html_(self) -> str:
         return "".join(

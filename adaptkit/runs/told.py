@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from adaptkit.features.cache import CachedRows
-from adaptkit.io.files import canonical, digest
+from adaptkit.io.files import canonical, digest, signature
 from adaptkit.io.jsons import parse_json, read_json
 from adaptkit.io.paths import read_file
 from adaptkit.methods.task import Task
@@ -158,8 +159,8 @@ def read_told(path: Path, result: Result) -> list[Told]:
         if about["record"] != answers_digest(result):
             raise ValueError(f"it is not that of the record beside it, {result.method}, seed {result.seed}")
         return [
-            Told(each["name"], read_asked(images, each["images"]), {c: arrays[f"{i}.{c}"] for c in each["columns"]})
-            for i, each in enumerate(about["sets"])
+            held_alike(Told(e["name"], read_asked(images, e["images"]), {c: arrays[f"{i}.{c}"] for c in e["columns"]}))
+            for i, e in enumerate(about["sets"])
         ]
     except OSError:
         raise
@@ -169,6 +170,27 @@ def read_told(path: Path, result: Result) -> list[Told]:
         ) from error
 
 
+def held_alike(told: Told) -> Told:
+    """Answers that belong to their images: as many, and of classes that there are.
+
+    Raises:
+        ValueError: when they do not.
+    """
+    asked, count = told.asked, len(told.asked["images"])
+    labels = asked["labels"] if asked["labels"] is not None else [0] * count
+    lengths = {len(each) for each in (*told.columns.values(), labels)} | {len(asked["digests"]) or count}
+    if lengths != {count} or not all(isinstance(name, str) for name in asked["names"]):
+        raise ValueError(
+            f"it must answer {count} images of classes with names; got {sorted(lengths)} answers and labels"
+        )
+    if asked["kind"] != "ranking":
+        given = [each for label in labels for each in (label if isinstance(label, list) else [label])]
+        told_ids = [int(told.columns[c].max(initial=0)) for c in CLASSES if c in told.columns]
+        if not all(isinstance(c, int) and 0 <= c < len(asked["names"]) for c in (*given, *told_ids)):
+            raise ValueError(f"it must answer with one of {len(asked['names'])} classes; got another")
+    return told
+
+
 def read_asked(folder: Path, name: str) -> dict[str, Any]:
     """Which images a test set has.
 
@@ -176,6 +198,12 @@ def read_asked(folder: Path, name: str) -> dict[str, Any]:
         ValueError: when they are not those of its name.
     """
     path = folder / f"{name}.json"
+    return asked_in(path, name, signature(path))
+
+
+@lru_cache(maxsize=8)
+def asked_in(path: Path, name: str, seen: object) -> dict[str, Any]:
+    """What a file says that many cells share; read again when it changes. Nobody may write to it."""
     asked = read_json(path)
     if digest(canonical(asked)) != name:
         raise ValueError(f"{str(path)!r} was changed after it was written")

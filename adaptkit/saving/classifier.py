@@ -17,6 +17,7 @@ from adaptkit import __version__
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest, make_folder
+from adaptkit.io.ranges import Positive, hold
 from adaptkit.io.text import distinct
 from adaptkit.methods.method import Method
 from adaptkit.methods.predicting import Answered, Asked, accuracy, predict, predict_batches
@@ -24,7 +25,7 @@ from adaptkit.methods.task import NoTowers, Task
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
-from adaptkit.saving.config import CONFIG, CONFIG_FORMAT, TENSORS, as_written, read_saved, sealed
+from adaptkit.saving.config import CONFIG, CONFIG_FORMAT, TENSORS, UNCALIBRATED, as_written, read_saved, sealed
 from adaptkit.saving.model_card import model_card
 from adaptkit.saving.origin import ensure_towers, folder_of, identity, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
@@ -63,7 +64,12 @@ class Classifier:
     def __call__(self, images: Images | Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Picture]) -> Tensor:
         """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores."""
         with as_written():
-            return predict(self.method, self._asked(images))
+            return predict(self.method, self._asked(images)) / self.temperature
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by, so that probabilities are as large as answers are often right; 1 for none."""
+        return float(self.config.get("temperature", 1.0))
 
     def batches(self, parts: Iterable[Asked | Sequence[Picture]]) -> Iterator[Answered]:
         """What calling it with one part after another gives, batch by batch; see `predict_batches`."""
@@ -73,7 +79,7 @@ class Classifier:
                 found = next(blocks, None)
             if found is None:
                 return
-            yield found
+            yield found[0], found[1] / self.temperature
 
     def _asked(self, images: Asked | Sequence[Picture]) -> Asked:
         if isinstance(images, Images | Tensor | np.ndarray | Mapping):
@@ -92,6 +98,8 @@ def save_classifier(
     test: Images | None = None,
     protocol: Mapping[str, Any] | None = None,
     source: str = "",
+    temperature: float = 1.0,
+    expected: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an adapted method, load it again, and make sure that it answers as before.
 
@@ -104,12 +112,19 @@ def save_classifier(
         test: labelled images to state the accuracy on.
         protocol: how it was adapted, by name, e.g. ``{"dataset": "toy", "shots": 4}``; JSON values.
         source: where the images come from and under which licence.
+        temperature: what the loaded classifier divides logits by, as validation images asked for.
+        expected: what is known of its accuracy on other images, for the card; JSON values.
 
     Raises:
         ValueError: when the folder is in use, or the method cannot be saved.
     """
     folder = vacant(Path(folder))
-    said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
+    said: dict[str, Any] = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
+    if temperature != 1.0:
+        hold(temperature, Positive, "temperature")
+        said["temperature"] = temperature
+    if expected:
+        said["expected"] = dict(expected)
     config, data = _described(method, task, backbone, said)
     written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
     make_folder(folder)
@@ -135,7 +150,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}
     config = {
-        "format": CONFIG_FORMAT,
+        "format": CONFIG_FORMAT if "temperature" in said else UNCALIBRATED,
         "adaptkit": __version__,
         "options": repr(method),
         "backbone": name,
@@ -154,7 +169,9 @@ def _ensure_answers(again: Classifier, method: Method, test: Images | None) -> N
     """Refuse a classifier that does not answer the first test images as the method does."""
     if test is not None:
         rows = test[:ASKED_AGAIN]
-        if not torch.allclose(predict(method, rows), again(rows), rtol=1e-4, atol=1e-4):  # some GPUs' sums vary
+        if not torch.allclose(
+            predict(method, rows) / again.temperature, again(rows), rtol=1e-4, atol=1e-4
+        ):  # some GPUs' sums vary
             raise ValueError(f"{type(method).__name__} must answer as before when it is loaded; it does not")
 
 

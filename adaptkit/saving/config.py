@@ -17,9 +17,12 @@ from adaptkit import __version__
 from adaptkit.io.files import canonical, digest
 from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import read_file
+from adaptkit.io.ranges import Positive, hold
 from adaptkit.methods.settle import laid_out
 
-CONFIG_FORMAT = 3  # 2 had no digest of itself, 1 named classes by where they lay; both are refused: export again
+CONFIG_FORMAT = 4  # says a temperature
+UNCALIBRATED = 3  # says none: its temperature is 1. 2 had no digest of itself, 1 named classes by where they lay
+# (both are refused: export again)
 TENSORS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -33,8 +36,10 @@ def read_saved(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a folder says, checked but for the method itself; and its tensors, laid out as those of a method are."""
     try:
         config, data = read_json(folder / CONFIG), read_file(folder / TENSORS)
-        if config["format"] != CONFIG_FORMAT:
-            raise ValueError(f"format {config['format']!r}, where this version reads {CONFIG_FORMAT}; export it again")
+        if config["format"] not in (UNCALIBRATED, CONFIG_FORMAT):
+            known = f"{UNCALIBRATED} and {CONFIG_FORMAT}"
+            raise ValueError(f"format {config['format']!r}, where this version reads {known}; export it again")
+        hold(config.get("temperature", 1.0), Positive, "temperature")
         if config["sha256"] != digest(data):
             raise ValueError("tensors of another classifier")
         if config != sealed(config):

@@ -15,6 +15,7 @@ SCOPES = {
     "set": "The images of one call are answered together, each in the light of the others: ask about many at once.",
 }
 SHOWN = 20  # class names
+CONFUSED = 10  # pairs of classes
 
 
 def model_card(method: Method, config: Mapping[str, Any]) -> str:
@@ -24,7 +25,7 @@ def model_card(method: Method, config: Mapping[str, Any]) -> str:
         method: as adapted.
         config: of the saved classifier.
     """
-    lines = [*_head(method, config), *_use(method), *_origin(config)]
+    lines = [*_head(method, config), *_expected(config), *_use(method), *_origin(config)]
     return "\n".join(lines)
 
 
@@ -55,10 +56,39 @@ def _accuracy(config: Mapping[str, Any]) -> str:
     """Accuracy in words, and what takes from its worth."""
     tested = config["tested"]
     if not tested:
-        return "not measured"
+        return "estimated below, not measured" if config.get("expected") else "not measured"
     words = f"{100 * tested['accuracy']:.1f} % of {tested['images']} test images"
     chosen = config["protocol"].get("select") == "oracle"
     return f"{words}, on which its hyperparameters were chosen" if chosen else words
+
+
+def _expected(config: Mapping[str, Any]) -> list[str]:
+    """How good it is expected to be where nobody measured, as far as somebody estimated it."""
+    said = config.get("expected") or {}
+    if not said:
+        return []
+    low, high, before, after = (100 * said[key] for key in ("low", "high", "ece_before", "ece_after"))
+    wrong = [
+        (count, config["classnames"][i], config["classnames"][j])
+        for i, row in enumerate(said["confusion"])
+        for j, count in enumerate(row)
+        if count and i != j
+    ]
+    most = sorted(wrong, key=lambda pair: -pair[0])[:CONFUSED]
+    return [
+        "## How good it is expected to be",
+        "",
+        f"{100 * said['accuracy']:.1f} % right, 95 % interval {low:.1f} to {high:.1f}, on images that come as the "
+        f"{said['images']:,} labelled ones did. Estimated by {said['repeats']} times {said['folds']}-fold "
+        "cross-validation, corrected for the choice among methods; no test image was looked at.",
+        "",
+        f"Probabilities are softmaxes at the temperature {config.get('temperature', 1.0):.3g}: expected calibration "
+        f"error {after:.1f} %, before {before:.1f} %.",
+        "",
+        *(["Most often confused:", ""] if most else []),
+        *(f"- {safe.item(f'{one} taken for {two}: {count}')}" for count, one, two in most),
+        *([""] if most else []),
+    ]
 
 
 def _use(method: Method) -> list[str]:

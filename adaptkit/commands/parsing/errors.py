@@ -16,6 +16,7 @@ def add_errors(commands: Commands) -> None:
     command.add_argument("--shots", type=number_or_all, metavar="K", help="default: the most")
     command.add_argument("--seed", type=int, metavar="S", help="default: the first")
     command.add_argument("--test", default="", metavar="SET", help="e.g. new, or a domain (default: the task's own)")
+    command.add_argument("--step", type=int, default=0, metavar="T", help="of a sequence of tasks (default: the last)")
     command.add_argument("--most", type=int, default=12, metavar="N", help="surest errors that are told (default: 12)")
     kinds = "write .csv, a line for each error, or .html, a page; may be given again"
     command.add_argument("--out", action="append", default=[], type=Path, metavar="FILE", help=kinds)

@@ -65,3 +65,10 @@ def whole_number(text: str) -> str:
 def number_or_all(text: str) -> str:
     """A whole number, as text, or ``all``."""
     return text if text == "all" else whole_number(text)
+
+
+def add_shown(command: argparse.ArgumentParser) -> None:
+    """How numbers are shown: what stands behind a ±, and whether a program reads them."""
+    spreads = "behind ±, over seeds: the 95 %% interval of the mean (default), or the standard deviation"
+    command.add_argument("--spread", choices=("interval", "std"), default="interval", help=spreads)
+    command.add_argument("--json", action="store_true", help="one JSON object, see docs/tables.md; the rest to stderr")

@@ -1,4 +1,4 @@
-"""Options of ``list``, ``show``, ``check``, ``new`` and ``completion``."""
+"""Options of ``list``, ``show``, ``check``, ``doctor``, ``new`` and ``completion``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ METHOD_KINDS = ("closed-form", "trained", "test-time", "stream", "transductive",
 
 
 def add_plugins(commands: Commands) -> None:
-    """``list``, ``show``, ``check``, ``new`` and ``completion``: plugins."""
+    """``list``, ``show``, ``check``, ``new`` and ``completion``: plugins; ``doctor``: them and the machine."""
     command = commands.add_parser("list", help="what is installed, and what it does")
     command.add_argument(
         "role", nargs="?", choices=("methods", "prompts", "supports", "datasets", "backbones", "recipes")
@@ -22,6 +22,9 @@ def add_plugins(commands: Commands) -> None:
     command = commands.add_parser("check", help="the contract, on a plugin file or a method")
     command.add_argument("what", metavar="FILE_OR_METHOD")
     add_json(command)
+    command = commands.add_parser("doctor", help="whether all is well on this machine, and what to do where it is not")
+    command.add_argument("--deep", action="store_true", help="hash every file of the cache, and load larger backbones")
+    add_json(command, "a list of objects, in place of text")
     new = commands.add_parser("new", help="a file to start from: a method that passes 'check' as it is")
     things = new.add_subparsers(dest="thing", required=True, metavar="THING", parser_class=Parser)
     command = things.add_parser("method", help="a method of your own, in one file")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptkit.commands.engine import add_engine
 from adaptkit.commands.parsing.machine import add_machine
-from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands, add_json
+from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands, add_json, add_shown
 
 
 def add_runs(commands: Commands) -> None:
@@ -35,5 +35,6 @@ def add_runs(commands: Commands) -> None:
             told = "tell of each result, beside the records: csv, tensorboard, wandb, mlflow"
             command.add_argument("--report", default="", metavar="A,B", help=told)
             command.add_argument("--verify", action="store_true", help="exit 1 unless the published numbers are met")
+            add_shown(command)
             again = "compute again the cells whose records were edited, copied or cut"
             command.add_argument("--recompute", action="store_true", help=again)

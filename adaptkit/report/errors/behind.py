@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 from adaptkit.io.errors import must_be
 from adaptkit.io.shots import plain_shots
@@ -101,6 +101,11 @@ class HasPredictions:
     results: list[Result]
     keeper: Keeper | None = None
 
+    def kept_by(self, keeper: Keeper | None) -> Self:
+        """The same results, whose predictions are there."""
+        self.keeper = keeper
+        return self
+
     def predictions(
         self,
         method: str = "",
@@ -109,6 +114,7 @@ class HasPredictions:
         seed: int | None = None,
         test: str = "",
         dataset: str = "",
+        step: int = 0,
     ) -> Predictions:
         """What a method answered about every image of a test set; see `Predictions`.
 
@@ -118,11 +124,12 @@ class HasPredictions:
             seed: default: the first.
             test: the test set, e.g. ``"new"`` or a domain; default: the task's own.
             dataset: of several.
+            step: of a sequence of tasks, from 1; 0 is the last.
 
         Raises:
             ValueError: where there is no such result, or its predictions were not kept.
         """
-        result = chosen_result(self.results, method, shots, seed, dataset)
+        result = chosen_result(self.results, method, shots, seed, dataset, step)
         return of_result(self.keeper, result, test)
 
     def agreement(
@@ -173,9 +180,9 @@ def agreement_of(
 
 
 def chosen_result(
-    results: Sequence[Result], method: str, shots: int | str | None, seed: int | None, dataset: str
+    results: Sequence[Result], method: str, shots: int | str | None, seed: int | None, dataset: str, step: int = 0
 ) -> Result:
-    """The result that is asked for, the last step of a sequence.
+    """The result that is asked for; of a sequence the last step, unless another is.
 
     Raises:
         ValueError: where there is none, or more than one could be meant.
@@ -192,6 +199,8 @@ def chosen_result(
     some = narrowed(some, "seed", seeds[0] if seed is None else seed, seeds)
     if len({r.method for r in some}) > 1:
         raise ValueError(must_be("method", dict.fromkeys(r.method for r in some), method))
+    if step:
+        some = narrowed(some, "step", step, [r.step for r in some])
     return max(some, key=lambda r: r.step)
 
 

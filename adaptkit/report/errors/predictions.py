@@ -10,6 +10,7 @@ import numpy as np
 
 from adaptkit.io.errors import must_be
 from adaptkit.report.errors.counts import NO_LABEL, ClassScores, class_scores, confusion_counts, macro_f1
+from adaptkit.report.errors.frames import data_frame
 from adaptkit.report.errors.gallery import Gallery
 from adaptkit.report.errors.mistakes import Mistake, mistakes_section
 from adaptkit.report.errors.sections import classes_section, confusion_section, reliability_section, style
@@ -208,19 +209,6 @@ def said(label: object) -> str:
     if isinstance(label, list):
         return ", ".join(map(str, label))
     return "" if label is None else str(label)
-
-
-def data_frame(values: Any, **more: Any) -> DataFrame:  # noqa: ANN401 (what pandas takes)
-    """A pandas table.
-
-    Raises:
-        ImportError: without pandas.
-    """
-    try:
-        from pandas import DataFrame
-    except ImportError as error:
-        raise ImportError("a frame needs pandas; pip install pandas") from error
-    return DataFrame(values, **more)
 
 
 def set_of(told: Sequence[Told], test: str) -> Told:

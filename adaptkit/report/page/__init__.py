@@ -67,11 +67,12 @@ def content(comparison: Comparison) -> dict[str, Any]:
 def metric(comparison: Comparison) -> dict[str, Any]:
     """One metric's numbers."""
     quotes, name, first = formats.footnotes(comparison), comparison.metric, formats.first_source(comparison)
+    numbered = [note for note in option_notes(comparison.methods) if note.startswith("[")]  # rows have the others
     return {
         "unit": unit_of(name),
         "percent": percent(name),
         "falling": falling(name),
-        "legend": [*formats.legend(comparison), *option_notes(comparison.methods)],
+        "legend": [*formats.legend(comparison), *numbered],
         "differences": formats.explained(comparison),
         "first_source": first,
         "sources": quotes,
@@ -103,7 +104,7 @@ def protocol_facts(comparison: Comparison) -> list[str]:
     seeds, fixed = len({result.seed for result in results}), results[0].protocol
     said = [f"{name} {page_text(fixed[name])}" for name in ("support", "select", "classes") if fixed.get(name)]
     several = [", ".join(comparison.tables)] if len(comparison.tables) > 1 else []
-    return [*several, *formats.about(comparison), *said, f"{seeds} seed{'s' * (seeds != 1)}"]
+    return [*several, *formats.of_backbones(comparison), *said, f"{seeds} seed{'s' * (seeds != 1)}"]
 
 
 def page_text(value: object) -> str:

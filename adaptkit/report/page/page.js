@@ -172,7 +172,7 @@ function around() {
     table();
   });
   const legend = clear($("#numbers ul"));
-  for (const line of tested.length ? metric().differences : []) add(legend, "li", {}, `differences: ${line}`);
+  if (tested.length) add(legend, "li", {}, `differences: ${metric().differences.join("; ")}`);
   for (const line of metric().legend) add(legend, "li", {}, line);
   for (const i of ascending(cells().flatMap((c) => c.source ?? []))) {
     add(legend, "li", {}, `[${i}] ${metric().sources[i - metric().first_source]}`);
@@ -187,7 +187,7 @@ function errors() {
   $("#errors").hidden = !all.length;
   const found = ["", state.method].map((m) => here.find((t) => t.dataset.method === m)).reverse();
   const none = "not in this page; adaptkit errors tells them, where predictions were kept";
-  $("#errors p").textContent = [dataset, name(state.method), shot(state.shots)].join(", ") + (found[0] ? "" : `: ${none}`);
+  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? "over all seeds" : none}`;
   const body = clear($("#errors div"));
   for (const template of found) if (template) body.append(template.content.cloneNode(true));
 }

@@ -1,0 +1,129 @@
+"""What was found, as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from adaptkit.automatic.outcome import Tried
+from adaptkit.automatic.result import AutoResult
+from adaptkit.automatic.summary import next_commands, verdict_lines
+from adaptkit.io.safe import line
+from adaptkit.report import page
+from adaptkit.report.errors.sections import answers_sections, style
+
+CANNOT = (
+    "The estimate is of images that come as these did: from the same camera, place and time, as often of each class. "
+    "Other images may be answered worse, and nothing here can say how much.",
+    "An image of none of the classes gets one of their names, too.",
+    "Where labels are wrong, the estimate counts right answers to them as errors.",
+)
+
+
+def auto_page(result: AutoResult) -> str:
+    """The page."""
+    css = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
+    own = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    title = shown(f"{result.dataset}: {result.name}")
+    parts = [overview(result), tried_section(result), sections_of(result), data_section(result), limits(result)]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
+        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{css}{style()}{own}</style>\n</head>\n'
+        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(parts)}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def shown(text: object) -> str:
+    """Text that is no markup."""
+    return escape(line(str(text)))
+
+
+def items(lines: Sequence[str]) -> str:
+    """Lines as a list."""
+    return f"<ul>{''.join(f'<li>{shown(one)}</li>' for one in lines)}</ul>" if lines else ""
+
+
+def overview(result: AutoResult) -> str:
+    """The numbers that matter, and how sure they are."""
+    known, (used, stated) = result.chosen.expected, result.minutes
+    tiles = {
+        "expected accuracy": "unknown" if known is None else f"{100 * known.accuracy:.1f} %",
+        "chosen method": result.name,
+        "labelled images": f"{sum(result.counts):,}",
+        "classes": f"{len(result.counts):,}",
+        f"minutes, of {stated:g}": f"{used:.1f}",
+    }
+    boxes = "".join(f"<div><b>{shown(value)}</b><span>{shown(name)}</span></div>" for name, value in tiles.items())
+    span = ""
+    if known is not None:
+        low, high, middle = (100 * value for value in (known.low, known.high, known.accuracy))
+        span = (
+            f'<div class="span" role="img" aria-label="95 % interval {low:.1f} to {high:.1f} %">'
+            f'<i style="left:{low:.2f}%;width:{high - low:.2f}%"></i><b style="left:{middle:.2f}%"></b></div>'
+            f'<div class="ends"><span>0 %</span><span>95 % interval: {low:.1f} to {high:.1f} %</span>'
+            "<span>100 %</span></div>"
+        )
+    about = shown(f"backbone {result.workspace.setting.backbone}")
+    return f'<p>{about}</p><div class="tiles">{boxes}</div>{span}{items([v.strip() for v in verdict_lines(result)])}'
+
+
+def tried_section(result: AutoResult) -> str:
+    """Every method that was tried."""
+    rows = "".join(tried_row(one) for one in result.chosen.tried)
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("method", "accuracy, %", "repeats", "s per fold"))
+    said = (
+        "accuracy on labelled images that the method did not learn from; a difference counts where an exact paired "
+        "test, corrected for all pairs, finds it (p &lt; 0.05)"
+    )
+    return (
+        f"<section><h2>What was tried</h2><p>{said}</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Methods"><table class="tried">'
+        f'<thead><tr>{head}<th scope="col" style="text-align:left">against the first</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def tried_row(one: Tried) -> str:
+    """A method's row."""
+    accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
+    bar = f'<span class="track"><span class="bar" style="width:{80 * (one.accuracy or 0):.0f}px"></span></span>'
+    said = shown(one.why)
+    if one.verdict:
+        kind = "bad" if one.verdict.differs else ""
+        told = "" if one.verdict.differs else ", not told apart"
+        said = f'<span class="{kind}">{100 * one.verdict.difference:+.1f}</span> (p = {one.verdict.p:.3g}{told})'
+    return (
+        f'<tr><th scope="row">{shown(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
+        f'<td>{one.seconds:.2f}</td><td class="why">{said}</td></tr>'
+    )
+
+
+def sections_of(result: AutoResult) -> str:
+    """Confusion, reliability and classes, of answers to images that the method did not learn from."""
+    chosen = result.chosen
+    if chosen.answers is None or chosen.rows is None:
+        return ""
+    labels = result.found.labels[chosen.rows].numpy()
+    names = result.workspace.splits.labelnames
+    said = "of the first cross-validation, at the chosen temperature; each image by a method that did not learn from it"
+    told = answers_sections(labels, chosen.answers.softmax(1).numpy(), names)
+    return f"<section><h2>What it gets wrong</h2><p>{said}</p>{told}</section>"
+
+
+def data_section(result: AutoResult) -> str:
+    """What was seen of the images."""
+    looked = list(getattr(result.look, "lines", list)())
+    return f"<section><h2>The images</h2>{items([*result.notes, *looked])}</section>"
+
+
+def limits(result: AutoResult) -> str:
+    """What cannot be known, and what to do next."""
+    commands = shown("\n".join(next_commands(result))).replace("\\n", "\n")
+    return (
+        f"<section><h2>What this cannot know</h2>{items(CANNOT)}</section>"
+        f"<section><h2>Next</h2><pre>{commands}</pre></section>"
+    )

@@ -1,0 +1,78 @@
+"""What was found, in a few lines, with the commands that go on from it."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+from adaptkit.automatic.outcome import Chosen
+from adaptkit.automatic.result import CLIP, AutoResult
+from adaptkit.io.text import columns
+
+SHOWN = 8  # methods in the terminal
+
+
+def summary_lines(result: AutoResult) -> list[str]:
+    """The summary that the command prints."""
+    used, stated = result.minutes
+    lines = [
+        f"{result.dataset}: {sum(result.counts):,} labelled images in {len(result.counts):,} classes, "
+        f"{min(result.counts):,} to {max(result.counts):,} each",
+        *(f"note: {note}" for note in result.notes),
+        "",
+        columns(table_rows(result.chosen)),
+        "",
+        *verdict_lines(result),
+        f"time: {used:.1f} of {stated:g} minutes",
+    ]
+    if result.folder is not None:
+        lines += ["", f"page: {result.folder / 'page.html'}", "next:", *(f"  {line}" for line in next_commands(result))]
+    return lines
+
+
+def table_rows(chosen: Chosen, most: int = SHOWN) -> list[list[str]]:
+    """Methods that were tried, the chosen one first: accuracy out of fold, and how sure the difference is."""
+    rows = [["method", "accuracy, %", "against the first", "repeats", "s per fold"]]
+    for one in chosen.tried[:most]:
+        said = one.why
+        if one.verdict:
+            said = f"{100 * one.verdict.difference:+.1f}, p = {one.verdict.p:.3g}"
+            said += "" if one.verdict.differs else ", not told apart"
+        accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
+        rows.append([one.label, accuracy, said, str(one.repeats), f"{one.seconds:.2f}"])
+    return rows
+
+
+def verdict_lines(result: AutoResult) -> list[str]:
+    """What is chosen, how good it is expected to be, and whether it is better than the others."""
+    chosen, known = result.chosen, result.chosen.expected
+    if known is None:
+        return [f"chosen: {result.name}, without an estimate: how often it is right cannot be known from these images"]
+    lines = [
+        f"chosen: {result.name}; expected to be right about {known.text()} of new images, if they come as these did",
+        f"  95 % interval, by {known.repeats} times {known.folds}-fold cross-validation on {known.images:,} images, "
+        "corrected for the choice",
+    ]
+    if rivals := chosen.rivals:
+        lines.append(f"  not told apart from it: {', '.join(rivals)}")
+    if chosen.ece is not None:
+        before, after = (100 * value for value in chosen.ece)
+        lines.append(
+            f"  temperature {chosen.temperature:.3g}: calibration error {before:.1f} % before, {after:.1f} % after"
+        )
+    return lines
+
+
+def next_commands(result: AutoResult) -> list[str]:
+    """What to run next."""
+    folder = quote(str(result.folder / "classifier")) if result.folder else "FOLDER"
+    lines = [f"adaptkit predict {folder} photos --out labels.csv"]
+    if result.found.alone:
+        setting = f"--set dataset={quote(result.dataset)} --backbone {quote(result.workspace.setting.backbone)}"
+        spec = result.chosen.entry.candidate.spec
+        lines.append(
+            f"adaptkit run few_shot --shots all --seeds 1 --set 'methods=[{spec.name}]' {setting}"
+            "  # measures on the test images, once"
+        )
+    if not result.workspace.setting.backbone.startswith(("hf:", "open_clip:")):
+        lines.append(f"adaptkit auto {quote(result.dataset)} --backbone {CLIP}  # a CLIP from the hub")
+    return lines
