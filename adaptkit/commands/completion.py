@@ -13,7 +13,15 @@ from adaptkit.commands.requested import load_files
 from adaptkit.runs import plugins, shelf
 
 SHELL_MISSING = "shtab must be installed for adaptkit completion; got none; pip install 'adaptkit-vlm[completion]'"
-COMPLETED = {"recipes": "recipes", "only": "methods", "method": "methods", "what": "checked", "against": "methods"}
+COMPLETED = {
+    "recipes": "recipes",
+    "names": "surveyed",
+    "dataset": "surveyed",
+    "only": "methods",
+    "method": "methods",
+    "what": "checked",
+    "against": "methods",
+}
 """What stands behind an argument, by its name in the options; paths are files, and choices complete themselves."""
 SHOWN_BY = {"show": "named", "data check": "surveyed"}  # of commands whose argument is a ``name``
 
