@@ -1,5 +1,6 @@
 from .api import compare as compare
 from .api import load as load
+from .api import run as run
 from .automatic.auto import auto as auto
 from .features.captions import Captions as Captions
 from .features.datasets import Splits as Splits

@@ -1,24 +1,38 @@
-"""A task from the names of its parts, and several methods side by side on one task."""
+"""A task from the names of its parts, several methods side by side on one task, and a whole recipe."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from adaptkit.features.items import Images
+from adaptkit.io.home import home as default_home
 from adaptkit.io.ranges import Seed, Shots, hold
-from adaptkit.io.shots import ALL_SHOTS
+from adaptkit.io.shots import ALL_SHOTS, read_shots
 from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.methods.widening import Widening
+from adaptkit.report.errors.behind import Held, InFolders
+from adaptkit.report.errors.gallery import Gallery
 from adaptkit.report.table import Table
-from adaptkit.runs.build import AnyMethod, method
+from adaptkit.runs import job
+from adaptkit.runs.build import AnyMethod, check_recipe, method
 from adaptkit.runs.evaluate import evaluate
+from adaptkit.runs.folders import set_apart
+from adaptkit.runs.forms import recipe_of
+from adaptkit.runs.recipe import Recipe, only_methods, read_recipe
+from adaptkit.runs.results import Result
 from adaptkit.runs.setting import Setting
+from adaptkit.runs.told import Telling
 from adaptkit.runs.workspace import Workspace
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
 
 
 def load(
@@ -82,7 +96,8 @@ def compare(
         search: ``"widen"`` lets searches go on beyond the edges of their grids; see `adapt`.
 
     Returns:
-        A table with a row for each method; ``table.frame()`` is a pandas table, with accuracy between 0 and 1.
+        A table with a row for each method; ``table.frame()`` is a pandas table, with accuracy between 0 and 1, and
+        ``table.predictions("gda")`` what a method answered about each image.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -94,5 +109,77 @@ def compare(
         raise ValueError(f"methods must be a list, e.g. ['zero-shot', 'gda']; got {methods!r:.80}")
     rows = [(spec, {} if isinstance(spec, Method) else {"method": Spec.of(spec).label}) for spec in methods]
     how: Any = {"seed": seed, "trainer": trainer, "search": search}
-    found: Any = [evaluate(method(spec), task, test, where=where, **how) for spec, where in rows]
-    return Table([result for each in found for result in (each if isinstance(each, list) else [each])])
+    held, results = Held(), list[Result]()
+    for spec, where in rows:
+        telling = Telling()
+        found: Any = evaluate(method(spec), task, test, where=where, note=telling.note, **how)
+        for step, result in enumerate(found if isinstance(found, list) else [found], 1):
+            results.append(result)
+            held.pairs.append((result, telling.told(step)))
+    if isinstance(test, Images) and isinstance(task, Task):
+        held.galleries[""] = Gallery(lambda: (test, task.support))
+    return Table(results).kept_by(held)
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    only: str | Sequence[str] = (),
+    shots: int | str | Sequence[int | Literal["all"]] = (),
+    seeds: int | Sequence[int] = (),
+    home: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = quiet,
+) -> Table:
+    """Run a recipe as ``adaptkit run`` does, cells that are done already excepted, and return its table.
+
+    Args:
+        recipe: a name in ``adaptkit list recipes``, a file, or what such a file holds as a mapping, which may have
+            ``extends`` with the name or the path of another. Plugin files that a recipe names do not run; load them
+            by ``adaptkit.runs.plugins.use_file`` before.
+        only: names of the methods to keep.
+        shots: in place of the recipe's, one or several; ``"all"`` is all images.
+        seeds: in place of the recipe's, one or several.
+        home: where features are kept; default ``$ADAPTKIT_HOME``.
+        out: folder for the records; default ``results/RECIPE`` in the home.
+        progress: show bars.
+        say: told, in lines, what happens.
+
+    Returns:
+        A table of all cells; `Table.failures` are those that failed, `Table.predictions` what was answered.
+
+    Raises:
+        ValueError: for a recipe that is wrong as a whole.
+
+    >>> import tempfile, adaptkit as ak
+    >>> table = ak.run("toy", only="gda", shots=4, seeds=1, home=tempfile.mkdtemp())
+    >>> told = table.predictions("gda")
+    >>> len(told), 0 <= told.macro_f1 <= 1
+    (60, True)
+    """
+    asked = requested_recipe(recipe, listed(only), {"shots": listed(shots), "seeds": listed(seeds)})
+    place = Path(home) if home is not None else default_home()
+    folder = set_apart(Path(out) if out is not None else place / "results" / asked.name, asked)
+    found = job.run(asked, home=place, out=folder, say=say, progress=progress)
+    return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], place))
+
+
+def requested_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe, only: Sequence[str], changes: Mapping[str, Any]
+) -> Recipe:
+    """A recipe in any of its forms, changed and checked against the plugins."""
+    changes = {key: value for key, value in changes.items() if value}
+    if isinstance(recipe, Recipe):
+        counts = {"shots": [*map(read_shots, changes["shots"])]} if "shots" in changes else {}
+        return check_recipe(only_methods(replace(recipe, **(dict(changes) | counts)), only))
+    if isinstance(recipe, Mapping):
+        return check_recipe(only_methods(recipe_of({**recipe, **changes}), only))
+    if not isinstance(recipe, str | Path):
+        raise ValueError(f"a recipe must be a name, a file, a mapping or a Recipe; got {recipe!r:.80}")
+    return check_recipe(read_recipe(str(recipe), changes, only))
+
+
+def listed(value: Any) -> list[Any]:  # noqa: ANN401 (one value or several)
+    """Several values, from one or several."""
+    return [value] if isinstance(value, str | int) else [*value]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import TextIO, cast
 
-from adaptkit.commands.parsing import auto, cache, compare, data, plugins, runs, use
+from adaptkit.commands.parsing import auto, cache, compare, data, errors, plugins, repro, runs, use
 from adaptkit.commands.parsing.parser import Parser
 from adaptkit.io.namesake import namesake
 from adaptkit.io.notices import on_a_line
@@ -20,13 +20,15 @@ def parser() -> argparse.ArgumentParser:
     """Every command and its options."""
     top = Parser(prog="adaptkit", description="Adapt frozen vision-language backbones, with few images or none.")
     top.add_argument("--version", action="version", version=version())
-    top.set_defaults(home=None, plugin=[], trust=False)
+    top.set_defaults(home=None, plugin=[], trust=False, parser=top)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for group in (
         runs.add_runs,
         use.add_use,
         auto.add_auto,
         compare.add_compare,
+        errors.add_errors,
+        repro.add_repro,
         plugins.add_plugins,
         data.add_data,
         cache.add_cache,

@@ -28,6 +28,7 @@ def pytest_addoption(parser):
         type=Path,
         help="a folder of goldens to hold methods against, instead of tests/goldens and tests/goldens2",
     )
+    parser.addoption("--executed", type=Path, help="keep the notebooks that are run in this folder, as they were left")
     parser.addoption("--faults", type=Path, help="write the table of fault cases to this file")
 
 

@@ -200,7 +200,9 @@ def test_missing_seeds_are_said(tmp_path):
         (["nowhere"], "a run must be a folder of results; got '.*nowhere', which does not exist"),
         (["empty"], "a run must be a folder of results; got '.*empty', which has none"),
         (["a", "--metric", "acuracy"], "metric must be one of accuracy; got 'acuracy'; did you mean 'accuracy'?"),
-        (["a", "--out", "x.pdf"], "the suffix of --out x.pdf must be one of .md, .tex, .csv, .html; got '.pdf'"),
+        (["a", "--out", "x.doc"], "the suffix of --out x.doc must be one of .md, .tex, .csv, .html, .json, .svg, .pdf"),
+        (["a", "--by", "backbone"], "--by must name what differs between results, nothing; got 'backbone', 'toy:0' in"),
+        (["a", "--by", "bakbone"], "--by must be one of .*; got 'bakbone'; did you mean 'backbone'?"),
         (["broken"], "a result must be a JSON record of"),
         (["recipe"], "a run's recipe must be as 'adaptkit run' writes it; got '.*recipe.json'"),
     ],
@@ -222,14 +224,15 @@ def test_numbers_are_printed_or_written_in_the_formats_asked_for(tmp_path, say):
     (home / "results").mkdir(parents=True)
     kept = run(home / "results" / "mine", three("gda", 0.7) + three(odd, 1 / 3) + three("a_b", 0.2))
     code, out, _ = say("compare", "mine", "--home", home)
-    assert code == 0 and r"| a_b(x=1 & 2\|3) " in out, "a run is found by its name"
+    assert code == 0 and "| a_b [1] " in out and r"- [1] a_b(x=1 & 2\|3)" in out, "a run is found by its name"
     assert out == say("compare", kept)[1], "as by its folder"
     files = [tmp_path / "new" / f"x{suffix}" for suffix in (".md", ".tex", ".csv", ".html")]
     code, out, _ = say("compare", kept, *(word for file in files for word in ("--out", file)))
     assert code == 0 and out.split() == [str(file) for file in files], "each file is written, and named"
     assert files[0].read_text() == say("compare", kept)[1], "Markdown is what is printed"
     tex = files[1].read_text()
-    assert r"a\_b(x=1 \& 2|3) & 33.3 $\pm$ 2.5 $^\bigtriangledown$ \\" in tex, f"LaTeX takes names literally; got {tex}"
+    assert r"a\_b [1] & 33.3 $\pm$ 2.5 $^\bigtriangledown$ \\" in tex, f"a row has the number of a note; got {tex}"
+    assert r"{[}1] a\_b(x=1 \& 2|3)" in tex, f"which LaTeX takes literally; got {tex}"
     rows = list(csv.DictReader(files[2].read_text().splitlines()))
     assert rows[1]["method"] == odd and float(rows[1]["mean"]) == score([three(odd, 1 / 3)], "accuracy").mean, (
         "unrounded"
@@ -241,7 +244,7 @@ def test_numbers_are_printed_or_written_in_the_formats_asked_for(tmp_path, say):
 def test_one_number_of_shots_puts_datasets_side_by_side(tmp_path):
     a = run(tmp_path / "a", three("gda", 0.7) + three("tip", 0.5))
     b = run(tmp_path / "b", three("gda", 0.3, dataset="b") + three("tip", 0.3, dataset="b"))
-    head = formats.markdown(compared(a, b)).splitlines()[2]
+    head = next(line for line in formats.markdown(compared(a, b)).splitlines() if line.startswith("|"))
     assert [text.strip() for text in head.strip("|").split("|")] == ["method", AVERAGE, "toy", "b"], f"got {head}"
     c = run(tmp_path / "c", three("gda", 0.3, dataset="c", shots=8))
     titles = [line for line in formats.markdown(compared(a, c)).splitlines() if line.startswith("## ")]

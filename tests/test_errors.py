@@ -107,3 +107,269 @@ def test_sections_of_little_say_so():
     assert "no labelled images" in reliability_section([], []), "nothing to trust"
     one = answers_sections([0], np.array([[1.0, 0.0]]), ["a", "b"])
     assert one.count('class="errors"') == 3 and "nan" not in one.lower(), "one image is enough for numbers"
+
+
+BASE = {"dataset": "toy", "backbone": "toy:0", "shots": [2], "seeds": [1], "methods": ["zero-shot", "gda"]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Features that the runs of this file share."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def ran(home, tmp_path):
+    """Run a recipe from Python, into a folder of its own."""
+    import adaptkit as ak
+
+    return lambda folder="out", **changes: ak.run({**BASE, **changes}, home=home, out=tmp_path / folder)
+
+
+def test_predictions_are_kept_by_default_and_are_what_was_judged(ran, tmp_path):
+    table = ran(domains=["noisy"], seeds=[1, 2])
+    for result in table:
+        for test in ("", "noisy"):
+            told = table.predictions(result.method, seed=result.seed, test=test)
+            right = "".join("01"[int(r)] for r in told.right)
+            assert right == result.right[test], "they must be what was judged"
+            assert told.macro_f1 == pytest.approx(result.metrics[f"{test}/macro_f1".lstrip("/")]), "so must the mean"
+    assert len([*(tmp_path / "out" / "images").iterdir()]) == 2, "cells share the list of a set's images"
+    assert len([*(tmp_path / "out" / "predictions").iterdir()]) == len(table), "one file for each record"
+
+
+def test_probabilities_are_those_of_the_logits(ran, tmp_path):
+    from safetensors.torch import load_file
+
+    table = ran(methods=["gda"], keep="logits")
+    (path,) = (tmp_path / "out").glob("*.safetensors")
+    likely = load_file(path)["own"].softmax(-1).sort(descending=True)
+    told = table.predictions()
+    assert np.allclose(told.confidence, likely.values[:, 0], atol=1e-6), "the confidence is the largest probability"
+    assert (told.columns["others"] == likely.indices[:, 1:].numpy()).all(), "the others follow in their order"
+    assert np.allclose(told.columns["likely"], likely.values[:, 1:], atol=1e-3), "with theirs"
+
+
+def test_what_is_kept_is_no_part_of_a_protocol(ran, tmp_path):
+    some, more, none = ran(), ran("more", keep_answers=True), ran("none", keep="none")
+    assert {r.protocol_hash for t in (some, more, none) for r in t} == {some[0].protocol_hash}, "numbers are the same"
+    assert [r.tag for r in some] == [r.tag for r in none], "so are the cells"
+    assert [r.metrics for r in some] == [r.metrics for r in none], "and what they answered"
+    assert len([*(tmp_path / "more").glob("*.safetensors")]) == 2, "the old key keeps logits"
+    assert more.predictions("gda").title and not (tmp_path / "none" / "predictions").exists(), "and predictions, too"
+    with pytest.raises(ValueError, match="must have been kept beside its record; got none; run the recipe again"):
+        none.predictions("gda")
+    with pytest.raises(ValueError, match="keep must be one of none, predictions, logits"):
+        ran("odd", keep="all")
+
+
+def test_runs_of_before_are_read_as_they_are(ran, tmp_path):
+    import shutil
+
+    import adaptkit as ak
+
+    ran()
+    for folder in ("predictions", "images"):
+        shutil.rmtree(tmp_path / "out" / folder)
+    table = ak.read_results(tmp_path / "out")
+    assert len(table.frame()), "numbers need no predictions"
+    with pytest.raises(ValueError, match="got none; run the recipe again"):
+        table.predictions("gda")
+
+
+def test_a_record_and_its_predictions_are_held_together(ran, tmp_path):
+    import adaptkit as ak
+
+    ran()
+    one, two = sorted((tmp_path / "out" / "predictions").iterdir())
+    whole = one.read_bytes()
+    read = lambda name: ak.read_results(tmp_path / "out").predictions(name)  # noqa: E731
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(ValueError, match="it is not that of the record beside it"):
+        read("gda")
+    one.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="its numbers were changed after they were written"):
+        read("gda")
+    one.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="predictions must be as a run writes them"):
+        read("gda")
+    one.write_bytes(whole)
+    (images,) = (tmp_path / "out" / "images").iterdir()
+    images.write_text(images.read_text().replace('"cat"', '"cow"'))
+    with pytest.raises(ValueError, match="was changed after it was written"):
+        read("gda")
+
+
+def test_new_classes_streams_and_sequences_are_kept_as_they_were_asked(ran):
+    table = ran(classes="base", methods=["zero-shot"])
+    told = table.predictions(test="new")
+    assert list(told.names) == ["fox", "hen"], "new classes have their own names"
+    assert set(told.labels.tolist()) == {0, 1}, "and labels among these"
+    told = ran("stream", methods=["tda"], stream="class-correlated").predictions()
+    assert sorted(told.columns["met"].tolist()) == [*range(60)], "a stream's order is kept"
+    table = ran("steps", methods=["zero-shot"], sequence=2)
+    assert [len(r.right[""]) for r in table] == [36, 60], "two steps"
+    assert len(table.predictions()) == 60, "the last step's answers are asked for first"
+
+
+def test_scores_are_kept_where_answers_are_scores(ran):
+    table = ran(methods=["mcm"], far=["digits"])
+    told = table.predictions()
+    assert set(told.columns) == {"score"} and len(told.errors()) == 0, "there is no class that could be wrong"
+    assert list(told.frame().columns) == ["image", "label", "score"], "a frame has what there is"
+    assert set(table.predictions(test="digits").labels.tolist()) == {-1}, "images from outside have no class"
+    with pytest.raises(ValueError, match="answers must be about classes; got scores"):
+        told.confusion()
+    assert "errors" not in told._repr_html_().partition("</style>")[2], "nothing is shown that is not there"
+
+
+def test_several_labels_an_image_are_kept_as_such():
+    import torch
+
+    from adaptkit.methods.evaluation.kinds import evaluation
+
+    answers = torch.tensor([[2.0, -1.0, 3.0], [-1.0, -2.0, -3.0]])
+    kind = evaluation("multi-label")
+    kept = kind.kept_of(kind.condense(answers, torch.tensor([[1, 0, 1], [0, 1, 0]])))
+    assert kept["predicted"].tolist() == [2, 0] and kept["others"].tolist() == [[0, 1], [1, 2]], "the likeliest first"
+    assert torch.allclose(kept["confidence"], answers.max(-1).values.sigmoid()), "each label has its own probability"
+
+
+def test_comparisons_in_memory_know_their_predictions():
+    import adaptkit as ak
+
+    task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    table = ak.compare(task, test, ["zero-shot", {"gda": {"alpha": 2.0}}])
+    told = table.predictions("gda")
+    assert told.frame().right.mean() == pytest.approx(table[1].metrics["accuracy"]), "as in the table"
+    found = table.agreement()
+    assert found.kappa.shape == (2, 2) and found.kappa[0, 0] == 1, "and methods can be held against each other"
+    with pytest.raises(ValueError, match=r"method must be one of zero-shot, gda\(alpha=2.0\); got ''"):
+        table.predictions()
+    with pytest.raises(ValueError, match="seed must be one of 0; got 7"):
+        table.predictions("gda", seed=7)
+    assert "data:image/webp" in told.show_errors(3).html, "pictures come from the dataset"
+
+
+def test_features_without_pictures_are_shown_by_number():
+    import torch
+
+    import adaptkit as ak
+
+    x, y = torch.randn(8, 4), torch.arange(8) % 2
+    task = ak.Task.from_arrays(support=(x, y), text=torch.randn(2, 4), classnames=["<b>", "ü"])
+    test = ak.Images.from_arrays(torch.randn(30, 4), torch.arange(30) % 2)
+    told = ak.compare(task, test, ["gda"]).predictions()
+    assert told.frame().image.tolist() == [*range(30)], "an array's images are rows"
+    shown = told.show_errors(5).html
+    assert "<img" not in shown and "<b>" not in shown and "&lt;b&gt;" in shown, "names alone, and as text"
+
+
+def test_plots_and_frames_show_themselves(ran):
+    told = ran(methods=["gda"]).predictions()
+    for figure in (told.plot_confusion(), told.plot_reliability()):
+        assert figure._repr_png_().startswith(b"\x89PNG"), "a figure is a picture in a notebook"
+    frame = told.confusion()
+    assert frame.to_numpy().sum() == 60 and list(frame.columns) == list(told.names), "true in rows, answers in columns"
+    assert [s.name for s in told.per_class()] == list(told.names), "each class has its scores"
+
+
+def test_pictures_that_moved_are_left_out_and_the_rest_is_told(ran, tmp_path):
+    from tests.small import photos
+
+    root = photos(tmp_path / "photos", ["Käse", "b <i>"], 20)
+    table = ran(dataset=f"folder:{root}", methods=["zero-shot"])
+    told = table.predictions()
+    place = told.errors()
+    assert len(place), "a random tower must be wrong about something"
+    assert told.show_errors(4).html.count("data:image/webp") >= len(place[:4]), "each error has its picture"
+    root.rename(tmp_path / "elsewhere")
+    from adaptkit.report.errors.reopening import reopened_workspace
+
+    reopened_workspace.cache_clear()
+    gone = table.predictions().show_errors(4).html
+    assert "no pictures: " in gone and "&lt;i&gt;" in gone, "the errors are told without pictures, and why"
+    table.keeper = type(table.keeper)(table.keeper.folders, table.keeper.home, f"folder:{tmp_path / 'elsewhere'}")
+    assert "data:image/webp" in table.predictions().show_errors(4).html, "pictures are found where they are now"
+
+
+def test_a_recipe_runs_from_python_in_every_form(home, tmp_path):
+    import adaptkit as ak
+    from adaptkit.runs.recipe import read_recipe
+
+    how = {"only": ["gda"], "shots": [2], "seeds": [1], "home": home}
+    forms = "toy", {"extends": "toy"}, read_recipe("toy")
+    tables = [ak.run(form, out=tmp_path / str(i), **how) for i, form in enumerate(forms)]
+    assert len({(len(t), t[0].tag, t[0].metrics["accuracy"]) for t in tables}) == 1, "one cell, the same for all"
+    with pytest.raises(ValueError, match="a method of this recipe must be one of zero-shot, gda; got 'gdaa'"):
+        ak.run({"extends": "toy"}, only=["gdaa"], home=home)
+
+
+@pytest.fixture
+def command(home, capsys):
+    from tests.small import Command
+
+    return Command(home, capsys)
+
+
+def test_the_command_tells_and_writes_what_went_wrong(ran, command, tmp_path):
+    import csv
+    import json
+
+    ran()
+    run, files = tmp_path / "out", [tmp_path / name for name in ("e.csv", "e.html", "c.csv")]
+    code, said, _ = command("errors", run, "--method", "gda")
+    assert code == 0 and "gda, 2 shots, seed 1: 60 images" in said and "surest errors" in said, said
+    code, said, _ = command("errors", run, "--out", files[0], "--out", files[1], "--confusion", files[2], "--json")
+    plain = json.loads(said)
+    rows = [*csv.DictReader(files[0].read_text().splitlines())]
+    assert len(rows) == plain["wrong"] and {r["right"] for r in rows} == {"False"}, "a line for each error"
+    matrix = [*csv.reader(files[2].read_text().splitlines())]
+    assert sum(int(n) for row in matrix[1:] for n in row[1:]) == 60, "the matrix counts every image"
+    page = files[1].read_text()
+    assert "<img" not in page and "http" not in page.replace("http-equiv", ""), "a page without pictures or network"
+    assert command("errors", run, "--out", files[1], "--thumbnails", 3)[0] == 0, "pictures come on request"
+    assert files[1].read_text().count('<ul class="pictures"><li>') == 1, "in the page itself"
+    code, said, _ = command("errors", run, "--agreement", "--json")
+    assert json.loads(said)["methods"] == ["zero-shot", "gda"], "and methods are held against each other"
+    command("errors", run, "--out", files[0], "--all")
+    assert len(files[0].read_text().splitlines()) == 61, "or a line for every image"
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--method", "gdaa"], "method must be one of zero-shot, gda; got 'gdaa'; did you mean 'gda'?"),
+        (["--shots", "3"], "shots must be one of 2; got 3"),
+        (["--test", "new"], "test must be one of ''; got 'new'"),
+        (["--out", "x.txt"], "the suffix of --out x.txt must be one of .csv, .html; got '.txt'"),
+        (["--most", "-1"], "--most must be 0 or more; got -1"),
+    ],
+    ids=["method", "shots", "test", "suffix", "number"],
+)
+def test_the_command_says_what_is_wrong_in_one_line(words, wrong, ran, command, tmp_path):
+    ran()
+    code, said, told = command("errors", tmp_path / "out", *words)
+    assert (code, said) == (2, ""), "a wrong request prints no result"
+    assert wrong in told and told.count("\n") == 1, told
+
+
+def test_a_page_of_a_comparison_has_the_errors_of_every_cell(ran, command, tmp_path):
+    import re
+
+    ran(shots=[1, 2], seeds=[1, 2])
+    out = tmp_path / "page.html"
+    assert command("compare", tmp_path / "out", "--out", out)[0] == 0, "the page is written"
+    page = out.read_text()
+    cells = re.findall(r'<template data-dataset="toy" data-method="(.*?)" data-shots="(\d)">', page)
+    assert sorted(cells) == [(m, k) for m in ("", "gda", "zero-shot") for k in "12"], "each method, and their agreement"
+    assert "data:image" not in page, "pictures stand in it on request alone"
+    command("compare", tmp_path / "out", "--out", out, "--thumbnails", 2)
+    assert 3 <= out.read_text().count("data:image/webp") <= 6, "of the best method's errors, with their neighbours"
+
+
+def test_a_page_of_runs_without_predictions_is_as_before(ran, command, tmp_path):
+    ran(keep="none")
+    out = tmp_path / "page.html"
+    assert command("compare", tmp_path / "out", "--out", out)[0] == 0, "numbers need no predictions"
+    assert "<template" not in out.read_text(), "and nothing is said of errors"

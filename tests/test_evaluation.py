@@ -10,7 +10,11 @@ import torch
 from scipy.ndimage import label
 from sklearn import metrics as sk
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+)
 
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.detection import detection, placements
@@ -40,6 +44,7 @@ def test_classification_is_what_it_was_bit_for_bit(classes, ties):
     was = {
         "accuracy": float((logits.argmax(-1) == labels).double().mean()),
         "macro_accuracy": float(multiclass_accuracy(logits, labels, num_classes=classes, average="macro")),
+        "macro_f1": float(multiclass_f1_score(logits, labels, num_classes=classes, average="macro")),
         "ece": float(multiclass_calibration_error(logits.softmax(-1), labels, num_classes=classes, n_bins=15)),
         "nll": float(-log_p.gather(1, labels[:, None]).mean()),
         "brier": float((log_p.exp() - one_hot(labels, classes)).square().sum(-1).mean()),

@@ -41,6 +41,12 @@ PROMISED = {  # by notebook and cell, what its outputs must show, as text or as 
         "load": r"(4[5-9]|5\d) of 57 new pictures right",
         "sklearn": r"array\(\[0\.[89]\d*, +0\.[89]\d*, +0\.[89]",
     },
+    "reproduce_a_table": {
+        "published": "text/html: .*71.26",
+        "there": "here: ",
+        "backbone": "packaged:lite0-minilm on |hf:openai/clip-vit-base-patch16 on ",
+        "beside": "text/html: .*mrflogs/ICLR24",
+    },
     "write_a_method": {
         "needs": r"x: +\(92, 1280\)\nviews: \(92, 4, 1280\)",
         "use": r"ridge: +[34]\d\.\d%\nzero-shot: 12\.3%",
@@ -99,7 +105,7 @@ def test_commands_and_links_in_a_notebook_exist(path):
 @pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}; pip install 'adaptkit-vlm[demo,notebook]'")
 @pytest.mark.timeout(900)  # without features from a run, some hundred drawings are encoded first
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_shows_what_it_promises(path, tmp_path, monkeypatch):
+def test_a_notebook_runs_and_shows_what_it_promises(path, tmp_path, monkeypatch, request):
     import nbformat
     from nbclient import NotebookClient
 
@@ -108,6 +114,9 @@ def test_a_notebook_runs_and_shows_what_it_promises(path, tmp_path, monkeypatch)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    if folder := request.config.getoption("--executed"):
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, folder / path.name)
     got = {cell.id: shown(cell) for cell in notebook.cells if cell.cell_type == "code"}
     for name, pattern in PROMISED[path.stem].items():
         assert re.search(pattern, got[name], re.DOTALL), f"{path.stem}, cell {name}, must show {pattern!r}; {got[name]}"

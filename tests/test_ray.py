@@ -192,7 +192,9 @@ def test_who_has_no_ray_is_told_how_to_get_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--workers", "2"], "--workers must come with --engine ray; got it without"),
+        (["--cpus", "2"], "--cpus must come with --engine ray; got it without"),
+        (["--engine", "ray", "--workers", "999"], "--workers times --cpus must be at most the cores of this machine"),
+        (["--engine", "ray", "--address", "127.0.0.1:1"], "--address must be that of a Ray cluster that stands; got"),
         (["--engine", "ray", "--shard", "1/2"], "--shard must be left out with --engine ray"),
         (["--engine", "ray", "--cpus", "0"], "--cpus must be a number from 0.1 to 1,000; got 0.0"),
         (["--engine", "ray", "--address", ""], "--address must be HOST:PORT, auto or ray://HOST:PORT; got ''; leave"),

@@ -10,7 +10,7 @@ import yaml
 from adaptkit import cli
 from adaptkit.io.values import Spec
 from adaptkit.report.scores import half_width
-from adaptkit.report.table import Table, interval
+from adaptkit.report.table import Table, spread_text
 from adaptkit.runs import build as options
 from adaptkit.runs import job, plugins, recipe
 from adaptkit.runs.results import Result
@@ -54,7 +54,7 @@ WRONG = [  # a recipe, and words that the error must have
     ),
     (GOOD + "support: {pseudo-label: {threshold: high}}", "threshold must be a number; got 'high'"),
     (GOOD + "select: few-vall", "select must be one of none, few-val, .*; got 'few-vall'; did you mean 'few-val'?"),
-    (GOOD + "device: tpu", "device must be one of auto, cpu, cuda, mps; got 'tpu'"),
+    (GOOD + "device: tpu", "device must be one of auto, cpu, cuda, mps, cuda:0; got 'tpu'"),
     (GOOD + "precision: bf16", "precision must be one of .*; got 'bf16'"),
     (GOOD + "shots: [four]", "shots must be a whole number; got 'four'"),
     (GOOD + "shots: 4", "shots must be a list; got 4"),
@@ -66,7 +66,8 @@ WRONG = [  # a recipe, and words that the error must have
     (GOOD + "stream: {mixed: {seed: 1}}", "an option of mixed must be one of none; got 'seed'"),
     (GOOD + "near: [new]", "classes must be 'base' where the set 'new' is asked for; got 'all'"),
     (GOOD + "domains: [digits]\nfar: [digits]", "must name each set once; got 'digits' twice"),
-    (GOOD + "bins: [3, 1]", r"bins must be two numbers that do not fall; got \[3, 1\]"),
+    (GOOD + "bins: [3, 1]", r"bins must be two numbers that rise; got \[3, 1\]"),
+    (GOOD + "bins: [3, 3]", r"bins must be two numbers that rise; got \[3, 3\]"),
     (GOOD + "bins: [3]", r"bins must have 2 values; got \[3\]|bins must be .*; got \[3\]"),
     (BASE + "methods: [gda]\nclasses: base", "answer for classes they did not adapt to; got '"),
     (GOOD + "published: [{method: gda, value: 3}]", "published must have source; got"),
@@ -289,9 +290,9 @@ def test_a_result_is_what_it_was_when_saved(tmp_path):
 def test_an_interval_is_students():
     assert half_width([60, 70, 80]) == pytest.approx(4.302653 * 10 / 3**0.5), "t for two degrees of freedom is 4.303"
     assert half_width([1, 2]) == pytest.approx(12.7062 * 0.5**0.5 / 2**0.5, rel=1e-4), "and for one 12.706"
-    assert interval([result("m", 1, s, a) for s, a in enumerate((0.6, 0.7, 0.8))]) == "70.0 ± 24.8", "in percent"
-    assert interval([result("m", 1, 1, 0.123)]) == "12.3", "one seed has no interval"
-    assert interval([]) == "-", "no result, no number"
+    assert spread_text([result("m", 1, s, a) for s, a in enumerate((0.6, 0.7, 0.8))]) == "70.0 ± 24.8", "in percent"
+    assert spread_text([result("m", 1, 1, 0.123)]) == "12.3", "one seed has no interval"
+    assert spread_text([]) == "-", "no result, no number"
 
 
 def test_a_table_has_methods_in_rows_and_shots_in_columns():

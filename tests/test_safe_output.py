@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import warnings
 
 import pytest
 
@@ -12,7 +13,6 @@ from adaptkit.io.text import columns
 from adaptkit.report import formats, runs
 from adaptkit.report.comparison import Comparison
 from adaptkit.report.page import page
-from adaptkit.report.plot import figure
 from adaptkit.report.table import Table
 from adaptkit.saving.model_card import model_card
 from adaptkit.testing import toy_task
@@ -129,10 +129,12 @@ def test_the_page_holds(comparison, evil):
 def test_a_picture_shows_names_as_they_are(evil):
     plt = pytest.importorskip("matplotlib.pyplot")
     results = [r for r in three(evil, 0.5, shots=1) + three(evil, 0.5, shots=4)]
-    made = figure(Table(results), f"{evil} {evil}")
-    made.canvas.draw()
-    shown = [made.axes[0].title, *made.axes[0].get_legend().get_texts()]
-    assert len(shown) == 2, "the method must be in the legend"
+    made = Table(results).plot(f"{evil} {evil}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        made.canvas.draw()
+    shown = [made.axes[0]._left_title, *made.axes[0].texts, *made.texts]
+    assert len(shown) == 3, "the method must be named where its line ends, and the caption"
     for text in shown:
         assert not text._preprocess_math(text.get_text())[1], f"nothing is mathematics; got {text.get_text()!r}"
         assert not STEERING.search(text.get_text()), "and nothing ends the line"

@@ -141,7 +141,9 @@ def test_the_best_of_many_must_beat_a_correction_for_all_pairs():
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-def test_an_interval_leaves_out_zero_exactly_where_p_is_below_the_level(images, seeds, shares, sets, graded, chosen, key):
+def test_an_interval_leaves_out_zero_exactly_where_p_is_below_the_level(
+    images, seeds, shares, sets, graded, chosen, key
+):
     rng = np.random.default_rng(key)
     right = {}
     for i, share in enumerate(shares):

@@ -75,3 +75,54 @@ def test_a_number_for_any_shots_stands_there_once():
 def test_a_harmonic_mean_is_of_the_means_over_seeds():
     rows = ("gda", 16, {"accuracy": 0.5, "new/accuracy": 0.2}), ("gda", 16, {"accuracy": 0.7, "new/accuracy": 0.6})
     assert beside([{"method": "gda", "shots": 16, "metric": "harmonic"}], *rows) == [("gda", 16, 48, "harmonic")]
+
+
+def rows(dataset="dtd", backbone="open_clip:RN50", **more):
+    """What stands beside zero-shot's numbers, which are 0.42, 0.5 and 0.42 on a domain."""
+    metrics = {"accuracy": 0.42, "imagenet-a/accuracy": 0.42}
+    results = [Result(method=m, shots=1, seed=1, metrics=metrics) for m in ("zero-shot", "gda")]
+    made = {"dataset": dataset, "backbone": backbone, "methods": ["zero-shot", "gda"], **more}
+    found = verify.beside(recipe.build_recipe(made, shelf.folder() / "x.yaml"), Table(results))
+    return [(b.method, b.quote.metric, b.quote.value, b.near) for b in found], found
+
+
+def test_zero_shot_is_held_to_what_is_known_of_a_backbone_on_a_dataset():
+    shown, found = rows()
+    assert shown == [("zero-shot", "accuracy", 42.2, True)], "and nothing else is held to it"
+    assert "Tip-Adapter exp.log" in verify.as_text(found) and verify.verdict(found) == ""
+    assert rows("dtd:somewhere", "open_clip:RN50/openai")[0] == shown, "by any name of the weights, wherever it lies"
+    shown, found = rows("ucf101")
+    assert shown == [("zero-shot", "accuracy", 61.35, False)] and "zero-shot at 1 shots" in verify.verdict(found)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "toy"},
+        {"backbone": "hf:somebody/own"},
+        {"prompts": "photo"},
+        {"prompts": {"templates": {"templates": "a {}."}}},
+        {"classes": "base"},
+    ],
+)
+def test_what_no_reference_is_about_has_none(other):
+    assert rows(**other)[0] == []
+
+
+def test_domains_have_references_and_a_recipe_quotes_its_own_first():
+    domains = ["imagenet-a"]
+    shown, _ = rows("imagenet", "hf:openai/clip-vit-base-patch16", domains=domains, prompts="ensemble")
+    assert shown == [("zero-shot", "accuracy", 68.35, False), ("zero-shot", "imagenet-a/accuracy", 50.07, False)]
+    own = {"method": "zero-shot", "value": 42.0, "source": "s"}
+    assert rows(published=[own])[0] == [("zero-shot", "accuracy", 42.0, True)]
+
+
+def test_every_reference_is_of_a_dataset_that_there_is_and_says_where_it_stands():
+    from adaptkit.runs import plugins, references
+
+    tables = references._tables()
+    for table in tables["tables"]:
+        assert table["source"] and table["about"] and 0 < table["within"] <= 5, f"{table['weights']} says what it is"
+        assert table["weights"] in tables["weights"] and set(table["accuracy"]) <= set(plugins.table("datasets"))
+    names = [name for known in tables["weights"].values() for name in known]
+    assert len(set(names)) == len(names), "a backbone has one set of weights"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = (".py", ".pyi", ".yaml", ".json", ".typed", ".html", ".css", ".js")
+SHIPPED = (".py", ".pyi", ".yaml", ".json", ".typed", ".html", ".css", ".js", ".txt")
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ class Choice:
     loss: np.ndarray
 
     def best(self, accuracy: np.ndarray, loss: np.ndarray) -> np.ndarray:
-        """The method that is chosen, by accuracies and losses ``(B, M)``: ``(B,)``. Of equal ones that of least loss."""
+        """The method chosen by accuracies and losses ``(B, M)``: ``(B,)``. Of equal ones that of least loss."""
         top = accuracy.max(1, keepdims=True)
         return np.where(accuracy >= top - SAME, loss, np.inf).argmin(1)
 

@@ -118,7 +118,7 @@ def sections_of(result: AutoResult) -> str:
 
 def data_section(result: AutoResult) -> str:
     """What was seen of the images."""
-    looked = list(getattr(result.look, "lines", list)())
+    looked = result.look.lines() if result.look else []
     return f"<section><h2>The images</h2>{items([*result.notes, *looked])}</section>"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from adaptkit.commands.as_json import json_alone
 from adaptkit.commands.requested import load_files
 from adaptkit.runs import plugins
 
@@ -23,4 +24,8 @@ def command(options: Namespace) -> int:
     else:
         plugins.pick("methods", options.what)
         names = [options.what]
-    return check_methods(names)
+    with json_alone(options.json) as answer:
+        found = check_methods(names)
+        if options.json:
+            answer(found)
+    return int(any(one["failed"] for one in found))

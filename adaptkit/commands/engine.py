@@ -29,7 +29,6 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     command.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help=who)
     joined = "a Ray cluster that stands (default: one is started here)"
     command.add_argument("--address", metavar="HOST:PORT", help=joined)
-    command.add_argument("--workers", type=int, metavar="N", help="of ray; default: as many as there is room for")
     command.add_argument("--cpus", type=float, metavar="N", help="cores, and threads, of each worker (default: 1)")
     command.add_argument("--gpus", type=float, metavar="N", help="GPUs of each worker, e.g. 0.5 (default: 1 if any)")
 
@@ -43,12 +42,15 @@ def engine(options: argparse.Namespace) -> Iterator[Engine | None]:
     """
     given: dict[str, Any] = {name: v for name in OF_ENGINE if (v := getattr(options, name)) is not None}
     if options.engine == "serial":
+        given.pop("workers", None)  # those decode pictures, see `machine_changes`
         if given:
             raise ValueError(f"--{next(iter(given))} must come with --engine ray; got it without; add --engine ray")
         yield None
         return
     if options.shard:
         raise ValueError("--shard must be left out with --engine ray, which shares out the work itself; got both")
+    if given.get("workers") == "auto":
+        del given["workers"]
     for name, value in given.items():
         hold(value, OF_ENGINE[name], f"--{name}")
     if given.get("address") == "":
@@ -56,6 +58,7 @@ def engine(options: argparse.Namespace) -> Iterator[Engine | None]:
     from adaptkit.engines.ray_workers import RayWorkers
 
     with RayWorkers(**given) as workers:
+        workers.check()
         yield workers
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 from adaptkit.commands.requested import load_files
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.safe import in_lines
 from adaptkit.io.text import columns
 from adaptkit.runs import plugins, shelf
@@ -22,7 +22,7 @@ def command(options: Namespace) -> int:
     load_files(options)
     tables = {role: _entries(role) for role in _roles(options)}
     if options.json:
-        print(json.dumps([entry for entries in tables.values() for entry in entries], indent=1))
+        print(strict_json([entry for entries in tables.values() for entry in entries]))
     for role, entries in tables.items() if not options.json else ():
         print(f"{role} ({len(entries)})\n{_as_text(entries)}\n")
     for name, trace in plugins.broken.items():

@@ -1,4 +1,4 @@
-"""``adaptkit predict``: a saved classifier's labels for pictures, as CSV."""
+"""``adaptkit predict``: a saved classifier's labels for pictures, as CSV or lines of JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adaptkit.commands.parsing.machine import machine_changes
 from adaptkit.commands.requested import home_folder, load_files
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.io.files import ensure_file
     from adaptkit.io.pictures import counted
+    from adaptkit.io.safe import csv_text
     from adaptkit.saving.classifier import load_classifier
     from adaptkit.saving.pictures import find_pictures
 
@@ -31,12 +33,14 @@ def command(options: Namespace) -> int:
     paths, rest = find_pictures(options.images)
     if rest:
         tell(f"read {len(paths):,} files; left out {counted(rest)}, the first {str(rest[0])!r}")
-    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options))
+    machine: dict[str, Any] = machine_changes(options)
+    classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options), **machine)
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
     pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
-    write_csv(options.out, label_rows(classifier, pictures, options.top))
+    rows = label_rows(classifier, pictures, options.top)
+    write_texts(options.out, json_lines(rows) if options.json else map(csv_text, rows))
     return 0 if pictures.found == len(paths) else 1
 
 
@@ -118,13 +122,27 @@ def tell(text: str) -> None:
     print(f"adaptkit: {in_lines(text)}", file=sys.stderr)
 
 
-def write_csv(out: Path | None, blocks: Iterable[list[list[str]]]) -> None:
-    """Rows as CSV, as they come, to a file that is written whole or not at all, or to where printing goes."""
+def write_texts(out: Path | None, texts: Iterable[str]) -> None:
+    """Text, as it comes, to a file that is written whole or not at all, or to where printing goes."""
     from adaptkit.io.files import atomic_write
-    from adaptkit.io.safe import csv_text
 
     if out is not None:
-        atomic_write(out, (csv_text(rows).encode() for rows in blocks))
+        atomic_write(out, (text.encode() for text in texts))
         return
-    for rows in blocks:
-        print(csv_text(rows), end="")
+    for text in texts:
+        print(text, end="")
+
+
+def json_lines(blocks: Iterable[list[list[str]]]) -> Iterator[str]:
+    """Rows as lines of JSON: the path, and the score or the labels, the likeliest first; the head is left out."""
+    from adaptkit.io.jsons import strict_json
+
+    for number, rows in enumerate(blocks):
+        found = list[dict[str, object]]()
+        for path, *cells in rows[number == 0 :]:
+            if len(cells) == 1:
+                found.append({"path": path, "score": float(cells[0])})
+            else:
+                pairs = zip(cells[::2], map(float, cells[1::2]), strict=True)
+                found.append({"path": path, "labels": [{"label": name, "probability": p} for name, p in pairs]})
+        yield "".join(f"{strict_json(one, indent=None)}\n" for one in found)

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from adaptkit.commands.parsing.machine import machine_changes
 from adaptkit.io import yamls
 from adaptkit.io.home import home as default_home
 from adaptkit.io.paths import in_file_system
@@ -30,6 +31,9 @@ def recipes(options: Namespace) -> list[recipe.Recipe]:
     for key in ("shots", "seeds"):
         if getattr(options, key):
             changes[key] = yamls.parse_yaml(f"[{getattr(options, key)}]")
+    changes |= machine_changes(options)
+    if getattr(options, "report", ""):
+        changes["report"] = [name for name in options.report.split(",") if name]
     only = [name for name in options.only.split(",") if name]
     from adaptkit.runs.build import check_recipe
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from adaptkit.commands.engine import engine
 from adaptkit.commands.requested import home_folder, out, recipes
+from adaptkit.commands.tables import print_lines, print_table
 from adaptkit.io.safe import line
-from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.classification import KINDS
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
-from adaptkit.report.edges import edge_lines
-from adaptkit.report.scores import heading
+from adaptkit.report.backbones import backbone_line
+from adaptkit.report.json_tables import as_json, run_json
+from adaptkit.report.scores import heading, over_seeds, percent
 from adaptkit.report.table import Table, fewer, true_heading
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.recipe import Recipe
@@ -21,18 +25,23 @@ from adaptkit.runs.recipe import Recipe
 if TYPE_CHECKING:
     from adaptkit.runs.engine import Engine
 
+COSTS_SAID = "extract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell"
+
 
 def command(options: Namespace) -> int:
     """Run recipes and print their tables, and what papers report beside ours; 1 where a cell failed."""
-    with engine(options) as workers:
-        codes = [run_one(options, requested, workers) for requested in recipes(options)]
+    shown: list[dict[str, Any]] = []
+    with redirect_stdout(cast(TextIO, sys.stderr)) if options.json else nullcontext(), engine(options) as workers:
+        codes = [run_one(options, requested, workers, shown) for requested in recipes(options)]
+    if options.json:
+        print(as_json(shown))
     from adaptkit.runs import plugins
 
     return max(codes, default=0) or int(bool(plugins.broken))
 
 
-def run_one(options: Namespace, requested: Recipe, workers: Engine | None) -> int:
-    """Run one recipe and print what came of it."""
+def run_one(options: Namespace, requested: Recipe, workers: Engine | None, shown: list[dict[str, Any]]) -> int:
+    """Run one recipe and print what came of it; its table, for programs, is added to `shown`."""
     from adaptkit.report import verify
     from adaptkit.runs import job
 
@@ -46,7 +55,8 @@ def run_one(options: Namespace, requested: Recipe, workers: Engine | None) -> in
         recompute=options.recompute,
         engine=workers,
     )
-    table = Table(found, failures=found.failures)
+    table = Table(found, failures=found.failures, spread=options.spread)
+    shown.append(run_json(requested.name, table, headlines(table)))
     show_tables(requested, table)
     quoted = verify.beside(requested, table)
     if quoted:
@@ -65,27 +75,35 @@ def run_one(options: Namespace, requested: Recipe, workers: Engine | None) -> in
 
 
 def show_tables(requested: Recipe, table: Table) -> None:
-    """Print the table of a run, or one for each metric, and where classes had fewer images than shots."""
+    """Print which backbone it is, the table of a run, or one for each metric, and what a reader must know of them."""
     metrics, shots = headlines(table), table.shots()
     if not shots:
         return
+    print()
+    print_lines([backbone_line(requested.backbone)])
     for some in [metrics] if len(shots) == 1 else [[metric] for metric in metrics]:
         what = true_heading(shots[0], table.results) if len(shots) == 1 else some[0]
-        print(f"\n{line(requested.dataset)}: {what}, %, mean ± 95 % interval over seeds\n")
-        print(columns(Table(table.results, some[0], table.failures).cells(some)))
+        what = ", ".join(filter(None, [what, percentages(some)]))
+        print(f"\n{line(requested.dataset)}: {what}, {over_seeds(table.spread)}\n")
+        print_table(Table(table.results, some[0], table.failures, table.spread).cells(some))
     for text in table.sequences():
         print(f"\n{text}")
-    print("\nextract: what computing a method's features costs, whoever asked first; fit and predict: mean per cell")
-    for said in (*fewer(table), *edge_lines(table)):
-        print(said)
+    print()
+    print_lines([COSTS_SAID, *fewer(table), *table.notes()])
+
+
+def percentages(metrics: Sequence[str]) -> str:
+    """What metrics that stand in one table are counted in; "" where none is a percentage."""
+    plain = [metric for metric in metrics if not percent(metric)]
+    return "" if len(plain) == len(metrics) else "%" + f" but for {', '.join(plain)}" * bool(plain)
 
 
 def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
-    """Plot accuracy against shots, where a curve has two points."""
+    """Plot accuracy against shots, or bars of it."""
     from adaptkit.report.plot import plot
 
     picture = folder / "accuracy.svg"
-    if len({result.shots for result in table}) < 2:
+    if not len(table):
         return
     try:
         drawn = plot(table, picture, f"{requested.dataset}, {requested.backbone}")

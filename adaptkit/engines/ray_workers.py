@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from adaptkit.engines.handing import DEATHS, PACE, Jobs
+from adaptkit.engines.room import STANDS, fits, hold_cores, reach
 from adaptkit.io.home import home_at
 from adaptkit.io.paths import expanded
 from adaptkit.runs import plugins
@@ -126,6 +126,13 @@ class RayWorkers:
         if self.ended:
             signal.raise_signal(signal.SIGTERM)
 
+    def check(self) -> None:
+        """Refuse what cannot be before there is anything to do."""
+        if self.address:
+            reach(self.address)
+        else:
+            hold_cores(max(1, self.workers) * self.cpus)
+
     def each(self, work: JobWork, jobs: Sequence[Any], home: Path) -> Iterator[tuple[int, Any]]:
         """The number of each job and what it came to, or `WorkerDiedError`, as soon as that is known."""
         if not len(jobs):
@@ -179,10 +186,9 @@ class RayWorkers:
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
+        reach(self.address)
         before = signal.getsignal(signal.SIGTERM)
         try:
-            if ":" in self.address and "://" not in self.address:
-                listens(self.address)
             self.ray.init(
                 self.address or "local",
                 log_to_driver=False,
@@ -192,10 +198,8 @@ class RayWorkers:
             )
         except (OSError, RuntimeError, ValueError) as error:
             why = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            must = f"must be that of a Ray cluster that stands; got {self.address!r}"
-            raise ValueError(
-                f"--address {must}: {why}" if self.address else f"ray must start here; got: {why}"
-            ) from error
+            asked = f"--address {STANDS}; got {self.address!r}" if self.address else "ray must start here; got"
+            raise ValueError(f"{asked}: {why}") from error
         finally:  # Ray's own handler would end the process with a stack of C++
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, self._end if before in (None, signal.SIG_DFL) else before)
@@ -217,17 +221,6 @@ class RayWorkers:
         self.actors.remove(actor)
         self.actors.append(self._worker())
         return self.actors[-1]
-
-
-def listens(address: str) -> None:
-    """Raise an ``OSError`` or ``ValueError`` where nobody listens at HOST:PORT; Ray would try again without end."""
-    host, _, port = address.rpartition(":")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-
-
-def fits(node: dict[str, float], what: str, each: float) -> int:
-    """How many workers that take so much of something have room on a machine; 10,000 where they take nothing."""
-    return int(node.get(what, 0) / each + 1e-6) if each else 10_000
 
 
 def lost(error: BaseException) -> WorkerDiedError:

@@ -81,6 +81,10 @@ class Relabelled:
         """Digest of image ``i``."""
         return self.source.key(self.rows[i])
 
+    def where(self, i: int) -> str | int:
+        """The place of item ``i`` in the source, or its number there."""
+        return getattr(self.source, "where", int)(self.rows[i])
+
     def open(self, i: int) -> tuple[str, Any]:
         """The key and the item ``i``, of the same bytes."""
         return self.source.open(self.rows[i])

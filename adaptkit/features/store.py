@@ -40,6 +40,10 @@ class Store:
                 found.append(f"{folder} cannot be read: {error}")
         return [flaw for flaw in found if flaw]
 
+    def unusable(self) -> list[str]:
+        """What is wrong with tables that cannot be opened, without reading what the others hold."""
+        return [table for _, table in self._open() if isinstance(table, str) and table]
+
     def repair(self) -> list[str]:
         """Write again each ``spec.json`` that is missing or garbled, from its copy; names what it wrote.
 

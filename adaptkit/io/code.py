@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +22,17 @@ FILE = "adaptkit_file_"  # how the names of modules begin that were plugin files
 
 
 def of_modules(names: Iterable[str], apart: Iterable[str] = ()) -> str:
-    """Digest of some modules and of all that they import, directly or not, inside functions too.
+    """Digest of some modules and of all that they import, directly or not, inside functions too; see `by_module`."""
+    return digest_of_modules(by_module(names, apart))
+
+
+def digest_of_modules(found: Mapping[str, str]) -> str:
+    """One digest of the digests of modules, by name."""
+    return digest(canonical(sorted(found.items())))
+
+
+def by_module(names: Iterable[str], apart: Iterable[str] = ()) -> dict[str, str]:
+    """Digests of some modules and of each that they import, directly or not, inside functions too, by name.
 
     Args:
         names: of modules, e.g. ``{"adaptkit_plugins.training_free.gda"}``. Ours, those of plugins, and any that lie
@@ -37,7 +47,7 @@ def of_modules(names: Iterable[str], apart: Iterable[str] = ()) -> str:
             continue
         seen[name], imports = _module(name, file, signature(file))
         queue += [i for i in imports if _followed(i, name) and not f"{i}.".startswith(never)]
-    return digest(canonical(sorted(seen.items())))
+    return seen
 
 
 def of(*things: object) -> str:

@@ -55,23 +55,23 @@ def signature(path: Path | str | int) -> Signature | None:
 
 
 @contextmanager
-def naming(folder: Path) -> Iterator[None]:
-    """Make an OSError of writing, a full disk above all, say which folder, and how to choose another."""
+def naming(folder: Path, choose: str = CHOOSE) -> Iterator[None]:
+    """Make an OSError of writing, a full disk above all, say which folder, and by which option to choose another."""
     try:
         yield
     except OSError as error:
         if str(error.strerror).startswith(CANNOT):
             raise
         if error.errno in NO_LOCKS:
-            message = f"{CANNOT}: {error.strerror}; it must lie on a file system with locks; choose another by {CHOOSE}"
+            message = f"{CANNOT}: {error.strerror}; it must lie on a file system with locks; choose another by {choose}"
             raise OSError(error.errno, message, str(folder)) from error
-        message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {CHOOSE}"
+        message = f"{CANNOT}: {error.strerror}; free some space or choose another folder by {choose}"
         raise OSError(error.errno, message, str(folder)) from error
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, choose: str = CHOOSE) -> None:
     """Make a folder, with those above it, unless it is there; an OSError names it."""
-    with naming(folder):
+    with naming(folder, choose):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:

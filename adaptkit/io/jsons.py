@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,26 @@ def read_json(path: Path, bits: int = BITS) -> Any:  # noqa: ANN401 (any JSON va
         ValueError: as `parse_json`.
     """
     return parse_json(read_file(path), bits)
+
+
+def strict_json(value: object, indent: int | None = 1) -> str:
+    """A value as JSON that every reader takes: what is no finite number is null, and what is no plain value its text.
+
+    >>> strict_json({"ece": float("nan"), "bins": (3, 8)}, indent=None)
+    '{"ece": null, "bins": [3, 8]}'
+    """
+    return json.dumps(plainly(value), indent=indent, allow_nan=False)
+
+
+def plainly(value: object) -> object:
+    """A value as mappings, lists, text, finite numbers, truth values and nulls."""
+    if isinstance(value, Mapping):
+        return {str(key): plainly(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plainly(each) for each in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 TOO_DEEP = f"values must be nested at most {DEEPEST} deep; got deeper ones"

@@ -49,6 +49,8 @@ Steps = Annotated[int, Range(0, 1_000_000)]
 """How often something is done; it may be left out."""
 Tries = Annotated[int, Range(1, 1_000)]
 """Values of one hyperparameter in a search."""
+Workers = Annotated[int, Range(1, 1_000)]
+"""Threads or processes that work beside each other."""
 Share = Annotated[float, Range(0, 1)]
 """A part of a whole."""
 Weight = Annotated[float, Range(0, 1_000_000)]

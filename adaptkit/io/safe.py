@@ -25,6 +25,7 @@ _TEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"±": r"$\pm$", "•": r"$^\bullet$", "▼": r"$^\bigtriangledown$", "▲": r"$^\bigtriangleup$"},
 }
+_SPELLED = str.maketrans({"±": "+/-", "•": "*", "▼": "<", "▲": ">", "─": "-", "━": "-", "…": "..."})
 
 
 def line(text: str) -> str:
@@ -84,6 +85,19 @@ def plotted(text: str) -> str:
     return f"\u200a{text}" if text.startswith("_") else text
 
 
+def spelled(text: str, encoding: str) -> str:
+    """Text in the characters of an encoding: the marks of tables as others, the rest as Python writes it.
+
+    >>> spelled("70.0 ± 2.1 •", "ascii")
+    '70.0 +/- 2.1 *'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_SPELLED)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 class Shown:
     """A stream for a terminal: characters that steer one are written as Python writes them, lines stay."""
 
@@ -93,7 +107,7 @@ class Shown:
     def write(self, text: str) -> int:
         """Write text, in the characters that the stream has; says how much was given, as streams do."""
         has = getattr(self.stream, "encoding", None) or "utf-8"
-        self.stream.write(_IN_LINES.sub(_escaped, text).encode(has, "backslashreplace").decode(has))
+        self.stream.write(spelled(_IN_LINES.sub(_escaped, text), has))
         return len(text)
 
     def __getattr__(self, name: str) -> object:

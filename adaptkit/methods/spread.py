@@ -39,6 +39,11 @@ def processes(options: Mapping[str, object], device: torch.device) -> int:
     return count
 
 
+def one_card(device: torch.device) -> dict[str, object]:
+    """What tells Lightning to train on that one GPU of several; nothing elsewhere."""
+    return {"devices": [device.index]} if device.type == "cuda" and device.index else {}
+
+
 def check_spreads(method: Method, options: Mapping[str, object]) -> None:
     """A method's loss is a mean over the images of a batch, but for terms that no image has a part in.
 

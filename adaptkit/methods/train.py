@@ -197,7 +197,7 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     if not total:
         return
     device = torch.device(task.support.device)
-    own = {**{k: v for k, v in options.items() if k not in spread.KEYS}, "max_steps": total}
+    own = {**{k: v for k, v in options.items() if k not in spread.KEYS}, "max_steps": total, **spread.one_card(device)}
     if (count := spread.processes(options, device)) > 1:
         spread.check_spreads(method, options)
         rows = task.support.rows.images.rows if isinstance(task.support.rows, InMemory) else task.support.rows

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pixels
+from adaptkit.features.needs.tokens import before_patches
 from adaptkit.io.ranges import Share, Size
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -136,10 +137,10 @@ class PromptedStudent(PoolLearner):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Raw embeddings by the tuned tower, ``(B, D)``: tokens enter behind the class token, without positions."""
-        has_class = "image.prenorm" in self.backbone.points
-        point, first = ("image.prenorm", 1) if has_class else ("image.tokens", 0)
+        point = "image.prenorm" if "image.prenorm" in self.backbone.points else "image.tokens"
 
         def enter(_: Tensor, tokens: Tensor) -> Tensor:
+            first = before_patches(tokens.shape[1])  # class token and registers, or nothing
             prompts = self.prompts.expand(len(tokens), -1, -1).to(tokens.dtype)
             return torch.cat([tokens[:, :first], prompts, tokens[:, first:]], 1)
 

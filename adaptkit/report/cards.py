@@ -7,7 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
-from dataclasses import fields
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -47,21 +47,50 @@ def card(name: str) -> str:
     Raises:
         ValueError: when no table has it, with the nearest match.
     """
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
+    return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+
+
+def role_of(name: str) -> str:
+    """The table that has a name.
+
+    Raises:
+        ValueError: when none has it, with the nearest match.
+    """
     for role in plugins.ROLES:
         if name in plugins.table(role):
-            thing = plugins.table(role)[name]
-            head = f"{name}: one of the {role}, from plugin {plugins.owner(role, name)!r}\n\n{module_doc(thing)}"
-            return head if role != "methods" else f"{head}\n\n{method_card(name, thing)}"
+            return role
     every = [n for role in plugins.ROLES for n in plugins.table(role)]
     near = must_be("a name", every, name).rpartition("did you mean")
     hint = f"; did you mean{near[2]}" if near[1] else ""
     raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
 
 
+def facts(name: str) -> dict[str, Any]:
+    """The card as plain values: the entry of the list, the text, and of a method options, needs, grid and recipes."""
+    role = role_of(name)
+    thing = plugins.table(role)[name]
+    found = {**entry(role, name), "card": module_doc(thing)}
+    if role != "methods":
+        return found
+    made = thing()
+    return found | {
+        "class": thing.__name__,
+        "output": thing.output,
+        "answers": thing.answers,
+        "options": [option.facts() for option in options_of(thing)],
+        "needs": {key: str(need) for key, need in made.needs().items()},
+        "support_needs": {key: str(need) for key, need in made.support_needs().items()},
+        "grid": {key: list(values) for key, values in made.grid().items()},
+        "recipes": recipes_with(name),
+    }
+
+
 def method_card(name: str, cls: type[Method]) -> str:
     """A method's class, options, needs, grid and recipes."""
     made = cls()
-    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
     lines = [
         f"{cls.__name__}: {inspect.getdoc(cls) or ''}",
         "",
@@ -69,10 +98,9 @@ def method_card(name: str, cls: type[Method]) -> str:
         "",
         "options:",
     ]
-    for f in fields(cls):
-        kind = hints(cls).get(f.name, f.type)
-        says = "; ".join([note for note in (notes.get(f.name), *dict.fromkeys(ranges_in(kind))) if note])
-        lines.append(f"  {f.name}: {written(kind)} = {default(f)!r}" + (f"  # {says}" if says else ""))
+    for option in options_of(cls):
+        says = "; ".join(filter(None, [option.note, *option.ranges]))
+        lines.append(f"  {option.name}: {option.kind} = {option.default!r}" + (f"  # {says}" if says else ""))
     lines += [
         "",
         "reads of each query: " + _needs(made.needs()),
@@ -82,9 +110,48 @@ def method_card(name: str, cls: type[Method]) -> str:
     if grid:
         told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())
         lines.append("chosen on validation images: " + ", ".join(told))
-    used = [r for r in shelf.names() if name in _methods_of(r)]
-    lines.append(f"in recipes: {', '.join(used) or 'none'}")
+    lines.append(f"in recipes: {', '.join(recipes_with(name)) or 'none'}")
     return "\n".join(lines)
+
+
+def recipes_with(name: str) -> list[str]:
+    """The recipes that come with adaptkit and compare a method."""
+    return [recipe for recipe in shelf.names() if name in _methods_of(recipe)]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One hyperparameter of a method.
+
+    Attributes:
+        name: as recipes write it.
+        kind: its type, as people write it.
+        default: its value where nobody sets it.
+        note: what it means.
+        ranges: what its numbers may be, in words.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    note: str = ""
+    ranges: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """It as plain values; a default that is none as text."""
+        plain = isinstance(self.default, int | float | str | tuple | None)
+        return {**asdict(self), "default": self.default if plain else repr(self.default)}
+
+
+def options_of(cls: type[Method]) -> list[Option]:
+    """A method's hyperparameters, in their order."""
+    notes = {k: v for base in reversed(cls.__mro__[:-1]) for k, v in comments(base).items()}
+    found = []
+    for f in fields(cls):
+        kind = hints(cls).get(f.name, f.type)
+        note, ranges = notes.get(f.name, ""), tuple(dict.fromkeys(ranges_in(kind)))
+        found.append(Option(f.name, written(kind), default(f), note, ranges))
+    return found
 
 
 def module_doc(thing: Any) -> str:  # noqa: ANN401 (a class or a function)

@@ -12,7 +12,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.shots import plain_shots
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.runs import Run
-from adaptkit.report.scores import HARMONIC, Score, falling, parts, percent, score
+from adaptkit.report.scores import HARMONIC, Score, Spread, falling, parts, percent, score
 from adaptkit.report.significance import OverDatasets, OverImages, Pair, Verdict, decidable, verdicts
 from adaptkit.report.table import Table
 from adaptkit.runs.published import Published
@@ -54,6 +54,7 @@ class Comparison:
         runs: of one dataset or several, under one protocol but for what belongs to the dataset.
         metric: as records name it, or ``"harmonic"``, the harmonic mean of base-to-new; "" is that which tables show.
         against: the method to hold the others against, by its label or its name; "" is the best of each column.
+        spread: what stands behind a ±: the 95 % "interval" of the mean over seeds, or the standard deviation, "std".
 
     Attributes:
         metrics: all that the results have.
@@ -66,10 +67,10 @@ class Comparison:
         ValueError: when protocols differ, or a name is not among the results.
     """
 
-    def __init__(self, runs: Sequence[Run], metric: str = "", against: str = "") -> None:
+    def __init__(self, runs: Sequence[Run], metric: str = "", against: str = "", spread: Spread = "interval") -> None:
         results = Table([result for run in runs for result in run.results])
         metric = metric or results.metric
-        self.runs, self.metric, self.tables = runs, metric, results.by_dataset()
+        self.runs, self.metric, self.tables, self.spread = runs, metric, results.by_dataset(), spread
         for table in self.tables.values():
             table.one_protocol()
         results.one_protocol(apart=OF_DATASET)

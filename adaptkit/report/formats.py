@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from adaptkit.io import safe
 from adaptkit.io.shots import plain_shots
+from adaptkit.report.backbones import backbone_line
 from adaptkit.report.comparison import AVERAGE, Column, Comparison, quoted
-from adaptkit.report.scores import falling, heading, short_names, show, show_end, unit_of
-from adaptkit.report.significance import LEVEL
+from adaptkit.report.plot import Drawing, drawing
+from adaptkit.report.scores import (
+    falling,
+    heading,
+    option_notes,
+    over_seeds,
+    percent,
+    short_names,
+    show,
+    show_end,
+    unit_of,
+)
+from adaptkit.report.sheets import Sheet, SheetTable, as_latex, as_markdown
+from adaptkit.report.significance import LEVEL, Verdict
 
 BEST, WORSE, BETTER = "•", "▼", "▲"
+BRACKETS = (
+    "in brackets, where it would lie on other test images, at 95 % or more: widened as p is corrected, and so without "
+    f"0 exactly where p < {LEVEL}"
+)
+MEANS = "how often methods that do not differ would lie as far apart, or further"
 FIELDS = (
     *("dataset", "method", "shots", "metric", "oracle", "mean", "std", "low", "high", "seeds", "reference"),
     *("difference", "difference_low", "difference_high", "p"),
@@ -18,56 +37,49 @@ FIELDS = (
 )
 
 
-def markdown(comparison: Comparison) -> str:
-    """Tables of numbers and of differences, for a terminal as for a file."""
-    quotes = footnotes(comparison)
-    lines = [f"# {safe.in_markdown(title(comparison))}"]
+def sheet(comparison: Comparison) -> Sheet:
+    """Tables of numbers and of differences, with what their marks mean."""
+    quotes, blocks = footnotes(comparison), []
     for name, columns in sections(comparison):
-        lines += ["", f"## {safe.in_markdown(name)}", ""] if name else [""]
-        lines += aligned(rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes)))
+        body = rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes))
+        blocks.append(SheetTable(body, name))
         tested = any(cell.verdict for column in columns for cell in comparison.columns[column].values())
         if tested and columns[0] == next(iter(comparison.columns)):  # of further datasets, marks suffice
-            lines += ["", "Differences:", ""]
-            lines += aligned(rows(comparison, columns, lambda column, method: difference(comparison, column, method)))
-    return "\n".join([*lines, "", *(f"- {safe.item(line)}" for line in below(comparison, quotes)), ""])
+            body = rows(comparison, columns, lambda column, method: difference(comparison, column, method))
+            blocks.append(SheetTable(body, "Differences", explained(comparison), second=True))
+    return Sheet(title(comparison), of_backbones(comparison), blocks, below(comparison, quotes))
+
+
+def markdown(comparison: Comparison) -> str:
+    """Tables of numbers and of differences in Markdown, for a program as for a file."""
+    return as_markdown(sheet(comparison))
 
 
 def latex(comparison: Comparison) -> str:
-    """Tables with the rules of booktabs, each followed by what its marks mean."""
-    quotes = footnotes(comparison)
-    out = [f"% {safe.in_latex(title(comparison))}; needs \\usepackage{{booktabs}}"]
-    for name, columns in sections(comparison):
-        head, *body = rows(comparison, columns, lambda column, method: number(comparison, column, method, quotes))
-        lines = [" & ".join(map(safe.in_latex, row)) + r" \\" for row in (head, *body)]
-        out += ["", f"% {safe.in_latex(name)}"] if name else [""]
-        out += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", lines[0], r"\midrule", *lines[1:]]
-        out += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(
-        [
-            *out,
-            "",
-            *(rf"\par\footnotesize {safe.in_latex(line)}" for line in below(comparison, quotes)),
-            "",
-        ]
-    )
+    """Tables with the rules of booktabs, followed by what their marks mean."""
+    return as_latex(sheet(comparison))
 
 
 def text_table(comparison: Comparison) -> str:
     """CSV with a line for each number: unrounded, in the metric's own unit."""
-    out: list[Sequence[object]] = [FIELDS]
+    lines = [["" if value is None else value for value in row.values()] for row in numbers(comparison)]
+    return safe.csv_text([FIELDS, *lines])
+
+
+def numbers(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every number with all that belongs to it, unrounded, in the metric's own unit; ``None`` where there is none."""
+    out = []
     for column, cells in comparison.columns.items():
         for method, cell in cells.items():
-            score, half = cell.score, cell.score.half
-            span = ("", "") if half is None else (score.mean - half, score.mean + half)
-            out.append(
-                [
-                    *(column.dataset, method, plain_shots(column.shots), comparison.metric, cell.oracle),
-                    *(score.mean, score.std, *span, len(score.values) or "", comparison.references[column]),
-                    *([v.difference, *(v.interval or ("", "")), v.p] if (v := cell.verdict) else [""] * 4),
-                    *([quoted(q), score.mean - quoted(q), q.source] if (q := cell.published) else [""] * 3),
-                ]
-            )
-    return safe.csv_text(out)
+            found, v, q = cell.score, cell.verdict, cell.published
+            values = [
+                *(column.dataset, method, plain_shots(column.shots), comparison.metric, cell.oracle),
+                *(found.mean, found.std, *found.ends, len(found.values) or None, comparison.references[column]),
+                *([v.difference, *(v.interval or (None, None)), v.p] if v else [None] * 4),
+                *([quoted(q), found.mean - quoted(q), q.source] if q else [None] * 3),
+            ]
+            out.append(dict(zip(FIELDS, values, strict=True)))
+    return out
 
 
 WRITERS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": latex, ".csv": text_table}
@@ -76,14 +88,32 @@ WRITERS: dict[str, Callable[[Comparison], str]] = {".md": markdown, ".tex": late
 def title(comparison: Comparison) -> str:
     """What the numbers are."""
     seeds = {len(cell.score.values) for cells in comparison.columns.values() for cell in cells.values()}
-    spread = ", mean ± 95 % interval over seeds (Student's t)" if max(seeds) > 1 else ""
+    spread = f", {over_seeds(comparison.spread)}" if max(seeds) > 1 else ""
     return f"{titled(comparison)}: {unit_of(comparison.metric)}{spread}"
+
+
+def of_backbones(comparison: Comparison) -> list[str]:
+    """Which backbone the numbers are of."""
+    names = dict.fromkeys(r.protocol.get("backbone") for table in comparison.tables.values() for r in table)
+    return [backbone_line(str(name)) for name in names if name]
 
 
 def titled(comparison: Comparison) -> str:
     """The dataset's name, or how many there are."""
     names = list(comparison.tables)
     return names[0] if len(names) == 1 else f"{len(names)} datasets"
+
+
+def of_comparison(comparison: Comparison) -> Drawing:
+    """The picture of a comparison: of its dataset, or of the average over all."""
+    dataset = next(iter(comparison.columns)).dataset
+    columns = [column for column in comparison.columns if column.dataset == dataset]
+    curves = {
+        m: {c.shots: cell.score for c in columns if (cell := comparison.columns[c].get(m))} for m in comparison.methods
+    }
+    ticks = {column.shots: str(plain_shots(column.shots)) for column in columns}
+    title = labelled(comparison, dataset)
+    return drawing(comparison.metric, title, curves, ticks, of_backbones(comparison), comparison.spread)
 
 
 def sections(comparison: Comparison) -> Iterator[tuple[str, list[Column]]]:
@@ -120,9 +150,9 @@ def number(comparison: Comparison, column: Column, method: str, quotes: Sequence
     if cell is None:
         return "-"
     metric = comparison.metric
-    text = cell.score.text(metric) + mark(comparison, column, method)
+    text = cell.score.text(metric, comparison.spread) + mark(comparison, column, method)
     if (quote := cell.published) is not None:
-        away, note = cell.score.mean - quoted(quote), quotes.index(quote.source) + 1
+        away, note = cell.score.mean - quoted(quote), first_source(comparison) + quotes.index(quote.source)
         text += f" ({show(away, metric, '+')} from {show(quoted(quote), metric)} [{note}])"
     return text
 
@@ -144,7 +174,11 @@ def difference(comparison: Comparison, column: Column, method: str) -> str:
         return BEST
     if cell is None or cell.verdict is None:
         return "-"
-    verdict = cell.verdict
+    return verdict_text(cell.verdict, metric)
+
+
+def verdict_text(verdict: Verdict, metric: str) -> str:
+    """A difference, the interval of it, and p."""
     span = f" [{', '.join(show_end(end, metric) for end in verdict.interval)}]" if verdict.interval else ""
     return f"{show(verdict.difference, metric, '+')}{span}, {chance(verdict.p)}"
 
@@ -152,6 +186,17 @@ def difference(comparison: Comparison, column: Column, method: str) -> str:
 def chance(p: float) -> str:
     """A p value, as far as anyone reads it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def explained(comparison: Comparison) -> list[str]:
+    """What the table of differences shows, in lines."""
+    whom = f" ({short_names(comparison.methods)[comparison.against]})" if comparison.against else ""
+    return [f"each row minus {BEST} of the column{whom}, {counted_in(comparison.metric)}; {BRACKETS}", f"p: {MEANS}"]
+
+
+def counted_in(metric: str) -> str:
+    """What differences of a metric are counted in."""
+    return "in points of %" if percent(metric) else f"in {metric}"
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -167,10 +212,7 @@ def legend(comparison: Comparison) -> list[str]:
             f"p: {'; '.join(sorted({v.test for v in verdicts}))}; corrected by Holm's rule for all {pairs} in a column"
         )
     if any(v.interval for v in verdicts):
-        lines.append(
-            "differences: [from, to] is over images, each with its answers on all seeds, at 95 % or more: widened as p was "
-            f"corrected, so that it leaves out 0 exactly where p < {LEVEL}; ± is over seeds"
-        )
+        lines.append("differences are over images, each with its answers on all seeds; ± is over seeds")
     if comparison.metric == "harmonic":
         lines.append("harmonic: 2bn/(b + n) of accuracy on base and on new classes, averaged before it is taken")
     if any(cell.oracle for cells in comparison.columns.values() for cell in cells.values()):
@@ -180,20 +222,16 @@ def legend(comparison: Comparison) -> list[str]:
 
 def below(comparison: Comparison, quotes: Sequence[str]) -> list[str]:
     """What stands below tables: the legend, the options that rows are named without, and sources."""
-    cut = [method for method, short in short_names(comparison.methods).items() if method != short]
-    named = [f"with options: {', '.join(cut)}"] if cut else []
-    return [*legend(comparison), *named, *(f"[{i}] {quote}" for i, quote in enumerate(quotes, 1))]
+    sources = (f"[{i}] {quote}" for i, quote in enumerate(quotes, first_source(comparison)))
+    return [*legend(comparison), *option_notes(comparison.methods), *sources]
+
+
+def first_source(comparison: Comparison) -> int:
+    """The number of the first source, behind those of notes on options."""
+    return 1 + sum(note.startswith("[") for note in option_notes(comparison.methods))
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """What is quoted, each source once."""
     cells = [cell for column in comparison.columns.values() for cell in column.values()]
     return list(dict.fromkeys(cell.published.source for cell in cells if cell.published))
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of text, the first the head, as a table in Markdown that a terminal shows well."""
-    escaped = [[safe.in_markdown(text) for text in row] for row in rows]
-    widths = [max(map(len, texts)) for texts in zip(*escaped, strict=True)]
-    lines = [f"| {' | '.join(text.ljust(w) for text, w in zip(row, widths, strict=True))} |" for row in escaped]
-    return [lines[0], f"|{'|'.join('-' * (w + 2) for w in widths)}|", *lines[1:]]

@@ -1,16 +1,20 @@
-"""A metric against shots, as a picture."""
+"""A metric against shots, or by method where there is one number of shots, as a picture fit to print."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from math import log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import plotted
 from adaptkit.io.shots import ALL_SHOTS, plain_shots
-from adaptkit.report.scores import percent, score, short_names, unit_of
+from adaptkit.report.backbones import backbone_line
+from adaptkit.report.figure_data import Drawing
+from adaptkit.report.scores import SPREADS, Score, Spread, option_notes, percent, score
 from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
@@ -18,12 +22,14 @@ if TYPE_CHECKING:
 
 
 ALL_AT = 7.0  # as 128 shots would stand
+EMBEDDED: Any = {"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "adaptkit"}  # fonts go with the file
 
 
 class Curves(Protocol):
-    """What a picture shows: results by method and shots, and the metric."""
+    """What a picture of a table shows: results by method and shots, the metric, and what stands behind a ±."""
 
     metric: str
+    spread: Spread
 
     def groups(self) -> dict[str, dict[int, list[Result]]]:
         """By method, then by shots."""
@@ -34,58 +40,86 @@ class Curves(Protocol):
         ...
 
 
+def of_table(table: Curves, title: str = "") -> Drawing:
+    """The picture of a run's table."""
+    groups = table.groups()
+    results = [r for by_shots in groups.values() for rows in by_shots.values() for r in rows]
+    backbones = dict.fromkeys(str(r.protocol["backbone"]) for r in results if r.protocol.get("backbone"))
+    curves = {
+        m: {k: found for k in sorted(by_shots) if (found := score([by_shots[k]], table.metric))}
+        for m, by_shots in groups.items()
+    }
+    ticks = {k: tick(k, groups) for k in table.shots()}
+    return drawing(table.metric, title, curves, ticks, [*map(backbone_line, backbones)], table.spread)
+
+
+def drawing(
+    metric: str,
+    title: str,
+    curves: Mapping[str, Mapping[int, Score]],
+    ticks: Mapping[int, str],
+    above: Sequence[str],
+    spread: Spread,
+) -> Drawing:
+    """A picture of what there is, with a caption that says what its bands are and what its names leave out."""
+    known = {m: by_shots for m, by_shots in curves.items() if by_shots}
+    several = any(found.around(spread) is not None for by_shots in known.values() for found in by_shots.values())
+    bands = [f"{'bands' if len(ticks) > 1 else 'bars'}: {SPREADS[spread]} over seeds"] if several else []
+    return Drawing(metric, title, known, ticks, [*above, *bands, *option_notes([*known])], spread)
+
+
 def plot(table: Curves, path: Path, title: str) -> bool:
-    """Write an SVG (or whatever `path` ends in) with a line and a 95 % band per method; false without matplotlib."""
+    """Write the picture of a table, as whatever `path` ends in; false without matplotlib."""
     try:
-        drawn = figure(table, title)
+        atomic_write(path, as_picture(of_table(table, title), path.suffix[1:]))
     except ImportError:
         return False
-    held = BytesIO()
-    drawn.savefig(held, format=path.suffix[1:])
-    atomic_write(path, held.getvalue())
     return True
 
 
-def figure(table: Curves, title: str) -> Figure:
-    """A line and a 95 % band per method.
+def as_picture(shown: Drawing, kind: str) -> bytes:
+    """A picture as a file of a kind: svg, pdf or png, with its fonts in it and the same bytes each time.
+
+    Raises:
+        ImportError: without matplotlib.
+    """
+    drawn, held = figure(shown), BytesIO()
+    from matplotlib import rc_context
+
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with rc_context(EMBEDDED), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a letter that no font here has is drawn as a box
+        drawn.savefig(held, format=kind, dpi=150, metadata=dates.get(kind, {}))
+    return held.getvalue()
+
+
+def figure(shown: Drawing) -> Figure:
+    """A line and a band for each method; bars where there is one number of shots.
 
     Raises:
         ImportError: without matplotlib.
     """
     try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401 (asked for anew each time, as who draws may be loaded already)
+
+        from adaptkit.report.drawing import draw_bars, draw_lines, picture
     except ImportError as error:
         raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
-    class Picture(Figure):
-        """A figure that shows itself in notebooks, whatever backend they have."""
-
-        def _repr_png_(self) -> bytes:
-            held = BytesIO()
-            self.savefig(held, format="png", dpi=100)
-            return held.getvalue()
-
-    made = Picture(figsize=(9, 5), layout="constrained")
-    axes = made.subplots()
-    axes.set_prop_cycle(color=[colormaps["tab20"](i) for i in range(20)])
-    scale, groups = 100 if percent(table.metric) else 1, table.groups()
-    labels = short_names(list(groups))
-    for name, by_shots in groups.items():
-        curve = {k: found for k in sorted(by_shots) if (found := score([by_shots[k]], table.metric))}
-        x, y = [place(k) for k in curve], [scale * found.mean for found in curve.values()]
-        half = [scale * (found.half or 0.0) for found in curve.values()]
-        (line,) = axes.plot(x, y, marker="o", markersize=3, linewidth=1.4, label=plotted(labels[name]))
-        low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06, linewidth=0)
-    axes.set_xticks([place(k) for k in table.shots()], [tick(k, groups) for k in table.shots()])
-    axes.set(xlabel="shots per class", ylabel=plotted(unit_of(table.metric)), title=plotted(title))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    shots = {k for by_shots in shown.curves.values() for k in by_shots}
+    made = picture(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
+    axes = made.axes[0]
+    unit = f"{shown.metric} (%)" if percent(shown.metric) else shown.metric
+    if len(shots) > 1:
+        draw_lines(axes, shown, place)
+        axes.set(xlabel="labelled images per class", ylabel=plotted(unit))
+    else:
+        draw_bars(axes, shown)
+        axes.set(xlabel=plotted(unit))
     return made
 
 
-def tick(shots: int, groups: dict[str, dict[int, list[Result]]]) -> str:
+def tick(shots: int, groups: Mapping[str, Mapping[int, Sequence[Result]]]) -> str:
     """A number of shots, with the most images that a class had where these were fewer."""
     counts = [n for by_shots in groups.values() for r in by_shots.get(shots, []) for n in r.images_per_class]
     return str(plain_shots(shots)) + (f"\n({max(counts)} had)" if counts and max(counts) < shots else "")

@@ -12,6 +12,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.report.edges import edge_lines
+from adaptkit.report.errors.behind import InFolders
 from adaptkit.report.table import Table, fewer
 from adaptkit.runs.failures import read_failures
 from adaptkit.runs.folders import RECIPE_FILE
@@ -55,7 +56,8 @@ def read_results(*runs: Path | str) -> Table:
     >>> ak.read_results(folder)[0].method
     'zero-shot'
     """
-    return Table([result for run in read_runs(runs) for result in run.results])
+    found = read_runs(runs)
+    return Table([result for run in found for result in run.results]).kept_by(InFolders([run.folder for run in found]))
 
 
 def read_runs(folders: Sequence[Path | str]) -> list[Run]:
@@ -73,7 +75,7 @@ def read_runs(folders: Sequence[Path | str]) -> list[Run]:
             before, where = seen.setdefault(cell(result), (result, run.folder))
             if where == run.folder:
                 fresh.append(result)
-            elif replies(before) != replies(result):
+            elif not same_replies(before, result):
                 where_both = f"{str(where)!r} and {str(run.folder)!r}"
                 raise ValueError(
                     f"runs must not answer one cell differently; got {result.method} at {plain_shots(result.shots)} "
@@ -99,7 +101,7 @@ def read_run(folder: Path) -> Run:
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
         result = Result.read(path)
         before = cells.get(cell(result))
-        if before and replies(before) != replies(result):
+        if before and not same_replies(before, result):
             stale[result.method] = None
         cells[cell(result)] = result
     notes = [f"{folder.name} has older answers of {', '.join(stale)}; those written last are shown"] if stale else []
@@ -135,6 +137,7 @@ def cell(result: Result) -> tuple[str, int, int, str, int]:
     return result.method, result.shots, result.seed, result.protocol_hash, result.step
 
 
-def replies(result: Result) -> Any:  # noqa: ANN401 (compared for equality only)
-    """What a method answered, without what it cost."""
-    return result.metrics, result.right
+def same_replies(one: Result, two: Result) -> bool:
+    """Whether a method answered the same twice, whatever it cost; a metric that one of both lacks tells nothing."""
+    both = one.metrics.keys() & two.metrics.keys()
+    return one.right == two.right and all(one.metrics[name] == two.metrics[name] for name in both)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import harmonic_mean, mean, stdev
+from typing import Literal
 
 from adaptkit.io.shots import plain_shots
 from adaptkit.methods.evaluation.kinds import EVALUATIONS
@@ -12,6 +13,8 @@ from adaptkit.runs.results import Result
 
 HARMONIC = ("accuracy", "new/accuracy")  # what "harmonic" is the mean of: base and new classes
 UNSCALED = frozenset().union(*(each.unscaled for each in EVALUATIONS.values()))  # every other metric is a percentage
+Spread = Literal["std", "interval"]
+SPREADS: dict[Spread, str] = {"std": "standard deviation", "interval": "95 % interval"}  # what stands behind a ±
 FALLING = frozenset().union(*(each.falling for each in EVALUATIONS.values()))  # better where smaller
 
 
@@ -37,9 +40,24 @@ class Score:
         """Half-width of the 95 % interval of the mean, if there are several seeds."""
         return half_width(self.values) if len(self.values) > 1 else None
 
-    def text(self, metric: str) -> str:
-        """Mean and half-width, e.g. ``"70.0 ± 2.1"``."""
-        return show(self.mean, metric) + ("" if self.half is None else f" ± {show(self.half, metric)}")
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """Of the 95 % interval of the mean, if there are several seeds."""
+        return (None, None) if self.half is None else (self.mean - self.half, self.mean + self.half)
+
+    def around(self, spread: Spread = "interval") -> float | None:
+        """What stands behind the ±: the interval's half-width, or the standard deviation."""
+        return self.half if spread == "interval" else self.std
+
+    def text(self, metric: str, spread: Spread = "interval") -> str:
+        """Mean and spread, e.g. ``"70.0 ± 2.1"``."""
+        width = self.around(spread)
+        return show(self.mean, metric) + ("" if width is None else f" ± {show(width, metric)}")
+
+
+def over_seeds(spread: Spread) -> str:
+    """What a ± is, in words."""
+    return f"mean ± {SPREADS[spread]} over seeds" + " (Student's t)" * (spread == "interval")
 
 
 def parts(metric: str) -> tuple[str, ...]:
@@ -101,9 +119,27 @@ def heading(shots: int) -> str:
 
 
 def short_names(labels: Sequence[str]) -> dict[str, str]:
-    """Labels without their options, but for those that would be alike."""
-    short = [label.partition("(")[0] for label in labels]
-    return {label: s if short.count(s) == 1 else label for label, s in zip(labels, short, strict=True)}
+    """Labels without their options; of those that would be alike, each with options has the number of a note.
+
+    >>> short_names(["gda", "gda(views=4)", "tip-adapter(views=4)"])
+    {'gda': 'gda', 'gda(views=4)': 'gda [1]', 'tip-adapter(views=4)': 'tip-adapter'}
+    """
+    names = [label.partition("(")[0] for label in labels]
+    noted = [label for label, name in zip(labels, names, strict=True) if names.count(name) > 1 and label != name]
+    numbers = {label: f" [{i}]" for i, label in enumerate(noted, 1)}
+    short = {label: name + numbers.get(label, "") for label, name in zip(labels, names, strict=True)}
+    taken = [*short.values()]
+    return {label: told if taken.count(told) == 1 else label for label, told in short.items()}
+
+
+def option_notes(labels: Sequence[str]) -> list[str]:
+    """What `short_names` leaves out: a note for each number, then the options of all other rows, in one."""
+    short = short_names(labels)
+    cut = [label for label, told in short.items() if told == label.partition("(")[0] != label]
+    numbered = [
+        f"{told.rpartition(' ')[2]} {label}" for label, told in short.items() if told != label and label not in cut
+    ]
+    return [*numbered, *([f"with options: {', '.join(cut)}"] if cut else [])]
 
 
 def half_width(values: Sequence[float]) -> float:

@@ -64,14 +64,15 @@ class OverImages:
 
     def verdict(self, reference: str, p: float, times: float = 1.0) -> Verdict:
         """The first method against the second; `p` is corrected, being `times` what it was."""
-        tests = ("exact sign-flip test over images (McNemar's, where there is one seed)", "z test over images")
         difference, error = self._difference()
-        span = agreeing(difference, error, p, times) if self._images > 1 else None
-        return Verdict(reference, difference, p, tests[not self._exact], span)
+        several = min(answers.shape[1] for side in self.sides for answers in side) > 1
+        span = agreeing(difference, error, p, times) if several else None
+        return Verdict(reference, difference, p, self._test, span)
 
     @property
-    def _images(self) -> int:
-        return min(one.shape[1] for one, _ in self.sides)
+    def _test(self) -> str:
+        tests = ("exact sign-flip test over images (McNemar's, where there is one seed)", "z test over images")
+        return tests[not self._exact]
 
     @property
     def _exact(self) -> bool:
@@ -84,8 +85,32 @@ class OverImages:
         one, two = (
             [k * share for k, share in zip(slopes(m), s, strict=True)] for m, s in zip(means, shares, strict=True)
         )
-        error = sum((a - b).var(ddof=1) / len(a) for a, b in zip(one, two, strict=True) if len(a) > 1) ** 0.5
+        error = sum(self._square(a, b) for a, b in zip(one, two, strict=True)) ** 0.5
         return harmonic_mean(means[0]) - harmonic_mean(means[1]), float(error)
+
+    def _square(self, one: np.ndarray, two: np.ndarray) -> float:
+        """Of the error of a difference of means, ``(N,)`` each."""
+        return spread_of_mean(one - two)
+
+
+class Unpaired(OverImages):
+    """Two methods' answers, each to images of its own."""
+
+    @property
+    def _test(self) -> str:
+        return "z test over the images of each side, which are not the same (unpaired)"
+
+    @property
+    def _exact(self) -> bool:
+        return False
+
+    def _square(self, one: np.ndarray, two: np.ndarray) -> float:
+        return spread_of_mean(one) + spread_of_mean(two)
+
+
+def spread_of_mean(values: np.ndarray) -> float:
+    """Squared standard error of a mean over images, ``(N,)``; 0 of one image."""
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from adaptkit.io.text import columns
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.edges import edge_lines, marked
-from adaptkit.report.scores import heading, score, unit_of
+from adaptkit.report.errors.behind import HasPredictions
+from adaptkit.report.scores import Spread, heading, option_notes, score, short_names, unit_of
 from adaptkit.report.sequence import as_lines
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.results import Result
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-class Table(Sequence[Result]):
+class Table(HasPredictions, Sequence[Result]):
     """Results side by side: methods in rows, shots in columns, seeds averaged. Shows itself in notebooks.
 
     Of a sequence of tasks, rows are what stands after the last; below them is what stood after each.
@@ -32,10 +33,18 @@ class Table(Sequence[Result]):
         results: all of them.
         metric: that is shown; "" is the first that the kind of the results is about, e.g. accuracy.
         failures: cells that have no result, which are marked.
+        keeper: knows the predictions behind the results, where they were kept; see `predictions`.
+        spread: what stands behind a ±, over seeds: the 95 % "interval" of the mean, or the standard deviation, "std".
     """
 
-    def __init__(self, results: Sequence[Result], metric: str = "", failures: Sequence[Failure] = ()) -> None:
-        self.results, self.failures = list(results), list(failures)
+    def __init__(
+        self,
+        results: Sequence[Result],
+        metric: str = "",
+        failures: Sequence[Failure] = (),
+        spread: Spread = "interval",
+    ) -> None:
+        self.results, self.failures, self.spread = list(results), list(failures), spread
         self.metric = metric or self.evaluation.headline[0]
 
     @property
@@ -74,7 +83,8 @@ class Table(Sequence[Result]):
         for r in self.results:
             out.setdefault(str(r.protocol.get("dataset", "")), []).append(r)
         lost = {name: [f for f in self.failures if str(f.protocol.get("dataset", "")) == name] for name in out}
-        return {name: Table(results, self.metric, lost[name]) for name, results in out.items()}
+        tables = {name: Table(results, self.metric, lost[name], self.spread) for name, results in out.items()}
+        return {name: table.kept_by(self.keeper) for name, table in tables.items()}
 
     def one_protocol(self, apart: frozenset[str] = frozenset()) -> None:
         """Everything here may be averaged.
@@ -91,7 +101,7 @@ class Table(Sequence[Result]):
                 if ours.get(name) != theirs.get(name):
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
-                        f"and {theirs.get(name)!r}"
+                        f"and {theirs.get(name)!r}; adaptkit compare --by {name} sets them side by side"
                     )
 
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:
@@ -102,23 +112,31 @@ class Table(Sequence[Result]):
             shown = [(shown[0][0], metric, metric) for metric in metrics]
         head = ["method", *(title for *_, title in shown), "trained", "extract s", "fit s", "predict s"]
         groups = self.groups()
-        lost = [name for name in dict.fromkeys(f.method for f in self.failures) if name not in groups]
-        rows = [[*self._named(name, groups.get(name, {}), shown)] for name in (*groups, *lost)]
+        names = short_names(self.labels())
+        rows = [[*self._named(name, names[name], groups.get(name, {}), shown)] for name in names]
         return [head, *rows]
 
+    def labels(self) -> list[str]:
+        """Of every row, the method with its options; those that only failed come last."""
+        return list(dict.fromkeys([*self.groups(), *(f.method for f in self.failures)]))
+
+    def notes(self) -> list[str]:
+        """What stands below the rows: options that they are named without, and searches that ended at an edge."""
+        return [*map(line, option_notes(self.labels())), *edge_lines(self.results)]
+
     def _named(
-        self, name: str, by_shots: dict[int, list[Result]], shown: Sequence[tuple[int, str, str]]
+        self, name: str, short: str, by_shots: dict[int, list[Result]], shown: Sequence[tuple[int, str, str]]
     ) -> Iterator[str]:
         """One method's row."""
         all_ = [r for results in by_shots.values() for r in results]
-        yield name + (" (oracle)" if any(r.oracle for r in all_) else "")
+        yield short + (" (oracle)" if any(r.oracle for r in all_) else "")
         for k, metric, _ in shown:
             lost = sum((f.method, f.shots) == (name, k) for f in self.failures)
             found = by_shots.get(k, [])
             yield (
                 "failed"
                 if lost and not found
-                else interval(found, metric) + marked(found) + f" ({lost} failed)" * (lost > 0)
+                else spread_text(found, metric, self.spread) + marked(found) + f" ({lost} failed)" * (lost > 0)
             )
         trained = sorted({r.parameters for r in all_})
         yield "" if not trained else f"{trained[0]:,}" + f" to {trained[-1]:,}" * (len(trained) > 1)
@@ -129,7 +147,7 @@ class Table(Sequence[Result]):
         """The table for a terminal; one for each dataset, where there are several."""
         tables = self.by_dataset()
         if len(tables) < 2:
-            return "\n\n".join([columns(self.cells()), *edge_lines(self.results), *self.sequences()])
+            return "\n\n".join([columns(self.cells()), *self.notes(), *self.sequences()])
         return "\n\n".join(f"{line(name)}: {unit_of(self.metric)}\n\n{t.text()}" for name, t in tables.items())
 
     def sequences(self) -> list[str]:
@@ -169,17 +187,17 @@ class Table(Sequence[Result]):
         )
 
     def plot(self, title: str = "") -> Figure:
-        """The metric against shots, with a 95 % band for each method."""
-        from adaptkit.report.plot import figure
+        """The metric against shots, with a band for each method; bars where there is one number of shots."""
+        from adaptkit.report.plot import figure, of_table
 
         self.one_protocol()
-        return figure(self, title)
+        return figure(of_table(self, title))
 
     def _repr_html_(self) -> str:
         return "".join(
             (f"<p>{escape(name)}</p>" if name else "")
             + html_table(table.cells())
-            + "".join(f"<p>{escape(line)}</p>" for line in edge_lines(table.results))
+            + "".join(f"<p>{escape(line)}</p>" for line in table.notes())
             + "".join(f"<pre>{escape(text)}</pre>" for text in table.sequences())
             for name, table in self.by_dataset().items()
         )
@@ -215,7 +233,7 @@ def html_table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def interval(results: Sequence[Result], metric: str = "accuracy") -> str:
-    """Mean of a metric and the half-width of its 95 % interval over seeds, as tables show it."""
+def spread_text(results: Sequence[Result], metric: str = "accuracy", spread: Spread = "interval") -> str:
+    """Mean of a metric and its spread over seeds, as tables show it."""
     found = score([results], metric)
-    return found.text(metric) if found else "-"
+    return found.text(metric, spread) if found else "-"

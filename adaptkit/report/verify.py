@@ -1,4 +1,4 @@
-"""Our numbers beside those that a recipe quotes."""
+"""Our numbers beside those that a recipe quotes, and zero-shot beside what is known of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from adaptkit.report.scores import percent, score
 from adaptkit.report.table import Table
 from adaptkit.runs.published import Published
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.references import ZERO_SHOT, references
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ class Beside:
 def beside(recipe: Recipe, table: Table) -> list[Beside]:
     """Every number of a run that the recipe quotes one for: same method, shots, metric, backbone, one dataset.
 
-    A quote for any number of shots stands beside the first column.
+    A quote for any number of shots stands beside the first column. Zero-shot has a quote, too, where one is known for
+    the backbone and the dataset, and the recipe has none.
     """
     groups, found = table.groups(), []
-    for quote in recipe.published:
+    own = {quote.metric for quote in recipe.published if quote.method == ZERO_SHOT}
+    known = [quote for quote in references(recipe) if ZERO_SHOT in groups and quote.metric not in own]
+    for quote in [*recipe.published, *known]:
         if quote.datasets > 1 or quote.backbone not in ("", recipe.backbone):
             continue
         for method, by_shots in groups.items():

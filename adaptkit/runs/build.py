@@ -14,6 +14,7 @@ from adaptkit.methods.method import Method
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.reporters import check_reporters
 from adaptkit.runs.setting import named_sets
 
 AnyMethod = Spec | str | Mapping[str, Any] | Method
@@ -82,6 +83,7 @@ def check_recipe(recipe: Recipe, *, trust: bool = False) -> Recipe:
             method(Spec(name, options))
         if recipe.classes == "base" and "new" not in (*recipe.near, *recipe.far):
             check_elsewhere(recipe)
+        check_reporters(recipe.report, plugins.manager().get_plugins())
         if len(set(recipe.seeds)) < len(recipe.seeds):
             raise ValueError(f"seeds must differ; got {recipe.seeds}")
     except ValueError as error:

@@ -40,6 +40,7 @@ class How(TypedDict, total=False):
         search: whether searches go on beyond the edges of their grids; see `adapt`.
         bins: numbers of labelled images that part few-shot from medium-shot from many-shot classes; see `Setting`.
         keep: given each test set's name and answers.
+        note: given the step, the task, and each test set with what is kept of the answers to it; see `Answers.kept`.
         where: further fields of the `Result`.
     """
 
@@ -48,6 +49,7 @@ class How(TypedDict, total=False):
     search: Widening
     bins: tuple[int, int] | None
     keep: Callable[[str, Tensor], object] | None
+    note: Callable[[int, Task, EvaluationSet, dict[str, Tensor]], object] | None
     where: Mapping[str, Any]
 
 
@@ -130,6 +132,9 @@ def _steps(
             asks = adapted if tested.task is None else retarget(adapted, tested.task)
             answers[tested.name] = answer(asks, task, tested, how.get("seed", 0), clock, whole=bool(how.get("keep")))
             seconds.setdefault("predict", clock.lap())  # of the task's own test images
+        if note := how.get("note"):
+            for tested in tests:
+                note(step, task, tested, answers[tested.name].kept(task.kind))
         judged = judge(adapted, task, tests, answers, how.get("bins"), how.get("keep"))
         kind = {} if task.kind == "classification" else {"protocol": {"kind": task.kind}}
         yield Result(

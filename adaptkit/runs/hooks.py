@@ -71,4 +71,8 @@ def extract(need: Need, backbone: Backbone, pixels: Tensor) -> Tensor | None:
 
 @hookspec
 def report(result: Result) -> None:
-    """A cell of a run has finished: log it, plot it, send it somewhere."""
+    """A cell of a run has finished: log it, plot it, send it somewhere.
+
+    A module that names itself, ``reporter = "mine"``, hears only where a run asks, ``--report mine``; see
+    `adaptkit.runs.reporters`.
+    """

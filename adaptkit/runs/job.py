@@ -17,6 +17,7 @@ from adaptkit.runs.kept import Finished, collect, damaged, done, keep_described,
 from adaptkit.runs.opened import Opened, close, keep_open, opened
 from adaptkit.runs.protocol import Cell, cells
 from adaptkit.runs.recipe import Recipe
+from adaptkit.runs.reporters import reporting
 from adaptkit.runs.results import Result
 from adaptkit.runs.spreading import fill_by, read_sentences
 from adaptkit.runs.wanted import fill
@@ -90,7 +91,8 @@ def run(
         todo = left(recipe, here, names, shard, out, say, recompute)
         keep_described(described(recipe), out, bool(todo))
         say(filled(engine, recipe, here.workspace, todo, here.tests, progress))
-        tell_all(outcomes(engine, recipe, here, todo, home, out), len(todo), say, progress)
+        with reporting(recipe.report, out, recipe.name):
+            tell_all(outcomes(engine, recipe, here, todo, home, out), len(todo), say, progress)
     finally:
         close(recipe, home)
     found = collect(out, names)

@@ -30,10 +30,20 @@ class Answers:
     Attributes:
         items: what metrics are made of; ``None`` without targets, and of scores that tell images from others outside.
         whole: all answers, where somebody wants to have them.
+        met: the place of each image in the order in which a stream met them, from 0.
     """
 
     items: Condensed | None
     whole: Tensor | None
+    met: Tensor | None = None
+
+    def kept(self, kind: str) -> dict[str, Tensor]:
+        """What is kept of the answers, a row for each image; see `Evaluation.kept_of`."""
+        if self.items is not None:
+            found = evaluation(kind).kept_of(self.items)
+        else:
+            found = {} if self.whole is None or self.whole.dim() != 1 else {"score": self.whole.float()}
+        return {**found, "met": self.met} if found and self.met is not None else found
 
 
 def answer(adapted: Method, task: Task, tested: EvaluationSet, seed: int, clock: Clock, *, whole: bool) -> Answers:
@@ -73,7 +83,7 @@ def answer(adapted: Method, task: Task, tested: EvaluationSet, seed: int, clock:
     if order is None:
         return Answers(told, all_answers)
     back = order.argsort()
-    return Answers(None if told is None else told[back], None if all_answers is None else all_answers[back])
+    return Answers(None if told is None else told[back], None if all_answers is None else all_answers[back], back)
 
 
 def batches(adapted: Method, images: Images) -> Iterator[Answered]:

@@ -9,9 +9,11 @@ import torch
 
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.datasets import Splits
+from adaptkit.features.decoding import cores
 from adaptkit.features.store import Store
 from adaptkit.io.home import home as default_home
 from adaptkit.io.home import home_at
+from adaptkit.io.notices import notice
 from adaptkit.runs import plugins
 from adaptkit.runs.arithmetic import images_at_once
 from adaptkit.runs.relay import relay
@@ -32,7 +34,17 @@ def open_cache(
         precision=setting.precision,
         batch_size=images_at_once(setting, backbone),
         progress=progress,
+        decoders=decoders_of(setting),
     )
+
+
+def decoders_of(setting: Setting) -> int:
+    """Pictures decoded at once: as many as are asked for and there are cores; 0 for as many as these."""
+    if setting.workers == "auto":
+        return 0
+    if setting.workers > (most := cores()):
+        notice(f"workers {setting.workers} are more than the cores of this machine; {most} decode")
+    return min(setting.workers, most)
 
 
 def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False, whole: bool = False) -> Splits:
@@ -59,8 +71,14 @@ def pick_backbone(name: str) -> Backbone:
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; "auto" takes the first of cuda, mps and cpu that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """A device by name; "auto" takes the first of cuda, mps and cpu that is there; cuda:1 is one of several."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = {
+        "cuda": cards > 0,
+        **{f"cuda:{i}": True for i in range(cards)},
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         return torch.device(next(n for n, ok in there.items() if ok))
     if not there.get(name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, me
 from adaptkit.runs.evaluate import check_able
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.guard import Guard
-from adaptkit.runs.protocol import Cell, file_name, participants, protocol
+from adaptkit.runs.protocol import Cell, Codes, file_name, modules_of, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.workspace import Workspace
 
@@ -35,6 +35,7 @@ class Opened:
         shared: the modules that take part in every cell.
         git: the commit of the recipe's repository; "" without one.
         guard: says what a cell has changed of this.
+        listed: the images of test sets, as they are kept beside predictions.
     """
 
     def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
@@ -52,9 +53,10 @@ class Opened:
         self.shared = participants(self.workspace)
         self.git = git.commit(Path() if resolved(recipe.folder).is_relative_to(shelf.folder()) else recipe.folder)
         self.guard = Guard(self.workspace.cache, [tested for sets in (self.tests, *self.steps) for tested in sets])
+        self.listed: dict[int, tuple[EvaluationSet, bytes]] = {}
         self._tasks: dict[tuple[int, int], list[Task]] = {}
         self._names: dict[str, str] = {}
-        self._codes: dict[frozenset[str], str] = {}  # what runs is what was loaded, whatever becomes of the files
+        self._codes: Codes = {}  # what runs is what was loaded, whatever becomes of the files
 
     def tasks(self, cell: Cell) -> list[Task]:
         """What a method may learn from in a cell, in turn; the last are kept, as methods vary fastest."""
@@ -69,6 +71,10 @@ class Opened:
         if key not in self._names:
             self._names[key] = file_name(cell, self.fixed, self.shared, self._codes)
         return self._names[key]
+
+    def code(self, cell: Cell) -> Mapping[str, str]:
+        """Digests of the modules that take part in a cell, by name."""
+        return modules_of(cell, self.shared, self._codes)
 
 
 def opened(recipe: Recipe, home: Path) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from adaptkit.features.needs import Need
 from adaptkit.features.parts import Index, prepared
 from adaptkit.io.text import columns
 from adaptkit.runs.build import check_outside, method
-from adaptkit.runs.protocol import cells, file_name, participants, protocol
+from adaptkit.runs.protocol import Codes, cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.wanted import wanted
 from adaptkit.runs.workspace import Workspace
@@ -32,8 +32,59 @@ class Line:
     bytes: int
 
 
-def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
-    """What is cached, what would be computed, how long it takes and how much it needs, as text.
+@dataclass(frozen=True)
+class Plan:
+    """What a run would compute.
+
+    Attributes:
+        recipe: its name.
+        cells: that it has.
+        done: of them.
+        device: that it would run on.
+        notes: what was left out of it, in lines.
+        rows: each stored table that it reads.
+        store: the folder of the features.
+        weights: bytes of the towers.
+        trained: methods that are trained by Lightning.
+        live: methods with towers in the loop, which are slow.
+    """
+
+    recipe: str
+    cells: int
+    done: int
+    device: str
+    notes: Sequence[str]
+    rows: Sequence[Line]
+    store: Path
+    weights: int
+    trained: Sequence[str]
+    live: Sequence[str]
+
+    def facts(self) -> dict[str, object]:
+        """What JSON says of it; seconds are those of what is missing, bytes those of all rows."""
+        new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in self.rows)
+        found = {**asdict(self), "seconds": sum(r.seconds for r in self.rows), "bytes_to_write": int(new)}
+        return found | {"held": sum(r.bytes for r in self.rows)}
+
+    def __str__(self) -> str:
+        held, seconds = sum(r.bytes for r in self.rows), sum(r.seconds for r in self.rows)
+        new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in self.rows)
+        todo = self.cells - self.done
+        return "\n".join(
+            [
+                f"{self.recipe}: {self.cells} cells, {self.done} done, {todo} to run on {self.device}",
+                *self.notes,
+                in_columns(self.rows),
+                f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {self.store}",
+                f"memory: {self.weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
+                f"trained by Lightning: {', '.join(self.trained) or 'none'}",
+                f"towers in the loop (slow): {', '.join(self.live) or 'none'}",
+            ]
+        )
+
+
+def plan_of(recipe: Recipe, *, home: Path, out: Path) -> Plan:
+    """What is cached, what would be computed, how long it takes and how much it needs.
 
     Times come from the rows already in a table, or from a probe of a few rows that are not kept.
     """
@@ -41,28 +92,25 @@ def plan(recipe: Recipe, *, home: Path, out: Path) -> str:
     workspace = Workspace(recipe.setting(), home=home)
     tests = workspace.evaluation_sets()
     fixed, shared, every = protocol(recipe, workspace, tests), participants(workspace), cells(recipe)
-    codes: dict[frozenset[str], str] = {}
+    codes: Codes = {}
     todo = [cell for cell in every if not (out / f"{file_name(cell, fixed, shared, codes)}.json").exists()]
     rows = tables(workspace, wanted(workspace, todo, tests))
     weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
-    held, seconds = sum(r.bytes for r in rows), sum(r.seconds for r in rows)
-    new = sum(r.bytes * (r.wanted - r.present) / max(1, r.wanted) for r in rows)
     built = {name: method(spec) for name, spec in recipe.labels().items()}
     trained = [name for name, m in built.items() if hasattr(m, "schedule")]
     read = {name: [*m.all_needs(of_support=True), *m.all_needs()] for name, m in built.items()}
     live = [name for name, needs in read.items() if any(not need.stored or need.fresh for need in needs)]
-    return "\n".join(
-        [
-            f"{recipe.name}: {len(every)} cells, {len(every) - len(todo)} done, {len(todo)} to run "
-            f"on {workspace.device}",
-            *recipe.said(),
-            *workspace.others.lines(),
-            in_columns(rows),
-            f"extraction: {seconds:.0f} s; disk: {new / 1e6:.1f} MB to write in {workspace.cache.store.root}",
-            f"memory: {weights / 1e6:.0f} MB of weights, {held / 1e6:.1f} MB of features, memory-mapped",
-            f"trained by Lightning: {', '.join(trained) or 'none'}",
-            f"towers in the loop (slow): {', '.join(live) or 'none'}",
-        ]
+    return Plan(
+        recipe=recipe.name,
+        cells=len(every),
+        done=len(every) - len(todo),
+        device=str(workspace.device),
+        notes=[*recipe.said(), *workspace.others.lines()],
+        rows=rows,
+        store=workspace.cache.store.root,
+        weights=weights,
+        trained=trained,
+        live=live,
     )
 
 

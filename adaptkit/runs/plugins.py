@@ -21,6 +21,7 @@ import pluggy
 from adaptkit.io.errors import must_be
 from adaptkit.io.paths import regular, resolved
 from adaptkit.runs import hooks
+from adaptkit.runs.reporters import hears
 
 ROLES = ("methods", "prompts", "supports", "datasets", "backbones")
 GROUP = "adaptkit"  # the entry-point group of third parties
@@ -121,6 +122,8 @@ def announce(result: Any) -> dict[str, str]:  # noqa: ANN401 (typed by the hook)
     """Tell every plugin's ``report`` of a result, and return why it failed, by plugin, where it did."""
     failed = {}
     for impl in manager().hook.report.get_hookimpls():
+        if not hears(impl.plugin):
+            continue
         try:
             impl.function(*[result for _ in impl.argnames])
         except (Exception, SystemExit) as error:

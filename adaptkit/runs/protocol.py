@@ -104,7 +104,11 @@ def definition(thing: Any) -> Any:  # noqa: ANN401 (whatever can be called)
     return thing if hasattr(thing, "__qualname__") else type(thing)
 
 
-def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: dict[frozenset[str], str] | None = None) -> str:
+Codes = dict[frozenset[str], Mapping[str, str]]
+"""Digests of code that are known, of each module, by the modules that were asked for."""
+
+
+def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: Codes | None = None) -> str:
     """A cell's key: twelve digits that differ when anything that made its numbers does.
 
     Args:
@@ -113,17 +117,20 @@ def tag(cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: dict[froz
         shared: the modules that take part in every cell, see `participants`.
         codes: digests of code that are known, by modules, to which this one's is added: following imports takes long.
     """
-    built = method(cell.spec)
-    modules, codes = frozenset({*shared, *method_modules(built)}), {} if codes is None else codes
-    if modules not in codes:
-        codes[modules] = code.of_modules(modules, APART)
-    key = {"protocol": fixed, "method": repr(built), "code": codes[modules], "version": __version__}
+    built, found = method(cell.spec), code.digest_of_modules(modules_of(cell, shared, {} if codes is None else codes))
+    key = {"protocol": fixed, "method": repr(built), "code": found, "version": __version__}
     return digest(canonical({**key, "shots": cell.shots, "seed": cell.seed}))[:12]
 
 
-def file_name(
-    cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: dict[frozenset[str], str] | None = None
-) -> str:
+def modules_of(cell: Cell, shared: set[str], codes: Codes) -> Mapping[str, str]:
+    """Digests of all modules that take part in a cell, by name; looked up in `codes`, or added to them."""
+    modules = frozenset({*shared, *method_modules(method(cell.spec))})
+    if modules not in codes:
+        codes[modules] = code.by_module(modules, APART)
+    return codes[modules]
+
+
+def file_name(cell: Cell, fixed: Mapping[str, Any], shared: set[str], codes: Codes | None = None) -> str:
     """A cell's name on disk: readable, with its tag at the end; see `tag`."""
     safe = "".join(c if c.isalnum() or c in "-=" else "_" for c in cell.label)[:60]
     return f"{safe}.{plain_shots(cell.shots)}-shot.seed-{cell.seed}.{tag(cell, fixed, shared, codes)}"

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptkit.io import yamls
 from adaptkit.io.errors import must_be
@@ -39,7 +39,10 @@ class Recipe(Setting):
         trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
-        keep_answers: write every cell's logits or scores beside its record, as safetensors.
+        keep: what is kept of answers beside a cell's record: ``"predictions"``, the likeliest classes and their
+            probabilities; ``"logits"``, all logits or scores besides, as safetensors; or ``"none"``.
+        keep_answers: another way to write ``keep: logits``.
+        report: reporters that hear of each result, beside the records: csv, tensorboard, wandb, mlflow.
         inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
         trust: whether its plugin files may run, in another process too; no key of a file.
     """
@@ -53,8 +56,10 @@ class Recipe(Setting):
     trainer: Mapping[str, Any] = field(default_factory=dict)
     plugins: list[Path] = field(default_factory=list)
     published: list[Published] = field(default_factory=list)
+    keep: Literal["none", "predictions", "logits"] = "predictions"
     keep_answers: bool = False
     search: Widening = "paper"
+    report: list[str] = field(default_factory=list)
     inherited: tuple[str, ...] = ()
     trust: bool = False
 
@@ -65,6 +70,11 @@ class Recipe(Setting):
         methods = [replace(spec, below=self.defaults.get(spec.name) or {}) for spec in asked]
         object.__setattr__(self, "methods", methods)
         object.__setattr__(self, "trainer", trainer_options(self.trainer))
+
+    @property
+    def keeping(self) -> str:
+        """What is truly kept of answers: ``keep_answers`` asks for logits."""
+        return "logits" if self.keep_answers else self.keep
 
     @property
     def searching(self) -> Widening:
@@ -112,15 +122,19 @@ def read_recipe(where: str, changes: Mapping[str, Any] | None = None, only: Sequ
     for key, value in changes.items():
         change(raw, key, value)
     recipe = replace(build_recipe(raw, path), inherited=tuple(inherited))
-    if only:
-        known = [spec.name for spec in recipe.methods]
-        for name in only:
-            if name not in known and name not in recipe.labels():
-                wrong = must_be(f"{path.name}: a method of this recipe", dict.fromkeys(known), name)
-                add = f"name it under methods: of the recipe or in --set 'methods={json.dumps([*known[:1], name])}'"
-                raise ValueError(f"{wrong}; to add it, {add}, and load the file that brings it with --plugin FILE")
-        recipe = replace(recipe, methods=[spec for spec in recipe.methods if {spec.name, spec.label} & {*only}])
-    return recipe
+    return only_methods(recipe, only, f"{path.name}: ")
+
+
+def only_methods(recipe: Recipe, only: Sequence[str], file: str = "") -> Recipe:
+    """The recipe with some of its methods, by label or name, or all; a ValueError for one that it does not have."""
+    known = [spec.name for spec in recipe.methods]
+    for name in only:
+        if name not in known and name not in recipe.labels():
+            wrong = must_be(f"{file}a method of this recipe", dict.fromkeys(known), name)
+            add = f"name it under methods: of the recipe or in --set 'methods={json.dumps([*known[:1], name])}'"
+            raise ValueError(f"{wrong}; to add it, {add}, and load the file that brings it with --plugin FILE")
+    some = [spec for spec in recipe.methods if {spec.name, spec.label} & {*only}]
+    return replace(recipe, methods=some) if only else recipe
 
 
 def read_chain(path: Path) -> tuple[dict[str, Any], list[str]]:

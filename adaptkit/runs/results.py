@@ -48,7 +48,8 @@ class Result:
         memory: peak resident memory of the process by the end of the cell, MB.
         options: every hyperparameter, as adapted.
         searched: by hyperparameter, what its search saw, and at which edge of its grid it ended; see `Searched`.
-        versions: of the packages that made the numbers; ``git`` is the commit of the recipe's repository.
+        versions: of the packages that made the numbers; ``git`` is the commit of the recipe's repository, ``code`` the
+            file in ``code`` that lists the modules, ``threads`` and ``processor`` are those of the machine.
         oracle: hyperparameters were chosen on the test images.
     """
 

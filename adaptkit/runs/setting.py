@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from adaptkit.io.errors import must_be
-from adaptkit.io.ranges import Count, Size, hold
+from adaptkit.io.ranges import Count, Size, Workers, hold
 from adaptkit.io.values import Spec
 from adaptkit.towers.precision import AskedPrecision
 
 Sets = list[str] | Mapping[str, str]  # names, or names with what is behind them
 TAKEN = ("new", "near", "far", "own", "harmonic")  # names that test sets and metrics have already
+DEVICES = ("auto", "cpu", "cuda", "mps")  # and cuda:0, cuda:1, ...
 Select = Literal["none", "few-val", "full-val", "oracle"]
 
 
@@ -44,9 +46,11 @@ class Setting:
         dtype: of stored features.
         precision: of the towers' arithmetic while extracting. ``"auto"`` is ``"bf16-mixed"`` where the machine has
             instructions for it, else ``"32-true"``; a line says which and how far it is off, and records name it.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and the like, or ``"mps"``.
         batch_size: images in one forward pass of a tower. ``"auto"`` is 16 on a processor, and on a GPU what half its
             free memory holds; a line says how many. Of a row only the last digits depend on it.
+        workers: pictures decoded at once, by threads or, where many are to come, by processes; ``"auto"`` is as many as
+            there are cores. No number depends on it.
     """
 
     dataset: str
@@ -63,8 +67,9 @@ class Setting:
     sequence: Size = 1
     dtype: Literal["float16", "float32"] = "float16"
     precision: AskedPrecision = "32-true"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: str = "auto"
     batch_size: Size | Literal["auto"] = 32
+    workers: Workers | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what no dataset, backbone or method could make sense of."""
@@ -75,6 +80,7 @@ class Setting:
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise ValueError(must_be(name, get_args(hint), getattr(self, name)))
             hold(getattr(self, name), hint, name)
+        check_device(self.device)
         for name in ("domains", "near", "far"):
             check_names(name, getattr(self, name))
         sets = [*self.domains, *self.near, *self.far]
@@ -85,12 +91,18 @@ class Setting:
         for name in ("domains", "near", "far", "bins", "classes"):
             if self.sequence > 1 and getattr(self, name) not in ([], {}, None, "all"):
                 raise ValueError(f"{name} must be left out in a sequence of tasks; got {getattr(self, name)!r}")
-        if self.bins and self.bins[0] > self.bins[1]:
-            raise ValueError(f"bins must be two numbers that do not fall; got {list(self.bins)}")
+        if self.bins and self.bins[0] >= self.bins[1]:
+            raise ValueError(f"bins must be two numbers that rise; got {list(self.bins)}")
 
     def plain(self) -> dict[str, Any]:
         """Every field by name, as records and recipes write it."""
         return {f.name: v.plain if isinstance(v := getattr(self, f.name), Spec) else v for f in fields(self)}
+
+
+def check_device(name: str) -> None:
+    """A device must be one that torch could have, whether this machine has it or not."""
+    if name not in DEVICES and not re.fullmatch(r"cuda:[0-9]{1,3}", name):
+        raise ValueError(must_be("device", [*DEVICES, "cuda:0"], name))
 
 
 def check_names(key: str, sets: Sets) -> None:

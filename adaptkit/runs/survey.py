@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from adaptkit.io.downloads import file_digest
 from adaptkit.io.errors import must_be
 from adaptkit.runs import plugins, recipe, shelf
 from adaptkit.runs.named_plugins import use_named
@@ -45,6 +45,8 @@ def check_dataset(name: str, *, trust: bool = False) -> tuple[list[str], bool]:
     wrong = found["missing"] + found["different"] > 0
     if wrong and (entry := getattr(load, "entry", None)):
         lines.append(f"to do      {entry['title']}: {entry['where']}; licence: {entry['licence']}")
+        if getattr(load, "fetch", None):
+            lines.append(f"to do      adaptkit data get {scheme} --root FOLDER gets it, or says what is done by hand")
         if entry["hub"]:
             lines.append(
                 f"to do      or hf-dataset:{entry['hub']}, with splits of its own: other images, other numbers"
@@ -78,7 +80,7 @@ def _survey(field: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN40
             path, want = field.file(root, name, must=False), entry["digests"].get(name)
             if path is None:
                 yield "missing", f"{root / name}"
-            elif want and (got := _digest(path, want.partition(":")[0])) != want:
+            elif want and (got := file_digest(path, want.partition(":")[0])) != want:
                 yield "different", f"{path} must have {want}; got {got}; runs on it are another protocol"
             else:
                 yield "present", f"{path}" + ("" if want else ", of which no digest is known")
@@ -98,14 +100,6 @@ def _survey(field: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN40
     for domain in (plugins.pick("datasets", name) for name in entry.get("domains", ())):
         there = domain.find([root.parent / folder for folder in domain.entry["folders"]], files=False)
         yield ("present" if there else "optional"), f"domain {domain.name}: {there or 'not there'}"
-
-
-def _digest(path: Path, kind: str) -> str:
-    """Digest of a file, named by its kind: ``sha256``, or ``git`` as `git hash-object` prints it."""
-    data = path.read_bytes()
-    if kind == "git":
-        data = b"blob %d\0" % len(data) + data
-    return f"{kind}:{hashlib.new('sha1' if kind == 'git' else kind, data).hexdigest()}"
 
 
 def _loaded(load: Any, place: str) -> list[tuple[str, str]]:  # noqa: ANN401 (a dataset's loader)

@@ -19,6 +19,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard
 from adaptkit.runs.build import method
+from adaptkit.runs.circumstances import circumstances, code_file, code_name
 from adaptkit.runs.evaluate import evaluate
 from adaptkit.runs.failures import Failure, cause_of, file_of, interrupted, out_of_memory
 from adaptkit.runs.opened import Opened, opened, reopen
@@ -26,6 +27,7 @@ from adaptkit.runs.protocol import Cell, tag_in
 from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.results import Result
 from adaptkit.runs.supports import images_per_class, support_file
+from adaptkit.runs.told import Telling, told_files
 
 Kept = Callable[[str], bool]
 """Whether a file, by its path from the folder of records, is there already."""
@@ -61,6 +63,7 @@ class Cellwork:
 
     built: Method | None = None
     answers: dict[str, Tensor] = field(default_factory=dict)
+    told: Telling = field(default_factory=Telling)
 
 
 def make(job: Job, home: Path, kept: Kept) -> Made:
@@ -79,7 +82,7 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
     """
     here = opened(job.recipe, home)
     name = here.name(job.cell)
-    tasks, work = here.tasks(job.cell), Cellwork()
+    tasks, work = here.tasks(job.cell), Cellwork(told=Telling(here.listed))
     here.guard.look(tasks)
     error: BaseException | None = None
     results: list[Result] = []
@@ -95,7 +98,8 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
         reopen(job.recipe, home)
     if error is not None:
         return without_result(job, here, name, work, error)
-    return Made(name, results, dict(files_of(job.recipe, results, name, tasks, work, kept)))
+    files = {**code_file(here.code(job.cell), kept), **dict(files_of(job.recipe, results, name, tasks, work, kept))}
+    return Made(name, results, files)
 
 
 def make_some(jobs: Sequence[Job], home: Path, kept: Kept, seconds: float) -> list[Made]:
@@ -124,10 +128,12 @@ def measure(job: Job, here: Opened, tasks: Sequence[Task], name: str, work: Cell
         trainer=copy.deepcopy(recipe.trainer),
         search=recipe.searching,
         bins=recipe.bins,
-        keep=work.answers.__setitem__ if recipe.keep_answers else None,
+        keep=work.answers.__setitem__ if recipe.keeping == "logits" else None,
+        note=None if recipe.keeping == "none" else work.told.note,
         where={**about, "oracle": recipe.select == "oracle"},
     )
     commit, gone = {"git": here.git} if here.git else {}, here.workspace.others.left_out
+    commit |= {"code": code_name(here.code(cell)), **circumstances(here.workspace.device)}
     counts: list[list[int]] = []  # of all that was learned from by then
     for task in tasks:
         own, before = images_per_class(task.support, len(task.classnames)), counts[-1] if counts else []
@@ -153,7 +159,7 @@ def without_result(job: Job, here: Opened, name: str, work: Cellwork, error: Bas
     files = failure.files(error)
     if out_of_memory(error):
         error.__traceback__ = None  # its frames hold what did not fit
-        work.built, work.answers = None, {}
+        work.built, work.answers, work.told = None, {}, Telling()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -164,8 +170,9 @@ def files_of(
     recipe: Recipe, results: Sequence[Result], name: str, tasks: Sequence[Task], work: Cellwork, kept: Kept
 ) -> Iterator[tuple[str, bytes]]:
     """The files of a cell that is done; the first record, which says so, is the last of them."""
-    if recipe.keep_answers:
+    if recipe.keeping == "logits":
         yield f"{name}.safetensors", save({n or "own": a.contiguous() for n, a in work.answers.items()})
+    yield from told_files(work.told, results, name, kept)
     for result, task in zip(results[::-1], tasks[::-1], strict=True):
         yield from support_file(task.support, result.support, kept)
         yield f"{name}{f'.step-{result.step}' * (result.step > 1)}.json", result.record()

@@ -33,10 +33,10 @@ class Workspace:
         self, setting: Setting, *, home: Path | None = None, progress: bool = False, splits: Splits | None = None
     ) -> None:
         self.setting, self.home = setting, home
+        self.device = pick_device(setting.device)
         self.splits = splits or pick_dataset(setting.dataset, home)
         check_kind(self.splits, setting)
         self.others = Others(self.splits, home)
-        self.device = pick_device(setting.device)
         self.backbone = pick_backbone(setting.backbone).to(self.device)
         self.setting = setting = settled(setting, self.backbone, self.splits)
         self.cache = open_cache(self.backbone, setting, home=home, progress=progress)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
 from adaptkit.saving.config import CONFIG, as_written, calibrated, read_saved, remove_saved, sealed, write_saved
 from adaptkit.saving.model_card import model_card
-from adaptkit.saving.origin import folder_of, lay, open_backbone
+from adaptkit.saving.origin import ensure_towers, folder_of, identity, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
@@ -171,7 +171,13 @@ def vacant(folder: Path) -> Path:
 
 
 def load_classifier(
-    folder: Path | str, *, backbone: str = "", device: str = "auto", home: Path | None = None
+    folder: Path | str,
+    *,
+    backbone: str = "",
+    device: str = "auto",
+    home: Path | None = None,
+    batch_size: int | Literal["auto", "saved"] = "saved",
+    workers: int | Literal["auto"] = "auto",
 ) -> Classifier:
     """Load what `save_classifier` or ``adaptkit export`` wrote. Nothing is fitted, and no code of the folder runs.
 
@@ -179,30 +185,27 @@ def load_classifier(
         folder: with ``model.safetensors`` and ``config.json``.
         backbone: name that the towers load by now, where it is another than when the classifier was saved; they must
             be the same towers.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and the like, or ``"mps"``.
         home: where features of pictures are kept; default ``$ADAPTKIT_HOME``.
+        batch_size: pictures in one pass of a tower; ``"saved"`` is as many as when it was adapted.
+        workers: pictures decoded at once; ``"auto"`` is as many as there are cores.
 
     Raises:
         ValueError: when the folder is no classifier, or its backbone is not the one that was adapted.
     """
-    folder = Path(folder)
-    config, tensors = read_saved(folder)
+    config, tensors = read_saved(folder := Path(folder))
     name, towers, protocol = (config[key] for key in ("backbone", "towers", "protocol"))
-    classnames = distinct(config["classnames"])
-    where = pick_device(device)
+    classnames, where = distinct(config["classnames"]), pick_device(device)
     if not name:
         if backbone:
             raise ValueError(f"backbone must be '' for a classifier that was adapted to features; got {backbone!r}")
         alone = _stand_in(folder, towers[name])
         return Classifier(_built(config, tensors, alone).to(where), alone, classnames, config, None)
     own = open_backbone(config, backbone).to(where)
-    arithmetic = {key: protocol[key] for key in ("dtype", "precision", "batch_size") if key in protocol}
-    cache = open_cache(own, Setting(dataset="", backbone=backbone or name, **arithmetic), home=home)
-    for tower, want in towers.items():
-        for what, got in identity(own if tower == name else cache.tower(tower)).items():
-            if got != want.get(what):
-                known = (tower == name and backbone) or f"{tower}{lay(config, tower)}"
-                raise ValueError(f"{what} of backbone {known!r} must be {want.get(what)!r}, as adapted; got {got!r}")
+    asked = protocol if batch_size == "saved" else {**protocol, "batch_size": batch_size}
+    how = {key: asked[key] for key in ("dtype", "precision", "batch_size") if key in asked}
+    cache = open_cache(own, Setting(dataset="", backbone=backbone or name, workers=workers, **how), home=home)
+    ensure_towers(config, {tower: own if tower == name else cache.tower(tower) for tower in towers}, backbone)
     built = _built(config, tensors, own).to(where)
     if unknown := {need.backbone or name for need in built.all_needs()} - {*towers}:
         raise ValueError(f"towers in {str(folder / CONFIG)!r} must identify every backbone; got none for {unknown}")
@@ -217,14 +220,6 @@ def _built(config: Mapping[str, Any], tensors: Mapping[str, Tensor], backbone: B
             f"classnames in {CONFIG} must be as many as the method's classes, {built._classes}; got {names}"
         )
     return built
-
-
-def identity(backbone: Backbone) -> dict[str, Any]:
-    """What a backbone must have in common with the one that was adapted."""
-    if isinstance(backbone, NoTowers):
-        return {"dim": backbone.dim, "logit_scale": backbone.logit_scale, "logit_bias": backbone.logit_bias}
-    preprocess = json.loads(json.dumps(backbone.preprocess.describe()))
-    return {"fingerprint": backbone.fingerprint, "vocabulary": backbone.vocabulary, "preprocess": preprocess}
 
 
 def _stand_in(folder: Path, said: Mapping[str, Any]) -> NoTowers:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from adaptkit.io.paths import expanded, resolved
+from adaptkit.methods.task import NoTowers
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.towers.backbone import Backbone
 
@@ -45,3 +47,20 @@ def open_backbone(config: Mapping[str, Any], given: str) -> Backbone:
         if given:
             raise
         raise ValueError(f"a classifier's backbone must load; got {name!r}{known}; {ANEW}: {error}") from None
+
+
+def ensure_towers(config: Mapping[str, Any], loaded: Mapping[str, Backbone], backbone: str) -> None:
+    """Refuse towers, by their names, that are not those that were adapted."""
+    for tower, towers in loaded.items():
+        for what, got in identity(towers).items():
+            if got != (want := config["towers"][tower].get(what)):
+                known = (tower == config["backbone"] and backbone) or f"{tower}{lay(config, tower)}"
+                raise ValueError(f"{what} of backbone {known!r} must be {want!r}, as adapted; got {got!r}")
+
+
+def identity(backbone: Backbone) -> dict[str, Any]:
+    """What a backbone must have in common with the one that was adapted."""
+    if isinstance(backbone, NoTowers):
+        return {"dim": backbone.dim, "logit_scale": backbone.logit_scale, "logit_bias": backbone.logit_bias}
+    preprocess = json.loads(json.dumps(backbone.preprocess.describe()))
+    return {"fingerprint": backbone.fingerprint, "vocabulary": backbone.vocabulary, "preprocess": preprocess}

@@ -71,25 +71,29 @@ def with_few_val(task: Task) -> Task:
     return FEW_VAL[1]
 
 
-def check_methods(names: Sequence[str]) -> int:
-    """Run every check on every method, print what happened, and return the exit code: 1 when one failed."""
+def check_methods(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Run every check on every method, print what happened, and return it: a mapping for each method."""
     torch.set_num_threads(1)  # tiny tensors
     task, queries = toy_task()
-    failures = sum(check_method(name, task, queries) for name in names)
+    found = [check_method(name, task, queries) for name in names]
+    failures = sum(len(CHECKS) - len(one["passed"]) for one in found)
     print(f"{len(names)} methods, {len(names) * len(CHECKS) - failures} passed, {failures} failed")
-    return 1 if failures else 0
+    return found
 
 
-def check_method(name: str, task: Task, queries: Images) -> int:
-    """Run every check on one method, print what happened, each cause once, and return how many failed."""
+def check_method(name: str, task: Task, queries: Images) -> dict[str, Any]:
+    """Run every check on one method, print what happened, each cause once, and return it by the names of the checks."""
     print(name)
     causes: dict[str, list[str]] = {}
+    passed, failed = list[str](), dict[str, str]()
     for title in CHECKS:
         try:
             check_briefly(name, title, task, queries)
             print(f"  passed  {title}")
+            passed.append(title)
         except Exception as error:  # whatever a stranger's method raises is its result
             what, where = cause(error, plugins.table("methods")[name])
+            failed[title] = f"{what}{where}"
             same = causes.setdefault(where or what, [])  # at one line, the numbers in a sentence may differ
             same.append(title)
             if same == [title]:
@@ -97,10 +101,11 @@ def check_method(name: str, task: Task, queries: Images) -> int:
     for first, *others in causes.values():
         if others:
             print(f"  the failure of {first} kept {len(others)} more from running: {', '.join(others)}")
+    comparison = ""
     with contextlib.suppress(Exception):  # what keeps it from answering stands above
         if comparison := beside_zero_shot(name, task, queries):
             print(f"  {comparison}")
-    return sum(map(len, causes.values()))
+    return {"method": name, "passed": passed, "failed": failed, "comparison": comparison}
 
 
 def cause(error: Exception, cls: type[Method]) -> tuple[str, str]:

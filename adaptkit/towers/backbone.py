@@ -47,6 +47,7 @@ class Backbone:
             ``image.head`` that pools, and ``text.positions``.
         dim: width D of the joint space.
         width: width W of each tower's tokens, by ``"image"`` and ``"text"``.
+        pooled_width: of what the image tower pools, before the projection; 0 where it is that of its tokens.
         depth: number of blocks of each tower.
         logit_scale: factor from cosine to logit, as the checkpoint was trained.
         logit_bias: added to every logit (SigLIP); 0 elsewhere.
@@ -66,6 +67,7 @@ class Backbone:
     dim: int
     width: dict[str, int]
     depth: dict[str, int]
+    pooled_width: int = 0
     logit_scale: float = 100.0
     logit_bias: float = 0.0
     vocabulary: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +143,17 @@ def block_points(tower: str, layers: Sequence[nn.Module], linears: dict[str, str
             short = next((s for end, s in linears.items() if name.endswith(end)), None)
             if isinstance(module, nn.Linear) and short:
                 points[f"{tower}.block.{i}.{short}"] = module
+    return points
+
+
+def named_blocks(tower: str, blocks: Sequence[nn.Module], parts: Mapping[str, str]) -> dict[str, nn.Module]:
+    """Points of a stack of transformer blocks; `parts` maps paths inside a block to the ends of points' names."""
+    points: dict[str, nn.Module] = {}
+    for i, block in enumerate(blocks):
+        points[f"{tower}.block.{i}"] = points[f"{tower}.block.{i - len(blocks)}"] = block
+        inside = dict(block.named_modules())
+        found = {short: inside[path] for path, short in parts.items() if path in inside}
+        points |= {f"{tower}.block.{i}.{short}": m for short, m in found.items() if not isinstance(m, nn.Identity)}
     return points
 
 

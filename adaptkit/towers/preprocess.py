@@ -56,6 +56,8 @@ class Preprocess:
         fit: ``"crop"`` resizes the shortest side to `edge` and crops the centre; ``"squash"`` ignores the aspect ratio.
         edge: length of the shortest side before the crop, pixels; 0 means `size`.
         resample: Pillow's filter.
+        centre: where the crop begins when an odd number of pixels is left over: half of them, ``"floored"`` as in
+            `transformers`, or ``"rounded"`` to the even one as in torchvision, and so in OpenCLIP and `timm`.
 
     >>> from PIL import Image
     >>> import adaptkit as ak
@@ -70,6 +72,7 @@ class Preprocess:
     fit: Literal["crop", "squash"] = "crop"
     edge: int = 0
     resample: Literal["bicubic", "bilinear"] = "bicubic"
+    centre: Literal["floored", "rounded"] = "floored"
 
     def __call__(self, image: Image.Image) -> Tensor:
         """The plain image, ``(3, size, size)``."""
@@ -78,9 +81,13 @@ class Preprocess:
             return self.tensor(image.resize((self.size, self.size), FILTERS[self.resample]))
         short = min(image.size)
         width, height = image.width * edge // short, image.height * edge // short
-        left, top = (width - self.size) // 2, (height - self.size) // 2
+        left, top = (self.half(side - self.size) for side in (width, height))
         box = (left, top, left + self.size, top + self.size)
         return self.tensor(crop_of_resized(image, (width, height), box, FILTERS[self.resample]))
+
+    def half(self, over: int) -> int:
+        """Where a crop begins along a side that has so many pixels more."""
+        return over // 2 if self.centre == "floored" else round(over / 2)
 
     def view(self, image: Image.Image, augment: str, seed: str) -> Tensor:
         """One random view, ``(3, size, size)``; the same `seed` gives the same view in any batch and process."""
@@ -113,7 +120,10 @@ class Preprocess:
 
     def describe(self) -> dict[str, object]:
         """What determines the pixels, for a feature's key."""
-        return {**asdict(self), "version": VERSION}
+        told = asdict(self)
+        if self.centre == "floored":  # keys from before there was another
+            del told["centre"]
+        return {**told, "version": VERSION}
 
 
 def rgb(image: Image.Image) -> Image.Image:

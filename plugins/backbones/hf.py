@@ -185,6 +185,19 @@ def find(name):
         raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; {got}: {' '.join(str(cause).split())}") from None
 
 
+def offline():
+    """Ids in Hugging Face's cache whose config names a model that is read here."""
+    from huggingface_hub import constants
+
+    for config in Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json"):
+        with contextlib.suppress(OSError, ValueError):
+            if read_mapping(config).get("model_type") in (*READERS, *EYES) and not missing(config.parent):
+                yield config.parts[-4].removeprefix("models--").replace("--", "/")
+
+
+load.offline = offline
+
+
 @hookimpl
 def backbones():
     return {"hf": load}

@@ -2,7 +2,8 @@
 
 ``dtd`` lies in ``$ADAPTKIT_DATA/dtd``; ``dtd:PATH`` in PATH, or in a folder of PATH. What is known of each (layout,
 counts, digest of the split file, template, licence, where to get it) is in ``field.json`` beside this file, with null
-for what nobody has checked. ``adaptkit data check dtd`` holds it against your disk.
+for what nobody has checked. ``adaptkit data check dtd`` holds it against your disk. ``field_files.json`` has the files
+that ``adaptkit data get dtd`` gets: addresses, sizes, digests and who states them, and what is done by hand.
 
 A class is its label, never its name: ImageNet has two missiles. ImageNet's variants are tests only, with the classes
 that they have. Beside ``imagenet`` they are its domains, too, labelled as it is by the WordNet ids of their folders;
@@ -42,6 +43,7 @@ class Field:
 
     name: str
     entry: Mapping
+    fetch: Mapping | None = None  # what `adaptkit data get` gets of it, as in field_files.json
 
     def __call__(self, place=""):
         root, digests, domains = self.root(place), FileDigests(home() / "digests"), {}
@@ -173,7 +175,8 @@ def lists(field, root, choices):
 
 READERS = {"split": split_file, "fgvc": fgvc, "lists": lists}
 READERS |= {kind: partial(tree, kind=kind) for kind in ("imagenet", "subset", "numbered")}
-FIELDS = {n: Field(n, e) for n, e in json.loads(Path(__file__).with_suffix(".json").read_bytes()).items()}
+ENTRIES, FILES = (json.loads(Path(__file__).with_name(f"field{more}.json").read_bytes()) for more in ("", "_files"))
+FIELDS = {name: Field(name, entry, FILES[name]) for name, entry in ENTRIES.items()}
 
 
 @hookimpl

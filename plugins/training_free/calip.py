@@ -3,7 +3,7 @@
 Source: Guo et al., CALIP: Zero-Shot Enhancement of CLIP with Parameter-free Attention, arXiv:2209.14169.
 Deviations: the two weights are chosen on labelled validation images; the release searches 200 values of each on the
 test set. The softmax has the release's factor 2 whatever the backbone's scale, and both answers are scaled by that. The
-paper's network is a ResNet whose attention pool is made to give every position; here each patch that leaves the last
+paper's network is a ResNet whose attention pool gives every position, as it does here; each patch that leaves the last
 block of a transformer is pooled and projected as if it were the class token.
 Interactions: neither guided embedding is scaled to unit norm, and the guided image's is a mean plus a maximum.
 """
@@ -16,8 +16,12 @@ class Local(Need):
     """Patch tokens in the joint space: ``(T, D)`` per image, unit-norm, without the class token."""
 
     def compute(self, backbone, pixels):
-        """The last block's tokens go through the tower's head one by one: ``(B, T, D)``."""
+        """The last block's tokens go through the tower's head one by one, or all ask at once: ``(B, T, D)``."""
         backbone.require("image.block.-1")
+        every = getattr(getattr(backbone.points.get("image.head"), "module", None), "every", None)
+        if every is not None:
+            with backbone.taps({"image.head": lambda x, _: every(x)}):
+                return backbone.encode_image(pixels)[:, 1:]
         with backbone.taps({"image.block.-1": lambda _, out: out.flatten(0, 1)[:, None]}):
             return backbone.encode_image(pixels).unflatten(0, (len(pixels), -1))[:, 1:]
 

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adaptkit.commands.parsing.examples import example_of
+
 RECIPE_HELP = "a YAML file, or a name in 'adaptkit list recipes'"
 
 
@@ -14,7 +16,7 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, with the nearest match, exit code 2; and the options that every command has."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 (argparse's own)
-        super().__init__(**options)
+        super().__init__(**{"epilog": example_of(options.get("prog", ""))} | options)
         self.add_argument(
             "--home", type=Path, default=argparse.SUPPRESS, help="where features and results live ($ADAPTKIT_HOME)"
         )
@@ -43,6 +45,11 @@ class Parser(argparse.ArgumentParser):
 Commands = argparse._SubParsersAction  # the public way to it is `add_subparsers`, which names no type
 
 
+def add_json(command: argparse.ArgumentParser, what: str = "an object, in place of text") -> None:
+    """Add ``--json``."""
+    command.add_argument("--json", action="store_true", help=what)
+
+
 def whole_number(text: str) -> str:
     """A whole number, as text.
 
@@ -58,3 +65,10 @@ def whole_number(text: str) -> str:
 def number_or_all(text: str) -> str:
     """A whole number, as text, or ``all``."""
     return text if text == "all" else whole_number(text)
+
+
+def add_shown(command: argparse.ArgumentParser) -> None:
+    """How numbers are shown: what stands behind a ±, and whether a program reads them."""
+    spreads = "behind ±, over seeds: the 95 %% interval of the mean (default), or the standard deviation"
+    command.add_argument("--spread", choices=("interval", "std"), default="interval", help=spreads)
+    command.add_argument("--json", action="store_true", help="one JSON object, see docs/tables.md; the rest to stderr")

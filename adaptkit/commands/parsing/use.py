@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands, number_or_all, whole_number
+from adaptkit.commands.parsing.machine import add_machine
+from adaptkit.commands.parsing.parser import RECIPE_HELP, Commands, add_json, number_or_all, whole_number
 
 
 def add_use(commands: Commands) -> None:
@@ -20,6 +21,7 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--backbone", default="", metavar="NAME", help="in place of the recipe's")
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new or empty")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_machine(command)
     command.set_defaults(only="")
     command = commands.add_parser("predict", help="labels for pictures by an exported classifier, as CSV")
     command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
@@ -27,3 +29,5 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
     command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
+    add_json(command, "lines of JSON, one for each picture, in place of CSV")
+    add_machine(command, precision=False)  # which is the classifier's own

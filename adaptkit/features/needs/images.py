@@ -43,7 +43,7 @@ class Pooled(Need):
 
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """``(D,)``, or ``(W,)`` before the projection."""
-        return (backbone.dim if self.projected else backbone.width["image"],)
+        return (backbone.dim if self.projected else backbone.pooled_width or backbone.width["image"],)
 
     def read(self, rows: Tensor) -> Tensor:
         """Unit norm if asked for."""

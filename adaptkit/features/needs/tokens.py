@@ -223,8 +223,8 @@ def before_patches(count: int) -> int:
 
 def attend(backbone: Backbone, block: str, attention: str) -> dict[str, Tap]:
     """Taps that make one block's tokens attend by something else; see `Dense`."""
-    if attention == "own":
-        return {}
+    if attention == "own" or (attention == "value" and not backbone.depth["image"]):
+        return {}  # where only the head attends, as a ResNet's, a token alone passes it by its value
     backbone.require(*(f"{block}.{part}" for part in ("q", "k", "v", "out")))
     if same := ATTENTIONS[attention]:
         linear = backbone.points[f"{block}.{same}"]

@@ -63,6 +63,15 @@ class Evaluation:
         answers, targets = items.columns["answers"], items.columns["targets"]
         return self.right(answers, targets), self.per_class(answers, targets)
 
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """What is kept of the answers to items, a row for each; nothing where a kind's answers are large.
+
+        Returns:
+            ``predicted``, the class or label that is likeliest, and ``others``, up to four more; ``confidence`` and
+            ``likely``, their probabilities; or ``score`` where an answer is one number.
+        """
+        return {}
+
     def strata(self, targets: Tensor) -> Tensor:
         """Whole numbers, ``(N,)``, in place of class ids for who draws so many items of each class.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.condensed import Condensed
+from adaptkit.methods.evaluation.condensed import FIRST, Condensed, first_of
 
 
 class Classification(Evaluation):
@@ -41,7 +41,7 @@ class Classification(Evaluation):
         return self.metrics_of(self.condense(answers, targets))
 
     def condense(self, answers: Tensor, targets: Tensor) -> Condensed:
-        """Six numbers of an item, whatever number of classes there are."""
+        """A few numbers of an item, whatever number of classes there are."""
         self.check(answers, targets)
         return condensed(answers, targets)
 
@@ -53,6 +53,11 @@ class Classification(Evaluation):
         """Which items were answered right, and the share of those of each class."""
         right, labels = items.columns["best"] == items.columns["label"], items.columns["label"]
         return right, per_class(right, labels, items.width)
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The five likeliest classes and their probabilities."""
+        of = items.columns
+        return {"predicted": of["best"], **{name: of[name] for name in ("confidence", "others", "likely")}}
 
     def per_class(self, answers: Tensor, targets: Tensor) -> list[float | None]:
         """Share of each class's items that were answered right."""
@@ -80,8 +85,11 @@ def condensed(logits: Tensor, labels: Tensor) -> Condensed:
         "nll": -sure.gather(1, labels[:, None])[:, 0],
         "brier": (sure.exp() - one_hot(labels, classes)).square().sum(-1),
     }
-    if classes > 5:
-        columns["among_five"] = (logits.topk(5, sorted=False).indices == labels[:, None]).any(-1)
+    first = logits.topk(min(FIRST, classes), sorted=False).indices
+    if classes > FIRST:
+        columns["among_five"] = (first == labels[:, None]).any(-1)
+    others = first_of(logits, columns["best"], first)["others"]
+    columns |= {"others": others.int(), "likely": sure.gather(1, others).exp().half()}
     return Condensed(columns, classes)
 
 
@@ -89,19 +97,26 @@ def classification(items: Condensed) -> dict[str, float]:
     """Metrics of what was kept of ``(N, C)`` logits and ``(N,)`` labels.
 
     Returns:
-        ``accuracy``, ``top5_accuracy`` (of six classes or more) and ``macro_accuracy`` (mean over classes), between 0
-        and 1; of the softmax, ``ece`` (expected calibration error, 15 bins, between 0 and 1), ``nll`` (mean negative
-        log-likelihood, nats) and ``brier`` (mean over images of the summed squared error, between 0 and 2).
+        ``accuracy``, ``top5_accuracy`` (of six classes or more), ``macro_accuracy`` (mean over classes) and
+        ``macro_f1`` (mean over classes with an image or an answer), between 0 and 1; of the softmax, ``ece`` (expected
+        calibration error, 15 bins, between 0 and 1), ``nll`` (mean negative log-likelihood, nats) and ``brier`` (mean
+        over images of the summed squared error, between 0 and 2).
     """
-    from torchmetrics.functional.classification import binary_calibration_error, multiclass_accuracy
+    from torchmetrics.functional.classification import (
+        binary_calibration_error,
+        multiclass_accuracy,
+        multiclass_f1_score,
+    )
 
     of, count = items.columns, len(items.columns["label"])
     accuracy: Callable[..., Tensor] = multiclass_accuracy
+    f1: Callable[..., Tensor] = multiclass_f1_score
     top5 = {"top5_accuracy": float(of["among_five"].sum().float() / count)} if "among_five" in of else {}
     return {
         "accuracy": float((of["best"] == of["label"]).double().mean()),
         **top5,
         "macro_accuracy": float(accuracy(of["best"], of["label"], num_classes=items.width, average="macro")),
+        "macro_f1": float(f1(of["best"], of["label"], num_classes=items.width, average="macro")),
         "ece": float(binary_calibration_error(of["confidence"], of["confirmed"].long(), n_bins=15)),
         "nll": float(of["nll"].mean()),
         "brier": float(of["brier"].mean()),

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation, check_binary
+from adaptkit.methods.evaluation.condensed import Condensed
 
 
 class Detection(Evaluation):
@@ -37,6 +38,10 @@ class Detection(Evaluation):
         self.check(answers, targets)
         check_binary(targets, "targets")
         return detection(answers[targets == 1], answers[targets == 0])
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The score."""
+        return {"score": items.columns["answers"].float()}
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """One number each."""

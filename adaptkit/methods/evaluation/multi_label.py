@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.condensed import Condensed, first_of
 
 
 class MultiLabel(Evaluation):
@@ -70,6 +71,14 @@ class MultiLabel(Evaluation):
         self.check(answers, targets)
         columns = zip(answers.T.cpu().numpy(), targets.T.cpu().numpy(), strict=True)
         return [float(average_precision_score(true, score)) if true.any() else None for score, true in columns]
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The five likeliest labels, each by itself, and their probabilities."""
+        answers = items.columns["answers"]
+        first = first_of(answers, answers.argmax(-1))
+        told = answers.float().sigmoid()
+        sure = {"confidence": told.amax(-1), "likely": told.gather(1, first["others"]).half()}
+        return {**first, **sure}
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Two tables of one shape, with labels."""

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.condensed import Condensed, first_of
 
 
 class Ordinal(Evaluation):
@@ -52,6 +53,16 @@ class Ordinal(Evaluation):
             "within_one": float((error <= 1).double().mean()),
             "accuracy": float((error < 0.5).double().mean()),
         }
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The five likeliest grades and their probabilities; the answer where it is a grade."""
+        answers = items.columns["answers"]
+        if answers.dim() == 1:
+            return {"score": answers.float()}
+        first = first_of(answers, answers.argmax(-1))
+        told = answers.float().softmax(-1)
+        sure = {"confidence": told.amax(-1), "likely": told.gather(1, first["others"]).half()}
+        return {**first, **sure}
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Grades, or rows of logits, and whole numbers."""

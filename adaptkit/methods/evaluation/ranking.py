@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
+from adaptkit.methods.evaluation.condensed import Condensed, first_of
 
 
 class Ranking(Evaluation):
@@ -53,6 +54,11 @@ class Ranking(Evaluation):
         relevant = self._relevant(answers, targets)
         best = answers.masked_fill(~relevant, float("-inf")).amax(-1, keepdim=True)
         return 1 + ((answers >= best) & ~relevant).sum(-1)
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The five first items of the gallery."""
+        answers = items.columns["answers"]
+        return first_of(answers, answers.argmax(-1))
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Rows over a gallery, and places or marks in it."""

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from adaptkit.report.errors.frames import data_frame
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,11 @@ class Agreement:
     one_right: np.ndarray
     both_wrong: np.ndarray
     hard: np.ndarray
+
+    def frame(self) -> DataFrame:
+        """Kappa of each pair as a pandas table."""
+        names = list(self.methods)
+        return data_frame(self.kappa, index=names, columns=names)
 
 
 def agreement(predicted: Mapping[str, Sequence[int] | np.ndarray], labels: Sequence[int] | np.ndarray) -> Agreement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptkit.report.errors.counts import Reliability
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM, FOOT = 460, 44, 448, 10, 250, 300  # where the axes stand; counts are below them
+WIDTH, LEFT, RIGHT, TOP, BOTTOM, FOOT = 460, 44, 448, 28, 268, 318  # where the axes stand; counts are below them
 
 
 def reliability_svg(found: Reliability) -> str:
@@ -42,7 +42,7 @@ def axes() -> str:
         lines.append(f'<text x="{LEFT - 8}" y="{up(at) + 4:.1f}" text-anchor="end">{percent}</text>')
         lines.append(f'<text x="{across(at):.1f}" y="{BOTTOM + 16}" text-anchor="middle">{percent}</text>')
     words = [
-        (LEFT + 6, TOP + 8, "start", "accuracy, %; thin lines: the gap to confidence"),
+        (LEFT, TOP - 12, "start", "accuracy, %; thin lines: the gap to confidence"),
         (RIGHT, BOTTOM + 32, "end", "confidence, %"),
         (LEFT, FOOT + 52, "start", "images"),
     ]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
+
+from adaptkit.io.safe import line
+from adaptkit.report.looking.near import linked
 
 Place = tuple[str, int]  # a part, and the number of an image in it
+LISTED = 10  # of a list, in lines
+LOOK_FIELDS = ("what", "part", "image", "group", "label", "likely", "value")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,11 @@ class Alike:
     places: tuple[Place, ...]
     cosine: float
     labels: tuple[int, ...] = ()
+
+    @property
+    def parts(self) -> set[str]:
+        """Where they lie."""
+        return {part for part, _ in self.places}
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,14 @@ class Look:
         counts: images of each class, by part; parts whose labels were not read are left out.
         names: where each image lies, by part.
         pictures: what was seen of the pictures: formats, sizes and modes, in lines.
-        left_out: images that cannot be read, with the reason.
+        left_out: images that the dataset has left out as they cannot be read, with the reason.
+        unread: images of the dataset that cannot be read, with the reason.
         copies: images of the same pixels.
         near: images that nearly show the same, by their features; copies are not repeated.
         threshold: the cosine from which on two images count as nearly the same; 1 where no features were read.
         doubts: likely wrong labels, the likeliest first.
         judged: images whose labels were held against the others'.
+        agreed: share of these labels that the classifier which judged them says too, from 0 to 1.
         notes: what could not be told, and why.
     """
 
@@ -68,11 +80,13 @@ class Look:
     names: Mapping[str, Sequence[str]] = field(repr=False)
     pictures: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    unread: tuple[tuple[Place, str], ...] = ()
     copies: tuple[Alike, ...] = ()
     near: tuple[Alike, ...] = ()
     threshold: float = 1.0
     doubts: tuple[Doubt, ...] = ()
     judged: int = 0
+    agreed: float = 0.0
     notes: tuple[str, ...] = ()
 
     def groups(self, *parts: str) -> list[int]:
@@ -89,16 +103,86 @@ class Look:
         True
         """
         names = parts or tuple(self.sizes)
-        starts = dict(zip(names, accumulate((self.sizes[name] for name in names), initial=0), strict=False))
-        group = list(range(sum(self.sizes[name] for name in names)))
-
-        def root(i: int) -> int:
-            while group[i] != i:
-                i = group[i]
-            return i
-
+        *starts, count = accumulate((self.sizes[name] for name in names), initial=0)
+        start = dict(zip(names, starts, strict=True))
+        pairs = list[tuple[int, int]]()
         for alike in (*self.copies, *self.near):
-            rows = sorted(root(starts[part] + i) for part, i in alike.places if part in starts)
-            for row in rows[1:]:
-                group[root(row)] = root(rows[0])
-        return [root(i) for i in range(len(group))]
+            rows = [start[part] + i for part, i in alike.places if part in start]
+            pairs += pairwise(rows)
+        return linked(count, pairs)
+
+    def lines(self) -> list[str]:
+        """What was found, for a terminal; of long lists the beginning."""
+        sizes = ", ".join(f"{count:,} {part}" for part, count in self.sizes.items())
+        lines = [f"{self.dataset}: {len(self.classnames):,} classes, {sum(self.sizes.values()):,} images: {sizes}"]
+        lines += [*self._of_classes(), *self.pictures]
+        if self.unread:
+            lines += self._listed("cannot be read", [f"{self.where(place)}: {why}" for place, why in self.unread])
+        lines += [f"left out: {text}" for text in self.left_out[:LISTED]]
+        lines += self._of_alike("the same pixels", self.copies)
+        if self.threshold < 1:
+            what = f"nearly the same (cosine {self.threshold:.3f} or more, and alike at 12 x 12 pixels)"
+            lines += self._of_alike(what, self.near)
+        if self.judged:
+            likely = [self._doubt(doubt) for doubt in self.doubts]
+            by = f"that were judged, by a classifier that is right on {self.agreed:.0%} of them"
+            lines += self._listed(f"labels are likely wrong, of {self.judged:,} {by}", likely)
+        return [line(text) for text in (*lines, *self.notes)]
+
+    def rows(self) -> list[dict[str, object]]:
+        """What was found, image by image, as rows of one table.
+
+        >>> import adaptkit as ak
+        >>> found = ak.look("digits", backbone="")
+        >>> {row["what"] for row in found.rows()} <= {"unread", "copy", "near", "label"}
+        True
+        """
+        out = [self._row("unread", place, value=why) for place, why in self.unread]
+        for what, all_alike in (("copy", self.copies), ("near", self.near)):
+            for group, alike in enumerate(all_alike, 1):
+                out += [self._row(what, place, group=group, value=alike.cosine) for place in alike.places]
+        for doubt in self.doubts:
+            names = {"label": self.classnames[doubt.label], "likely": self.classnames[doubt.likely]}
+            out.append(self._row("label", doubt.place, value=doubt.margin, **names))
+        return out
+
+    def where(self, place: Place) -> str:
+        """An image as its part and its place in it."""
+        part, i = place
+        return f"{part}: {self.names[part][i]}"
+
+    def _row(self, what: str, place: Place, **more: object) -> dict[str, object]:
+        part, i = place
+        empty = dict.fromkeys(LOOK_FIELDS, "")
+        return empty | {"what": what, "part": part, "image": self.names[part][i]} | more
+
+    def _doubt(self, doubt: Doubt) -> str:
+        label, likely = self.classnames[doubt.label], self.classnames[doubt.likely]
+        return f"{self.where(doubt.place)} is labelled {label!r} and looks like {likely!r}, margin {doubt.margin:.2f}"
+
+    def _of_classes(self) -> list[str]:
+        """The smallest and the largest class of each part whose labels were read."""
+        lines = []
+        for part, counts in self.counts.items():
+            few, many = min(range(len(counts)), key=counts.__getitem__), max(range(len(counts)), key=counts.__getitem__)
+            least, most = (f"{self.classnames[c]!r} with {counts[c]:,}" for c in (few, many))
+            even = counts[few] == counts[many]
+            lines.append(f"{part}: {counts[few]:,} images of each class" if even else f"{part}: from {least} to {most}")
+        return lines
+
+    def _of_alike(self, what: str, groups: Sequence[Alike]) -> list[str]:
+        """Groups, those across parts or with several labels first."""
+        ranked = sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
+        across = sum(len(alike.parts) > 1 for alike in groups)
+        odd = sum(len(alike.labels) > 1 for alike in groups)
+        told = f" ({across:,} of them across parts, {odd:,} under several labels)" * bool(groups)
+        texts = []
+        for alike in ranked:
+            names = ", ".join(repr(self.classnames[c]) for c in alike.labels)
+            under = f", labelled {names}" if len(alike.labels) > 1 else ""
+            texts.append(" = ".join(map(self.where, alike.places[:LISTED])) + under)
+        return self._listed(f"groups of images show {what}{told}", texts)
+
+    def _listed(self, what: str, texts: Sequence[str]) -> list[str]:
+        rest = [f"  and {len(texts) - LISTED:,} more"] * (len(texts) > LISTED)
+        return [f"{len(texts):,} {what}", *(f"  {text}" for text in texts[:LISTED]), *rest]

@@ -13,19 +13,28 @@ from typing import Any
 from adaptkit.io.values import Spec
 from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
-from adaptkit.report.scores import falling, percent, short_names, unit_of
+from adaptkit.report.errors.sections import style
+from adaptkit.report.page.errors import errors_templates
+from adaptkit.report.scores import falling, option_notes, over_seeds, percent, short_names, unit_of
 from adaptkit.runs.results import Result
 
 FILES = ("page.html", "page.css", "page.js", "charts.js")
 COSTS = ("extract", "fit", "predict")
 
 
-def page(comparison: Comparison) -> str:
-    """The page, opened on the comparison's metric; it holds every other metric too."""
+def page(comparison: Comparison, thumbnails: int = 0, home: Path | None = None) -> str:
+    """The page, opened on the comparison's metric; it holds every other metric too.
+
+    Args:
+        comparison: that is shown.
+        thumbnails: so many errors have pictures; see `errors_templates`.
+        home: where features are kept.
+    """
     files = {name: (Path(__file__).parent / name).read_text(encoding="utf-8") for name in FILES}
     parts = {
         "title": escape(formats.titled(comparison)),
-        "style": files["page.css"],
+        "style": files["page.css"] + style(),
+        "errors": errors_templates(comparison, thumbnails, home),
         "data": embedded(content(comparison)),
         "script": files["page.js"] + files["charts.js"],
     }
@@ -40,10 +49,11 @@ def embedded(data: object) -> str:
 
 def content(comparison: Comparison) -> dict[str, Any]:
     """Everything that the page shows."""
-    each = [Comparison(comparison.runs, name, comparison.against) for name in comparison.metrics]
+    each = [Comparison(comparison.runs, name, comparison.against, comparison.spread) for name in comparison.metrics]
     short, columns = short_names(comparison.methods), list(dict.fromkeys(c for one in each for c in one.columns))
     return {
         "metric": comparison.metric,
+        "spread": over_seeds(comparison.spread),
         "against": comparison.against,
         "metrics": {one.metric: metric(one) for one in each},
         "datasets": {c.dataset: formats.labelled(comparison, c.dataset) for c in columns},
@@ -56,12 +66,15 @@ def content(comparison: Comparison) -> dict[str, Any]:
 
 def metric(comparison: Comparison) -> dict[str, Any]:
     """One metric's numbers."""
-    quotes, name = formats.footnotes(comparison), comparison.metric
+    quotes, name, first = formats.footnotes(comparison), comparison.metric, formats.first_source(comparison)
+    numbered = [note for note in option_notes(comparison.methods) if note.startswith("[")]  # rows have the others
     return {
         "unit": unit_of(name),
         "percent": percent(name),
         "falling": falling(name),
-        "legend": formats.legend(comparison),
+        "legend": [*formats.legend(comparison), *numbered],
+        "differences": formats.explained(comparison),
+        "first_source": first,
         "sources": quotes,
         "cells": [
             {
@@ -69,13 +82,15 @@ def metric(comparison: Comparison) -> dict[str, Any]:
                 "shots": column.shots,
                 "method": method,
                 "mean": round(cell.score.mean, 6),
-                "half": cell.score.half,
+                "half": cell.score.around(comparison.spread),
                 "mark": formats.mark(comparison, column, method).strip(),
                 "oracle": cell.oracle,
                 "difference": formats.difference(comparison, column, method) if cell.verdict else "",
                 "reference": cell.verdict.reference if cell.verdict else "",
                 "published": quoted(cell.published) if cell.published else None,
-                "source": quotes.index(cell.published.source) + 1 if cell.published else None,
+                "source": formats.first_source(comparison) + quotes.index(cell.published.source)
+                if cell.published
+                else None,
             }
             for column, cells in comparison.columns.items()
             for method, cell in cells.items()
@@ -87,11 +102,9 @@ def protocol_facts(comparison: Comparison) -> list[str]:
     """What all numbers have in common, in words."""
     results = [result for table in comparison.tables.values() for result in table]
     seeds, fixed = len({result.seed for result in results}), results[0].protocol
-    said = [
-        f"{name} {page_text(fixed[name])}" for name in ("backbone", "support", "select", "classes") if fixed.get(name)
-    ]
+    said = [f"{name} {page_text(fixed[name])}" for name in ("support", "select", "classes") if fixed.get(name)]
     several = [", ".join(comparison.tables)] if len(comparison.tables) > 1 else []
-    return [*several, *said, f"{seeds} seed{'s' * (seeds != 1)}"]
+    return [*several, *formats.of_backbones(comparison), *said, f"{seeds} seed{'s' * (seeds != 1)}"]
 
 
 def page_text(value: object) -> str:

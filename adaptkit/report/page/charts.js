@@ -181,7 +181,7 @@ function scatter() {
   const [of, unit] = COST_AXES[state.cost];
   const points = shown().map((m) => ({ m, c: cell(m), cost: cost(m, [state.shots], of) }));
   const known = points.filter((p) => p.c && p.cost != null);
-  const bars = known.some((p) => p.c.half != null) ? "; bars: 95 % interval over seeds" : "";
+  const bars = known.some((p) => p.c.half != null) ? "; bars: the table's ±" : "";
   $("#cost p").textContent = `${D.datasets[state.dataset]}, ${shot(state.shots)}${bars}`;
   chips("#cost", Object.keys(COST_AXES), (key) => key === state.cost, (key) => {
     state.cost = key;

@@ -165,17 +165,31 @@ function number(td, c) {
 function around() {
   $("#of").textContent = `${D.datasets[state.dataset]}: ${metric().unit}`;
   const several = cells().some((c) => c.half != null);
-  $("#numbers p").textContent = several ? "mean ± 95 % interval over seeds (Student's t)" : "";
+  $("#numbers p").textContent = several ? D.spread : "";
   const tested = cells().some((c) => c.difference) ? ["differences to •"] : [];
   chips("#numbers", tested, () => state.differences, () => {
     state.differences = !state.differences;
     table();
   });
   const legend = clear($("#numbers ul"));
+  if (tested.length) add(legend, "li", {}, `differences: ${metric().differences.join("; ")}`);
   for (const line of metric().legend) add(legend, "li", {}, line);
   for (const i of ascending(cells().flatMap((c) => c.source ?? []))) {
-    add(legend, "li", {}, `[${i}] ${metric().sources[i - 1]}`);
+    add(legend, "li", {}, `[${i}] ${metric().sources[i - metric().first_source]}`);
   }
+}
+
+/** The sections about errors of the chosen method, where its predictions were kept, and the agreement of all. */
+function errors() {
+  const dataset = state.dataset === "average" ? sets.find((d) => d !== "average") : state.dataset;
+  const all = [...document.querySelectorAll("template")].filter((t) => t.dataset.dataset === dataset);
+  const here = all.filter((t) => t.dataset.shots === String(state.shots));
+  $("#errors").hidden = !all.length;
+  const found = ["", state.method].map((m) => here.find((t) => t.dataset.method === m)).reverse();
+  const none = "not in this page; adaptkit errors tells them, where predictions were kept";
+  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? "over all seeds" : none}`;
+  const body = clear($("#errors div"));
+  for (const template of found) if (template) body.append(template.content.cloneNode(true));
 }
 
 function draw(changed) {
@@ -184,5 +198,6 @@ function draw(changed) {
   controls();
   table();
   charts();
+  errors();
   if (changed) $(`#choose-${changed}`)?.focus();
 }

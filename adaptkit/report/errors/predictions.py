@@ -1,0 +1,223 @@
+"""What one method answered about the images of one test set: to look at, to count, and to hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptkit.io.errors import must_be
+from adaptkit.report.errors.counts import NO_LABEL, ClassScores, class_scores, confusion_counts, macro_f1
+from adaptkit.report.errors.frames import data_frame
+from adaptkit.report.errors.gallery import Gallery
+from adaptkit.report.errors.mistakes import Mistake, mistakes_section
+from adaptkit.report.errors.sections import classes_section, confusion_section, reliability_section, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from adaptkit.runs.told import Told
+
+
+class Predictions:
+    """Answers to the N images of one test set. Shows itself in notebooks; plots need matplotlib, frames pandas.
+
+    Attributes:
+        title: the method, its shots and its seed.
+        kind: what was asked of an image; see `Splits.kind`.
+        names: of all classes.
+        images: where each image is: its path from the dataset, or its number.
+        labels: true class ids, ``(N,)``, -1 for images of no class; of several labels an image a list of them.
+        columns: what was answered, a row for each image: ``predicted`` and its probability, ``confidence``; ``others``,
+            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; and ``met``, the
+            place in a stream.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> told = ak.compare(task, test, ["gda"]).predictions("gda")
+    >>> told.counts.shape, len(told.errors()) + int(told.right.sum())
+    ((5, 5), 60)
+    """
+
+    def __init__(self, told: Told, title: str = "", gallery: Gallery | None = None) -> None:
+        self.title, self.columns, self.gallery = title, dict(told.columns), gallery
+        self.kind: str = told.asked["kind"]
+        self.names: Sequence[str] = told.asked["names"]
+        self.images: Sequence[Any] = told.asked["images"]
+        given = told.asked["labels"]
+        self.labels: Any = np.full(len(self.images), NO_LABEL) if given is None else given
+        if not len(self.labels) or not isinstance(self.labels[0], list):
+            self.labels = np.asarray(self.labels, int)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Predictions({self.title}: {len(self)} images, {len(self.errors())} answered wrong)"
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class that was answered, ``(N,)``."""
+        if "predicted" not in self.columns:
+            raise ValueError(f"answers must be about classes; got scores of {self.title}; frame() has them")
+        return self.columns["predicted"].astype(int)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the answer, ``(N,)``, between 0 and 1."""
+        if "confidence" not in self.columns:
+            raise ValueError(f"answers must have probabilities; got none of {self.title}")
+        return self.columns["confidence"]
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Whether the answer is right, ``(N,)``: the class, or one of several."""
+        if isinstance(self.labels, list):
+            return np.array([p in own for p, own in zip(self.predicted.tolist(), self.labels, strict=True)], bool)
+        return self.predicted == self.labels
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many images of each class, in rows, were taken for each, in columns, ``(C, C)``."""
+        if isinstance(self.labels, list) or self.kind == "ranking":
+            raise ValueError(f"confusion must be of one class an image; got {self.kind}; frame() has its answers")
+        return confusion_counts(self.labels, self.predicted, len(self.names))
+
+    @property
+    def macro_f1(self) -> float | None:
+        """Mean F1 over classes, between 0 and 1; ``None`` without labelled images."""
+        return macro_f1(self.counts)
+
+    def errors(self, most: int | None = None) -> np.ndarray:
+        """The images that were answered wrong, by their places, the surest of them first."""
+        if "predicted" not in self.columns:
+            return np.zeros(0, int)
+        labelled = np.ones(len(self), bool) if isinstance(self.labels, list) else self.labels != NO_LABEL
+        wrong = np.flatnonzero(labelled & ~self.right)
+        sure = self.columns.get("confidence", np.zeros(len(self)))[wrong]
+        return wrong[np.argsort(-sure, kind="stable")][:most]
+
+    def rows(self, places: Sequence[int] | np.ndarray | None = None) -> list[dict[str, Any]]:
+        """Image, label, predicted, probability, right and others, of each image or of some by their places."""
+        of = self.columns
+        named = self.kind != "ranking"  # a gallery's items have no names
+        out = []
+        for i in range(len(self)) if places is None else np.asarray(places).tolist():
+            row: dict[str, Any] = {"image": self.images[i], "label": self.named(self.labels[i], named)}
+            if "predicted" in of:
+                row["predicted"] = self.named(int(of["predicted"][i]), named)
+                row |= {"probability": float(of["confidence"][i])} if "confidence" in of else {}
+                row["right"] = bool(self.right[i]) if self.has_label(i) else None
+                row["others"] = [self.named(c, named) for c in of["others"][i].tolist()]
+            row |= {name: of[name][i].item() for name in ("score", "met") if name in of}
+            out.append(row)
+        return out
+
+    def has_label(self, i: int) -> bool:
+        """Whether anybody knows the right answer."""
+        return isinstance(self.labels, list) or self.labels[i] != NO_LABEL
+
+    def named(self, label: Any, named: bool = True) -> Any:  # noqa: ANN401 (a class id, or several)
+        """A class's name; of several labels all of them; ``None`` where there is none."""
+        if isinstance(label, list):
+            return [self.named(each, named) for each in label]
+        return None if label == NO_LABEL else self.names[label] if named else int(label)
+
+    def frame(self) -> DataFrame:
+        """A pandas table with a row for each image; see `rows`."""
+        return data_frame(self.rows())
+
+    def per_class(self) -> list[ClassScores]:
+        """Images, precision, recall and F1 of each class."""
+        return class_scores(self.counts, self.names)
+
+    def confusion(self) -> DataFrame:
+        """The `counts` as a pandas table: true classes in rows, answers in columns."""
+        names = list(self.names)
+        return data_frame(self.counts, index=names, columns=names)
+
+    def plot_confusion(self) -> Figure:
+        """The confusion matrix, as shares of each true class's images."""
+        from adaptkit.report.errors.plots import confusion_figure
+
+        return confusion_figure(self.counts, self.names, self.title)
+
+    def plot_reliability(self) -> Figure:
+        """How often answers of a given confidence are right."""
+        from adaptkit.report.errors.plots import reliability_figure
+
+        known = [i for i in range(len(self)) if self.has_label(i)]
+        return reliability_figure(self.confidence[known], self.right[known], self.title)
+
+    def mistakes(self, n: int = 12, pictures: bool = True) -> list[Mistake]:
+        """The surest errors, with what else is known about them.
+
+        Args:
+            n: how many at most.
+            pictures: with pictures of the images and of their nearest neighbours among what was learned from.
+        """
+        places = self.errors(n)
+        rows = self.rows(places)
+        found = [Mistake(str(r["image"]), said(r["label"]), said(r["predicted"]), r.get("probability")) for r in rows]
+        if not pictures or self.gallery is None or isinstance(self.labels, list):
+            return found
+        labels, told = self.labels[places].tolist(), self.predicted[places].tolist()
+        return self.gallery.beside(found, places.tolist(), labels, told)
+
+    def show_errors(self, n: int = 12) -> Shown:
+        """The surest errors as pictures, each with its nearest neighbours of the true and of the answered class.
+
+        The neighbours are those among the labelled images that the method learned from, by the cosine of the pooled
+        feature. Where there are no pictures, names stand alone.
+        """
+        note = self.gallery.note() if self.gallery else "no pictures: images are known as features only"
+        return Shown(mistakes_section(self.mistakes(n), note))
+
+    def sections(self, errors: int = 12, pictures: bool = False) -> str:
+        """All sections of a page about these answers, as HTML."""
+        parts = []
+        if "predicted" in self.columns and not isinstance(self.labels, list) and self.kind != "ranking":
+            known = [i for i in range(len(self)) if self.has_label(i)]
+            parts.append(confusion_section(self.labels, self.predicted, self.names))
+            if "confidence" in self.columns:
+                parts.append(reliability_section(self.confidence[known], self.right[known]))
+            parts.append(classes_section(self.labels, self.predicted, self.names))
+        if "predicted" in self.columns:
+            note = self.gallery.note() if pictures and self.gallery else ""
+            parts.append(mistakes_section(self.mistakes(errors, pictures), note))
+        return "".join(parts)
+
+    def _repr_html_(self) -> str:
+        return Shown(self.sections())._repr_html_()
+
+
+class Shown:
+    """HTML that shows itself in notebooks."""
+
+    def __init__(self, html: str) -> None:
+        self.html = html
+
+    def _repr_html_(self) -> str:
+        return f"<style>{style()}</style>{self.html}"
+
+
+def said(label: object) -> str:
+    """A class, or several, as text; nothing where there is none."""
+    if isinstance(label, list):
+        return ", ".join(map(str, label))
+    return "" if label is None else str(label)
+
+
+def set_of(told: Sequence[Told], test: str) -> Told:
+    """One test set of several, by name.
+
+    Raises:
+        ValueError: when there is none of that name.
+    """
+    by_name: Mapping[str, Told] = {each.name: each for each in told}
+    if test not in by_name:
+        raise ValueError(must_be("test", [name or "''" for name in by_name], test))
+    return by_name[test]

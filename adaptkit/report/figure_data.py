@@ -1,0 +1,39 @@
+"""What a picture shows, apart from how it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adaptkit.report.scores import Score, Spread, falling, percent
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a picture shows.
+
+    Attributes:
+        metric: its name.
+        title: of the picture.
+        curves: by method, its score at each number of shots.
+        ticks: what stands below each number of shots.
+        caption: lines under the picture.
+        spread: what bands and bars show.
+    """
+
+    metric: str
+    title: str
+    curves: Mapping[str, Mapping[int, Score]]
+    ticks: Mapping[int, str] = field(default_factory=dict)
+    caption: Sequence[str] = ()
+    spread: Spread = "interval"
+
+    @property
+    def scale(self) -> int:
+        """From the metric's own unit to that of the axis."""
+        return 100 if percent(self.metric) else 1
+
+    def ordered(self) -> list[str]:
+        """Methods, the best at their last number of shots first."""
+        sign = 1 if falling(self.metric) else -1
+        return sorted(self.curves, key=lambda m: sign * self.curves[m][max(self.curves[m])].mean)

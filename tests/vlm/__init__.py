@@ -1,0 +1,1 @@
+"""Backbones of other libraries, which an environment of their own has."""
