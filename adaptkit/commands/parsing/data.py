@@ -22,7 +22,7 @@ def add_data(commands: Commands) -> None:
         "--backbone",
         default=LOOK_WITH,
         metavar="NAME",
-        help=f"whose features tell; 'none' for none (default {LOOK_WITH})",
+        help=f"whose features tell; none for none ({LOOK_WITH})",
     )
     command.add_argument("--with-test", action="store_true", help="read the labels of test, too")
     command.add_argument("--out", type=Path, metavar="FILE", help="write a page, .html, or a table, .csv")
