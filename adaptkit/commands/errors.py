@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptkit.report.errors.predictions import Predictions
     from adaptkit.report.table import Table
 
-SUFFIXES = (".csv", ".html")
+WRITTEN_AS = (".csv", ".html")
 
 
 def command(options: Namespace) -> int:
@@ -45,8 +45,8 @@ def check_files(options: Namespace) -> None:
     """Refuse what could not be written or counted, before anything is read."""
     for path in options.out:
         refuse_folder(path)
-        if path.suffix not in SUFFIXES:
-            raise ValueError(must_be(f"the suffix of --out {path}", SUFFIXES, path.suffix))
+        if path.suffix not in WRITTEN_AS:
+            raise ValueError(must_be(f"the suffix of --out {path}", WRITTEN_AS, path.suffix))
     if options.confusion:
         refuse_folder(options.confusion)
     for name in ("most", "thumbnails"):

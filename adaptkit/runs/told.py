@@ -22,7 +22,7 @@ from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.results import Result, digest_of
 
 PREDICTIONS, IMAGES = "predictions", "images"  # folders beside the records
-CLASSES = ("predicted", "others")  # columns of class ids
+CLASS_COLUMNS = ("predicted", "others")  # columns of class ids
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def asked_of(task: Task, tested: EvaluationSet) -> dict[str, Any]:
 
 def slim(name: str, column: np.ndarray, among: Sequence[int] | None) -> np.ndarray:
     """A column in the fewest bytes: class ids, which are those of all classes, as small whole numbers."""
-    if name in CLASSES and among is not None:
+    if name in CLASS_COLUMNS and among is not None:
         column = np.asarray(among)[column]
-    if name in CLASSES or name == "met":
+    if name in CLASS_COLUMNS or name == "met":
         return column.astype(np.min_scalar_type(int(column.max(initial=0))))
     return column
 
@@ -187,7 +187,7 @@ def held_alike(told: Told) -> Told:
         raise ValueError("names must be text, and labels numbers or lists of them")
     if asked["kind"] != "ranking":
         given = [each for label in labels for each in (label if isinstance(label, list) else [label])]
-        ids = [told.columns[name] for name in CLASSES if name in told.columns]
+        ids = [told.columns[name] for name in CLASS_COLUMNS if name in told.columns]
         most = [int(each.max(initial=0)) for each in ids]
         whole = all(each.dtype.kind == "u" for each in ids)
         if not whole or not all(type(c) is int and 0 <= c < len(asked["names"]) for c in (*given, *most)):

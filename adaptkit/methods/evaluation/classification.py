@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.condensed import FIRST, Condensed, first_of
+from adaptkit.methods.evaluation.condensed import LIKELIEST, Condensed, likeliest
 
 
 class Classification(Evaluation):
@@ -85,10 +85,10 @@ def condensed(logits: Tensor, labels: Tensor) -> Condensed:
         "nll": -sure.gather(1, labels[:, None])[:, 0],
         "brier": (sure.exp() - one_hot(labels, classes)).square().sum(-1),
     }
-    first = logits.topk(min(FIRST, classes), sorted=False).indices
-    if classes > FIRST:
+    first = logits.topk(min(LIKELIEST, classes), sorted=False).indices
+    if classes > LIKELIEST:
         columns["among_five"] = (first == labels[:, None]).any(-1)
-    others = first_of(logits, columns["best"], first)["others"]
+    others = likeliest(logits, columns["best"], first)["others"]
     columns |= {"others": others.int(), "likely": sure.gather(1, others).exp().half()}
     return Condensed(columns, classes)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FIRST = 5  # classes or labels of an answer that are kept, the likeliest ones
+LIKELIEST = 5  # classes or labels of an answer that are kept, the likeliest ones
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Condensed:
         return cls({name: torch.cat([part.columns[name] for part in parts]) for name in names}, parts[0].width)
 
 
-def first_of(scores: Tensor, best: Tensor, among: Tensor | None = None) -> dict[str, Tensor]:
+def likeliest(scores: Tensor, best: Tensor, among: Tensor | None = None) -> dict[str, Tensor]:
     """The classes that answers ``(N, C)`` hold likeliest, without the best one, and what they give to each.
 
     Args:
@@ -45,7 +45,7 @@ def first_of(scores: Tensor, best: Tensor, among: Tensor | None = None) -> dict[
         ``predicted`` and ``others``, ``(N,)`` and ``(N, K - 1)`` class ids.
     """
     if among is None:
-        among = scores.topk(min(FIRST, scores.shape[1]), sorted=False).indices
+        among = scores.topk(min(LIKELIEST, scores.shape[1]), sorted=False).indices
     given = scores.gather(1, among).masked_fill(among == best[:, None], float("inf"))  # the best one first
     order = given.argsort(dim=1, descending=True, stable=True)[:, 1:]
     return {"predicted": best, "others": among.gather(1, order)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.condensed import Condensed, first_of
+from adaptkit.methods.evaluation.condensed import Condensed, likeliest
 
 
 class MultiLabel(Evaluation):
@@ -75,7 +75,7 @@ class MultiLabel(Evaluation):
     def kept_of(self, items: Condensed) -> dict[str, Tensor]:
         """The five likeliest labels, each by itself, and their probabilities."""
         answers = items.columns["answers"]
-        first = first_of(answers, answers.argmax(-1))
+        first = likeliest(answers, answers.argmax(-1))
         told = answers.float().sigmoid()
         sure = {"confidence": told.amax(-1), "likely": told.gather(1, first["others"]).half()}
         return {**first, **sure}

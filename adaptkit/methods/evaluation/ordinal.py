@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.condensed import Condensed, first_of
+from adaptkit.methods.evaluation.condensed import Condensed, likeliest
 
 
 class Ordinal(Evaluation):
@@ -59,7 +59,7 @@ class Ordinal(Evaluation):
         answers = items.columns["answers"]
         if answers.dim() == 1:
             return {"score": answers.float()}
-        first = first_of(answers, answers.argmax(-1))
+        first = likeliest(answers, answers.argmax(-1))
         told = answers.float().softmax(-1)
         sure = {"confidence": told.amax(-1), "likely": told.gather(1, first["others"]).half()}
         return {**first, **sure}

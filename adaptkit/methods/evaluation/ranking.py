@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation
-from adaptkit.methods.evaluation.condensed import Condensed, first_of
+from adaptkit.methods.evaluation.condensed import Condensed, likeliest
 
 
 class Ranking(Evaluation):
@@ -58,7 +58,7 @@ class Ranking(Evaluation):
     def kept_of(self, items: Condensed) -> dict[str, Tensor]:
         """The five first items of the gallery."""
         answers = items.columns["answers"]
-        return first_of(answers, answers.argmax(-1))
+        return likeliest(answers, answers.argmax(-1))
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
         """Rows over a gallery, and places or marks in it."""

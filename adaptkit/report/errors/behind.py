@@ -30,7 +30,7 @@ class Keeper(Protocol):
 
 
 @dataclass
-class Held:
+class HeldPredictions:
     """Predictions in memory, as `adaptkit.api.compare` has them.
 
     Attributes:

@@ -14,7 +14,7 @@ from adaptkit.report.errors.mistakes import Mistake
 if TYPE_CHECKING:
     from adaptkit.features.items import Images
 
-SIDE = 112  # pixels of a thumbnail's longer side
+THUMBNAIL_SIDE = 112  # pixels of a thumbnail's longer side
 QUALITY = 70  # of WebP
 OpenSets = Callable[[], tuple["Images", "Images"]]  # the images of the test set, in order, and the support
 
@@ -107,7 +107,7 @@ def thumbnail(images: Images, place: int, digest: str = "") -> str:
         if (digest and key != digest) or not hasattr(picture, "convert"):
             return ""
         small = picture.convert("RGB")
-        small.thumbnail((SIDE, SIDE))
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     except (ValueError, OSError):  # moved, or no picture any more
         return ""
     held = BytesIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptkit.report.errors.sections import data_table, section, text
+from adaptkit.report.errors.sections import as_html, data_table, section
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def mistakes_section(found: Sequence[Mistake], note: str = "") -> str:
     title = "Surest errors"
     if not found:
         return section(title, "no labelled image was answered wrong")
-    told = text(note)
+    told = as_html(note)
     if not any(each.picture for each in found):
         rows = [[m.image, m.label, m.predicted, percent_of(m.probability)] for m in found]
         head = ["image", "true", "answered", "probability, %"]
@@ -60,14 +60,14 @@ def pictured(found: Mistake) -> str:
         (found.near_predicted, found.predicted),
     ]
     shown = "".join(
-        f"<figure>{image_of(picture, said)}<figcaption>{text(said)}</figcaption></figure>" for picture, said in three
+        f"<figure>{image_of(picture, said)}<figcaption>{as_html(said)}</figcaption></figure>" for picture, said in three
     )
-    return f'<div title="{text(found.image)}">{shown}</div>{text(found.image)}'
+    return f'<div title="{as_html(found.image)}">{shown}</div>{as_html(found.image)}'
 
 
 def image_of(picture: str, said: str) -> str:
     """A picture, or an empty place where there is none."""
-    return f'<img src="{text(picture)}" alt="{text(said)}">' if picture else '<div class="none"></div>'
+    return f'<img src="{as_html(picture)}" alt="{as_html(said)}">' if picture else '<div class="none"></div>'
 
 
 def percent_of(share: float | None) -> str:

@@ -14,7 +14,7 @@ from adaptkit.report.errors.counts import Numbers, reliability
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMED = 60  # classes whose names fit beside a matrix
+NAMES_SHOWN = 60  # classes whose names fit beside a matrix
 RIGHT_COLOUR, WRONG_COLOUR = "#0072b2", "#d55e00"  # that differ for every eye
 
 
@@ -29,7 +29,7 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str], title: str = "") 
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(shown, ax=axes, label="% of the class's images", shrink=0.7)
-    if len(names) <= NAMED:
+    if len(names) <= NAMES_SHOWN:
         said = [plotted(name) for name in names]
         axes.set_xticks(range(len(names)), said, rotation=90, fontsize=8)
         axes.set_yticks(range(len(names)), said, fontsize=8)

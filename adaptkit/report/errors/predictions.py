@@ -169,14 +169,14 @@ class Predictions:
         labels, told = self.labels[places].tolist(), self.predicted[places].tolist()
         return self.gallery.beside(found, places.tolist(), labels, told)
 
-    def show_errors(self, n: int = 12) -> Shown:
+    def show_errors(self, n: int = 12) -> AsHTML:
         """The surest errors as pictures, each with its nearest neighbours of the true and of the answered class.
 
         The neighbours are those among the labelled images that the method learned from, by the cosine of the pooled
         feature. Where there are no pictures, names stand alone.
         """
         note = self.gallery.note() if self.gallery else "no pictures: images are known as features only"
-        return Shown(mistakes_section(self.mistakes(n), note))
+        return AsHTML(mistakes_section(self.mistakes(n), note))
 
     def sections(self, errors: int = 12, pictures: bool = False) -> str:
         """All sections of a page about these answers, as HTML."""
@@ -193,10 +193,10 @@ class Predictions:
         return "".join(parts)
 
     def _repr_html_(self) -> str:
-        return Shown(self.sections())._repr_html_()
+        return AsHTML(self.sections())._repr_html_()
 
 
-class Shown:
+class AsHTML:
     """HTML that shows itself in notebooks."""
 
     def __init__(self, html: str) -> None:

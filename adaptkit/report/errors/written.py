@@ -14,7 +14,7 @@ from adaptkit.report.errors.mistakes import percent_of
 from adaptkit.report.errors.predictions import Predictions, said
 from adaptkit.report.errors.sections import percentage
 
-TOLD = 10  # rows of a table for a terminal
+TERMINAL_ROWS = 10  # rows of a table for a terminal
 
 
 def about_classes(told: Predictions) -> bool:
@@ -66,9 +66,9 @@ def answers_text(told: Predictions, most: int) -> str:
             [p.label, p.predicted, str(p.count), percentage(p.share)] for p in most_confused(told.counts, told.names)
         ]
         if pairs:
-            parts.append(columns([["true", "answered", "images", "% of class"], *pairs[:TOLD]]))
+            parts.append(columns([["true", "answered", "images", "% of class"], *pairs[:TERMINAL_ROWS]]))
         found = sorted((s for s in told.per_class() if s.f1 is not None), key=lambda s: s.f1 or 0.0)
-        rows = [[s.name, str(s.count), *map(percentage, (s.precision, s.recall, s.f1))] for s in found[:TOLD]]
+        rows = [[s.name, str(s.count), *map(percentage, (s.precision, s.recall, s.f1))] for s in found[:TERMINAL_ROWS]]
         parts.append(columns([["class, lowest F1 first", "images", "precision", "recall", "F1"], *rows]))
     errors = told.rows(told.errors(most))
     if errors:

@@ -22,7 +22,7 @@ from adaptkit.report.errors.sections import (
 from adaptkit.report.scores import falling, short_names
 from adaptkit.runs.results import Result
 
-LARGEST = 4_000_000  # characters of all sections; those at fewer shots are left out first
+MOST_CHARACTERS = 4_000_000  # characters of all sections; those at fewer shots are left out first
 ERRORS = 12  # of each method, by name
 
 
@@ -40,9 +40,9 @@ def errors_templates(comparison: Comparison, thumbnails: int = 0, home: Path | N
     for column in sorted(columns, key=lambda column: -column.shots):  # the page opens at the most
         pictures = 0 if column.dataset in opened else thumbnails
         opened.add(column.dataset)
-        for part in column_templates(comparison, column, keeper, best_of(comparison, column), pictures):
+        for part in column_templates(comparison, column, keeper, opening_method(comparison, column), pictures):
             size += len(part)
-            if size > LARGEST:
+            if size > MOST_CHARACTERS:
                 return "".join(out)
             out.append(part)
     return "".join(out)
@@ -60,13 +60,13 @@ def column_templates(
             continue
         told[method] = found[0]
         body = pooled_sections(found, thumbnails if method == best else 0)
-        yield template(column, method, body)
+        yield errors_template(column, method, body)
     named = {m: p for m, p in told.items() if countable(p) and list(p.images) == list(told[next(iter(told))].images)}
     if len(named) > 1:
         order = [method for method in comparison.methods if method in named]
         short = short_names(order)
         agreed = agreement({method: named[method].predicted for method in order}, named[order[0]].labels)
-        yield template(column, "", agreement_section(agreed, [short[method] for method in order]))
+        yield errors_template(column, "", agreement_section(agreed, [short[method] for method in order]))
 
 
 def kept_answers(keeper: InFolders, results: Sequence[Result]) -> Iterator[Predictions]:
@@ -101,13 +101,13 @@ def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     return "".join(parts)
 
 
-def template(column: Column, method: str, body: str) -> str:
+def errors_template(column: Column, method: str, body: str) -> str:
     """Sections that are not shown until a script asks for them."""
     where = f'data-dataset="{escape(column.dataset)}" data-method="{escape(method)}" data-shots="{column.shots}"'
     return f"<template {where}>{body}</template>"
 
 
-def best_of(comparison: Comparison, column: Column) -> str:
+def opening_method(comparison: Comparison, column: Column) -> str:
     """The method with the best mean of a column, with which a page opens."""
     cells = comparison.columns[column]
     choose = min if falling(comparison.metric) else max
