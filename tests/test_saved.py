@@ -161,7 +161,7 @@ def test_a_damaged_folder_is_refused_in_one_line(gda, tmp_path):
     with pytest.raises(ValueError, match=r"a classifier's folder must hold .*; got .*nothing"):
         load_classifier(tmp_path / "nothing")
     config = change(folder, format=1)
-    with pytest.raises(ValueError, match=r"format 1, where this version reads 3; export it again"):
+    with pytest.raises(ValueError, match=r"format 1, where this version reads 3 and 4; export it again"):
         load_classifier(folder)
     change(folder, **config)
     tensors = bytearray((folder / "model.safetensors").read_bytes())

@@ -44,8 +44,8 @@ def auto(
 ) -> AutoResult:
     """Find the method that does best on labelled images, say how good it is expected to be, and save it.
 
-    Methods are tried on images that they did not learn from, the cheap ones first, as long as the time lasts. The test
-    images of a dataset are left alone. An interruption (Ctrl-C) ends the trials with what is there.
+    Methods are tried on images that they did not learn from, while the time lasts; Ctrl-C ends that with what is there.
+    The test images of a dataset are left alone.
 
     Args:
         dataset: e.g. ``"folder:my_photos"``, or a dataset that is open.
@@ -57,29 +57,36 @@ def auto(
         progress: show bars while extracting.
         say: told, in lines, what happens.
 
-    Returns:
-        The adapted method, with the expected accuracy and its interval.
-
     Raises:
         ValueError: for images that are not of one class each, or of one class all, and for a folder that is in use.
 
-    >>> import adaptkit as ak
-    >>> found = ak.auto("toy", backbone="toy:0", minutes=0.2)
-    >>> low, high = found.interval
-    >>> 0 <= low < found.accuracy < high <= 1
+    >>> found = auto("toy", backbone="toy:0", minutes=0.2)
+    >>> found.interval[0] < found.accuracy < found.interval[1]
     True
     """
-    hold(minutes, Minutes, "minutes")
-    hold(seed, Seed, "seed")
-    budget, folder = Budget(60 * minutes), None if out is None else vacant(Path(out))
-    if folder is not None:
-        ensure_writable(folder)
+    budget, folder = started(minutes, seed), free(out)
     splits = open_whole(dataset, home)
     workspace = opened_by(splits, backbone, home, progress)
-    say(f"backbone: {workspace.setting.backbone}")
-    result = best(splits, workspace, budget, seed, say)
-    result = replace(result, minutes=(budget.used / 60, minutes), notes=[*about(workspace, backbone), *result.notes])
-    return result if folder is None else written(result, folder)
+    found = best(splits, workspace, budget, seed, say)
+    notes = [*backbone_note(workspace, backbone), *found.notes]
+    found = replace(found, minutes=(budget.used / 60, minutes), notes=notes)
+    return found if folder is None else saved_to(found, folder)
+
+
+def started(minutes: float, seed: int) -> Budget:
+    """The time that may be used, from now on."""
+    hold(minutes, Minutes, "minutes")
+    hold(seed, Seed, "seed")
+    return Budget(60 * minutes)
+
+
+def free(out: Path | str | None) -> Path | None:
+    """The folder that is written to, which is new or empty; ``None`` for none."""
+    if out is None:
+        return None
+    folder = vacant(Path(out))
+    ensure_writable(folder)
+    return folder
 
 
 def opened_by(splits: Splits, backbone: str, home: Path | None, progress: bool) -> Workspace:
@@ -95,7 +102,7 @@ def opened_by(splits: Splits, backbone: str, home: Path | None, progress: bool) 
     raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}; got none")
 
 
-def about(workspace: Workspace, asked: str) -> list[str]:
+def backbone_note(workspace: Workspace, asked: str) -> list[str]:
     """Which backbone it is, where nobody named one."""
     if asked:
         return []
@@ -108,6 +115,7 @@ def about(workspace: Workspace, asked: str) -> list[str]:
 
 def best(splits: Splits, workspace: Workspace, budget: Budget, seed: int, say: Callable[[str], object]) -> AutoResult:
     """The best method on all images that may be learned from."""
+    say(f"backbone: {workspace.setting.backbone}")
     notes = splits.said()
     whole = labelled_of(splits)
     found, views = read_features(whole, workspace, budget)
@@ -164,7 +172,7 @@ def contest_notes(contest: Contest, found: Labelled) -> list[str]:
     return notes
 
 
-def written(result: AutoResult, folder: Path) -> AutoResult:
+def saved_to(result: AutoResult, folder: Path) -> AutoResult:
     """The result with its classifier and its page in a folder."""
     task = result.workspace.about(range(len(result.counts)), result.found.images(result.workspace)[:0])
     known, chosen = result.chosen.expected, result.chosen

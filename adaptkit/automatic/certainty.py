@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adaptkit.automatic.contest import Entry
+from adaptkit.automatic.contest import Contender
 from adaptkit.methods.calibration import fitted_heat
 
 DRAWS = 1000  # of the bootstrap
-BLOCK = 100  # draws that are held at once
+DRAWN_AT_ONCE = 100  # draws that are held at once
 NORMAL = 1.96  # of 95 %
+SAME = 1e-9  # a difference of accuracies that is rounding
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Expected:
         return f"{100 * self.accuracy:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
-def choice(entries: Sequence[Entry], labels: Tensor) -> Choice:
+def choice(entries: Sequence[Contender], labels: Tensor) -> Choice:
     """What the choice between methods looks at.
 
     Args:
@@ -84,23 +85,14 @@ class Choice:
     right: np.ndarray
     loss: np.ndarray
 
-    def error(self) -> np.ndarray:
-        """Standard errors of the differences between methods, ``(M, M)``."""
-        gaps = self.right[:, None] - self.right[None]
-        return gaps.std(-1) / sqrt(self.right.shape[1])
-
-    def best(self, accuracy: np.ndarray, loss: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """The method that is chosen, by accuracies and losses ``(B, M)``: ``(B,)``.
-
-        Of those within a standard error of the most accurate one, the one with the least loss: it tells more.
-        """
-        top = accuracy.argmax(1)
-        near = accuracy >= np.take_along_axis(accuracy, top[:, None], 1) - error[top]
-        return np.where(near, loss, np.inf).argmin(1)
+    def best(self, accuracy: np.ndarray, loss: np.ndarray) -> np.ndarray:
+        """The method chosen by accuracies and losses ``(B, M)``: ``(B,)``. Of equal ones that of least loss."""
+        top = accuracy.max(1, keepdims=True)
+        return np.where(accuracy >= top - SAME, loss, np.inf).argmin(1)
 
     def chosen(self) -> int:
         """The method that is chosen."""
-        return int(self.best(self.right.mean(1)[None], self.loss.mean(1)[None], self.error())[0])
+        return int(self.best(self.right.mean(1)[None], self.loss.mean(1)[None])[0])
 
     def corrected(self, groups: np.ndarray, seed: int) -> float:
         """Accuracy of whatever is chosen, on images that were not chosen by; see the module.
@@ -115,18 +107,18 @@ class Choice:
         right, loss = (
             np.stack([np.bincount(group, row, count) for row in rows]) for rows in (self.right, self.loss)
         )  # (M, G) sums
-        error, told = self.error(), list[float]()
-        for _ in range(0, DRAWS, BLOCK):
-            times = draw.multinomial(count, np.full(count, 1 / count), BLOCK).astype(float)  # (B, G)
+        told = list[float]()
+        for _ in range(0, DRAWS, DRAWN_AT_ONCE):
+            times = draw.multinomial(count, np.full(count, 1 / count), DRAWN_AT_ONCE).astype(float)  # (B, G)
             total, out = (times @ size)[:, None], (times == 0).astype(float)
-            best = self.best(times @ right.T / total, times @ loss.T / total, error)
+            best = self.best(times @ right.T / total, times @ loss.T / total)
             left = out @ size
             hits = np.take_along_axis(out @ right.T, best[:, None], 1)[:, 0]
             told += [float(h / n) for h, n in zip(hits, left, strict=True) if n]
         return float(np.mean(told)) if told else float(self.right[self.chosen()].mean())
 
 
-def expected(entry: Entry, options: Choice, at: int, groups: Tensor, folds: int, seed: int) -> Expected:
+def expected_of(entry: Contender, options: Choice, at: int, groups: Tensor, folds: int, seed: int) -> Expected:
     """How good the chosen method is expected to be.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptkit.automatic.budget import Budget
-from adaptkit.automatic.folds import APART, dealt, number_of_folds
+from adaptkit.automatic.folds import ALWAYS, dealt, number_of_folds
 from adaptkit.automatic.learning import learn
 from adaptkit.automatic.portfolio import Candidate
 from adaptkit.features.items import Images
@@ -26,7 +26,7 @@ FEWEST = 3  # methods that a halving leaves
 
 
 @dataclass
-class Entry:
+class Contender:
     """A method in the contest.
 
     Attributes:
@@ -85,10 +85,10 @@ class Contest:
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.task, self.images, self.groups, self.budget, self.seed, self.say = task, images, groups, budget, seed, say
-        self.entries = [Entry(candidate) for candidate in candidates]
+        self.entries = [Contender(candidate) for candidate in candidates]
         self.labels: Tensor = images.labels.cpu()  # type: ignore[union-attr]
         self.count = number_of_folds(self.labels, groups)
-        self.tested = (self.deal(0) != APART).nonzero()[:, 0] if self.count else torch.zeros(0, dtype=torch.long)
+        self.tested = (self.deal(0) != ALWAYS).nonzero()[:, 0] if self.count else torch.zeros(0, dtype=torch.long)
         self.count = self.count if len(self.tested) else 0
         self.interrupted = False
 
@@ -97,7 +97,7 @@ class Contest:
         return dealt(self.labels, self.groups, self.count, self.seed * REPEATS + repeat)
 
     @property
-    def ranked(self) -> list[Entry]:
+    def ranked(self) -> list[Contender]:
         """The methods that answered every tested image."""
         return [entry for entry in self.entries if entry.right and not entry.failed]
 
@@ -138,7 +138,7 @@ class Contest:
                     self.answer_folds(entry, repeat, range(self.count))
             alive = [entry for entry in alive if entry.right and not entry.failed]
 
-    def may(self, entry: Entry, cost: float) -> bool:
+    def may(self, entry: Contender, cost: float) -> bool:
         """Whether a method is tried further: nothing is started that would not end in time."""
         if entry.failed:
             return False
@@ -147,15 +147,15 @@ class Contest:
             return False
         return True
 
-    def cheap_first(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def cheap_first(self, entries: Sequence[Contender]) -> Iterator[Contender]:
         """By what a fold costs."""
         return iter(sorted(entries, key=lambda entry: entry.cost))
 
-    def text_alone(self, entry: Entry) -> bool:
+    def text_alone(self, entry: Contender) -> bool:
         """Whether a method learns from no image: then each fold answers alike."""
         return not method(entry.candidate.spec).all_needs(of_support=True)
 
-    def answer_once(self, entry: Entry) -> None:
+    def answer_once(self, entry: Contender) -> None:
         """Answer all images at once by a method that learns from none."""
         before = self.budget.used
         try:
@@ -167,7 +167,7 @@ class Contest:
         entry.seconds.append(self.budget.used - before)
         self.say(f"{entry.label}: {self.standing(entry)}")
 
-    def answer_folds(self, entry: Entry, repeat: int, numbers: Sequence[int]) -> None:
+    def answer_folds(self, entry: Contender, repeat: int, numbers: Sequence[int]) -> None:
         """Answer some folds of a repeat, each by a method that learned from all others."""
         folds = self.deal(repeat)
         shape = (len(self.labels), len(self.task.classnames))
@@ -193,12 +193,12 @@ class Contest:
             entry.logits = answers if repeat == 0 else entry.logits
         self.say(f"{entry.label}: {self.standing(entry)}")
 
-    def whole_logits(self, entry: Entry, repeat: int, shape: tuple[int, int]) -> Tensor:
+    def whole_logits(self, entry: Contender, repeat: int, shape: tuple[int, int]) -> Tensor:
         """Where the answers of a repeat go: what was begun, or anew."""
         begun = repeat == 0 and entry.logits is not None and not entry.right
         return entry.logits if begun else torch.full(shape, torch.nan)  # type: ignore[return-value]
 
-    def standing(self, entry: Entry) -> str:
+    def standing(self, entry: Contender) -> str:
         """How well it does so far, in words."""
         if entry.failed:
             return f"failed: {entry.why}"
@@ -206,7 +206,7 @@ class Contest:
             return f"{100 * float(self.first_fold(entry).double().mean()):.1f} % of the first fold"
         return f"{100 * entry.accuracy():.1f} %"
 
-    def first_fold(self, entry: Entry) -> Tensor:
+    def first_fold(self, entry: Contender) -> Tensor:
         """Whether each image of the first fold was answered right."""
         asked = self.deal(0) == 0
         logits: Tensor = entry.logits  # type: ignore[assignment]
@@ -214,7 +214,7 @@ class Contest:
             return entry.right[0][asked[self.tested]]
         return logits[asked].argmax(1) == self.labels[asked]
 
-    def halved(self, entries: list[Entry], first: bool = False) -> list[Entry]:
+    def halved(self, entries: list[Contender], first: bool = False) -> list[Contender]:
         """The better half, at least `FEWEST`, and whoever is not clearly behind the best."""
         right = {
             id(e): self.first_fold(e).double() if first else torch.stack(e.right).double().mean(0) for e in entries

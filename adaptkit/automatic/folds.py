@@ -7,11 +7,11 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-APART = -1  # the fold of what is always learned from
+ALWAYS = -1  # the fold of what is always learned from
 
 
 def dealt(labels: Tensor, groups: Tensor, count: int, seed: int) -> Tensor:
-    """A fold for each image, ``(N,)``, from 0 to `count` - 1, or `APART`.
+    """A fold for each image, ``(N,)``, from 0 to `count` - 1, or `ALWAYS`.
 
     Folds have as many images of each class as can be, and nearly as many in all. A class of which a fold would leave
     nothing to learn from is always learned from.
@@ -23,8 +23,8 @@ def dealt(labels: Tensor, groups: Tensor, count: int, seed: int) -> Tensor:
         seed: which of the many such deals.
     """
     draw, start = torch.Generator().manual_seed(seed), 0
-    folds = torch.full_like(labels, APART)
-    for own in by_class(labels, groups).values():
+    folds = torch.full_like(labels, ALWAYS)
+    for own in groups_of_classes(labels, groups).values():
         if len(own) < 2:
             continue
         for place, k in enumerate(torch.randperm(len(own), generator=draw).tolist()):
@@ -33,7 +33,7 @@ def dealt(labels: Tensor, groups: Tensor, count: int, seed: int) -> Tensor:
     return without_empty(labels, folds, count)
 
 
-def by_class(labels: Tensor, groups: Tensor) -> dict[int, list[list[int]]]:
+def groups_of_classes(labels: Tensor, groups: Tensor) -> dict[int, list[list[int]]]:
     """The rows of each group, by the class of its first image."""
     rows, of = defaultdict[int, list[int]](list), dict[int, int]()
     for row, (label, group) in enumerate(zip(labels.tolist(), groups.tolist(), strict=True)):
@@ -51,20 +51,20 @@ def without_empty(labels: Tensor, folds: Tensor, count: int) -> Tensor:
     for c in labels.unique().tolist():
         own = folds[labels == c].unique()
         if len(own) < 2:
-            folds[labels == c] = APART
+            folds[labels == c] = ALWAYS
     return folds
 
 
 def number_of_folds(labels: Tensor, groups: Tensor, most: int = 5) -> int:
     """Folds that most classes can fill, from 2 to `most`; 0 where no class has two different images."""
-    sizes = torch.tensor([len(own) for own in by_class(labels, groups).values() if len(own) > 1])
+    sizes = torch.tensor([len(own) for own in groups_of_classes(labels, groups).values() if len(own) > 1])
     return 0 if not len(sizes) else int(sizes.double().quantile(0.25).floor().clamp(2, most))
 
 
-def held_back(labels: Tensor, groups: Tensor, seed: int, most: int = 4) -> Tensor:
+def validation_rows(labels: Tensor, groups: Tensor, seed: int, most: int = 4) -> Tensor:
     """Images to choose hyperparameters by: a fourth of each class, of two images one, and at most `most`; booleans."""
     draw, held = torch.Generator().manual_seed(seed), torch.zeros(len(labels), dtype=torch.bool)
-    for own in by_class(labels, groups).values():
+    for own in groups_of_classes(labels, groups).values():
         count = min(most, max(len(own) // 4, int(len(own) > 1)))
         for k in torch.randperm(len(own), generator=draw).tolist()[:count]:
             held[own[k]] = True

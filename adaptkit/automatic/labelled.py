@@ -20,7 +20,7 @@ from adaptkit.features.needs import Need, Pooled
 from adaptkit.runs.loading import pick_dataset
 from adaptkit.runs.workspace import Workspace
 
-MOST = 20_000  # labelled images that are looked at
+MOST_LABELLED = 20_000  # labelled images that are looked at
 SHARE, SHARE_VIEWS = 0.5, 0.4  # of the time: what plain features may take, and of what is left then, views
 FIRST = 64  # images that are extracted before it is known how long one takes
 
@@ -121,13 +121,13 @@ def joined_groups(one: Sequence[int], two: Sequence[int]) -> list[int]:
 
 
 def in_turn(labels: Tensor) -> list[int]:
-    """Rows in an order in which each first part has as many of each class as can be; at most `MOST`."""
+    """Rows in an order in which each first part has as many of each class as can be; at most `MOST_LABELLED`."""
     seen = defaultdict[int, int](int)
     rank = []
     for label in labels.tolist():
         rank.append(seen[label])
         seen[label] += 1
-    return sorted(range(len(rank)), key=lambda row: rank[row])[:MOST]
+    return sorted(range(len(rank)), key=lambda row: rank[row])[:MOST_LABELLED]
 
 
 def read_features(found: Labelled, workspace: Workspace, budget: Budget) -> tuple[Labelled, int]:
@@ -137,18 +137,19 @@ def read_features(found: Labelled, workspace: Workspace, budget: Budget) -> tupl
         ValueError: when none can be extracted.
     """
     order = in_turn(found.labels)
-    done = extract(workspace.cache, found.source, Pooled(), order, budget, SHARE * budget.seconds)
+    done = extract_in_time(workspace.cache, found.source, Pooled(), order, budget, SHARE * budget.seconds)
     rows = sorted(order[:done])
     kept = found if len(rows) == len(found.labels) else found.some(rows)
     views = affordable(workspace.cache, found.source, rows, budget)
     if views:
         need = Pooled(views=views, augment="crop-flip")
-        if extract(workspace.cache, found.source, need, rows, budget, 2 * SHARE_VIEWS * budget.left) < len(rows):
-            views = 0
+        seconds = 2 * SHARE_VIEWS * budget.left  # what was foreseen may take twice as long
+        done = extract_in_time(workspace.cache, found.source, need, rows, budget, seconds)
+        views = views if done == len(rows) else 0
     return kept, views
 
 
-def extract(
+def extract_in_time(
     cache: FeatureCache, source: Source, need: Need, rows: Sequence[int], budget: Budget, seconds: float
 ) -> int:
     """Extract a need of images in their order for so many seconds; how many have it then.

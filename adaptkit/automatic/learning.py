@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from adaptkit.automatic.folds import held_back
+from adaptkit.automatic.folds import validation_rows
 from adaptkit.automatic.portfolio import Candidate
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need
@@ -22,7 +22,7 @@ from adaptkit.runs.build import method
 
 
 @dataclass
-class Held:
+class ReadOnce:
     """Rows of some images, each need read once and kept in memory: folds read them again and again."""
 
     images: Images
@@ -39,7 +39,7 @@ class Held:
 
 def in_memory(images: Images) -> Images:
     """The same images, numbered from 0, of which each need is read once."""
-    return Images(Held(images), torch.arange(len(images)), images.labels, device=images.device)
+    return Images(ReadOnce(images), torch.arange(len(images)), images.labels, device=images.device)
 
 
 def learn(candidate: Candidate, task: Task, images: Images, groups: Tensor, seed: int) -> Method:
@@ -58,15 +58,15 @@ def learn(candidate: Candidate, task: Task, images: Images, groups: Tensor, seed
     labels: Tensor = images.labels.cpu()  # type: ignore[union-attr]
     held = torch.zeros(len(labels), dtype=torch.bool)
     if candidate.validates != "nothing":
-        held = held_back(labels, groups, seed)
+        held = validation_rows(labels, groups, seed)
     chosen: Mapping[str, float] = {}
     if held.any():
         val = images[held.nonzero()[:, 0]]
-        built = adapted(candidate, replace(task, support=images[(~held).nonzero()[:, 0]], val=val), seed)
+        built = adapted_to(candidate, replace(task, support=images[(~held).nonzero()[:, 0]], val=val), seed)
         if candidate.validates == "stopping":
             return built
         chosen = {name: within(built, name, found.chosen) for name, found in searched(built).items()}
-    return adapted(candidate, replace(task, support=images, val=None), seed, chosen)
+    return adapted_to(candidate, replace(task, support=images, val=None), seed, chosen)
 
 
 def within(built: Method, name: str, value: float) -> float:
@@ -75,7 +75,7 @@ def within(built: Method, name: str, value: float) -> float:
     return min(max(value, low), high)
 
 
-def adapted(candidate: Candidate, task: Task, seed: int, values: Mapping[str, float] | None = None) -> Method:
+def adapted_to(candidate: Candidate, task: Task, seed: int, values: Mapping[str, float] | None = None) -> Method:
     """A method, adapted; what it warns of a search's edges is nobody's concern in a trial."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from adaptkit.automatic.certainty import Expected, choice, expected
-from adaptkit.automatic.contest import Contest, Entry
+from adaptkit.automatic.certainty import Expected, choice, expected_of
+from adaptkit.automatic.contest import Contender, Contest
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.methods.evaluation.classification import classification, condensed
 from adaptkit.report.significance import OverImages, Verdict, verdicts
@@ -53,7 +53,7 @@ class Chosen:
         shared: ``(N,)`` shares of right answers over the repeats.
     """
 
-    entry: Entry
+    entry: Contender
     expected: Expected | None = None
     tried: Sequence[Tried] = ()
     temperature: float = 1.0
@@ -79,7 +79,7 @@ def chosen_of(contest: Contest) -> Chosen:
         good = [entry for entry in contest.entries if not entry.failed]
         if not good:
             raise ValueError(f"a method must answer; got none: {contest.entries[0].why}")
-        return Chosen(good[0], tried=[tried(entry) for entry in contest.entries])
+        return Chosen(good[0], tried=[tried_of(entry) for entry in contest.entries])
     labels, groups = contest.labels[contest.tested], contest.groups[contest.tested]
     options = choice(ranked, labels)
     at = options.chosen()
@@ -91,8 +91,8 @@ def chosen_of(contest: Contest) -> Chosen:
     confusion.index_put_((labels, logits.argmax(1)), torch.ones_like(labels), accumulate=True)
     return Chosen(
         entry,
-        expected(entry, options, at, groups, contest.count, contest.seed),
-        table(contest, entry),
+        expected_of(entry, options, at, groups, contest.count, contest.seed),
+        table_of(contest, entry),
         heat,
         calibration_errors(logits, labels, contest.deal(0)[contest.tested]),
         confusion,
@@ -111,14 +111,14 @@ def calibration_errors(logits: Tensor, labels: Tensor, folds: Tensor) -> tuple[f
     return before, after
 
 
-def tried(entry: Entry, verdict: Verdict | None = None) -> Tried:
+def tried_of(entry: Contender, verdict: Verdict | None = None) -> Tried:
     """A line of the table."""
     accuracy = entry.accuracy() if entry.right and not entry.failed else None
     why = f"failed: {entry.why}" if entry.failed else entry.why
     return Tried(entry.label, accuracy, len(entry.right), entry.cost if entry.seconds else 0.0, verdict, why)
 
 
-def table(contest: Contest, best: Entry) -> list[Tried]:
+def table_of(contest: Contest, best: Contender) -> list[Tried]:
     """Every method, the chosen one first, then by accuracy; with a paired test against the chosen one."""
     known = {entry.label: torch.stack(entry.right).numpy() for entry in contest.ranked}
 
@@ -127,5 +127,5 @@ def table(contest: Contest, best: Entry) -> list[Tried]:
         return OverImages([(known[one][:count], known[two][:count])])
 
     told = verdicts(pair, [*known], best.label, chosen=True)
-    rows = [tried(entry, told.get(entry.label)) for entry in contest.entries]
+    rows = [tried_of(entry, told.get(entry.label)) for entry in contest.entries]
     return sorted(rows, key=lambda row: (row.label != best.label, -(row.accuracy or 0.0), row.accuracy is None))

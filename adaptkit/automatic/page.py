@@ -13,7 +13,7 @@ from adaptkit.io.safe import line
 from adaptkit.report import page
 from adaptkit.report.errors.sections import answers_sections, style
 
-CANNOT = (
+LIMITS = (
     "The estimate is of images that come as these did: from the same camera, place and time, as often of each class. "
     "Other images may be answered worse, and nothing here can say how much.",
     "An image of none of the classes gets one of their names, too.",
@@ -25,7 +25,7 @@ def auto_page(result: AutoResult) -> str:
     """The page."""
     css = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
     own = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    title = shown(f"{result.dataset}: {result.name}")
+    title = plain_html(f"{result.dataset}: {result.name}")
     parts = [overview(result), tried_section(result), sections_of(result), data_section(result), limits(result)]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -37,14 +37,14 @@ def auto_page(result: AutoResult) -> str:
     )
 
 
-def shown(text: object) -> str:
+def plain_html(text: object) -> str:
     """Text that is no markup."""
     return escape(line(str(text)))
 
 
 def items(lines: Sequence[str]) -> str:
     """Lines as a list."""
-    return f"<ul>{''.join(f'<li>{shown(one)}</li>' for one in lines)}</ul>" if lines else ""
+    return f"<ul>{''.join(f'<li>{plain_html(one)}</li>' for one in lines)}</ul>" if lines else ""
 
 
 def overview(result: AutoResult) -> str:
@@ -57,7 +57,9 @@ def overview(result: AutoResult) -> str:
         "classes": f"{len(result.counts):,}",
         f"minutes, of {stated:g}": f"{used:.1f}",
     }
-    boxes = "".join(f"<div><b>{shown(value)}</b><span>{shown(name)}</span></div>" for name, value in tiles.items())
+    boxes = "".join(
+        f"<div><b>{plain_html(value)}</b><span>{plain_html(name)}</span></div>" for name, value in tiles.items()
+    )
     span = ""
     if known is not None:
         low, high, middle = (100 * value for value in (known.low, known.high, known.accuracy))
@@ -67,7 +69,7 @@ def overview(result: AutoResult) -> str:
             f'<div class="ends"><span>0 %</span><span>95 % interval: {low:.1f} to {high:.1f} %</span>'
             "<span>100 %</span></div>"
         )
-    about = shown(f"backbone {result.workspace.setting.backbone}")
+    about = plain_html(f"backbone {result.workspace.setting.backbone}")
     return f'<p>{about}</p><div class="tiles">{boxes}</div>{span}{items([v.strip() for v in verdict_lines(result)])}'
 
 
@@ -91,13 +93,13 @@ def tried_row(one: Tried) -> str:
     """A method's row."""
     accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
     bar = f'<span class="track"><span class="bar" style="width:{80 * (one.accuracy or 0):.0f}px"></span></span>'
-    said = shown(one.why)
+    said = plain_html(one.why)
     if one.verdict:
         kind = "bad" if one.verdict.differs else ""
         told = "" if one.verdict.differs else ", not told apart"
         said = f'<span class="{kind}">{100 * one.verdict.difference:+.1f}</span> (p = {one.verdict.p:.3g}{told})'
     return (
-        f'<tr><th scope="row">{shown(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
+        f'<tr><th scope="row">{plain_html(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
         f'<td>{one.seconds:.2f}</td><td class="why">{said}</td></tr>'
     )
 
@@ -116,14 +118,14 @@ def sections_of(result: AutoResult) -> str:
 
 def data_section(result: AutoResult) -> str:
     """What was seen of the images."""
-    looked = list(getattr(result.look, "lines", list)())
+    looked = result.look.lines() if result.look else []
     return f"<section><h2>The images</h2>{items([*result.notes, *looked])}</section>"
 
 
 def limits(result: AutoResult) -> str:
     """What cannot be known, and what to do next."""
-    commands = shown("\n".join(next_commands(result))).replace("\\n", "\n")
+    commands = plain_html("\n".join(next_commands(result))).replace("\\n", "\n")
     return (
-        f"<section><h2>What this cannot know</h2>{items(CANNOT)}</section>"
+        f"<section><h2>What this cannot know</h2>{items(LIMITS)}</section>"
         f"<section><h2>Next</h2><pre>{commands}</pre></section>"
     )

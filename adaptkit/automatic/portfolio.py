@@ -8,7 +8,7 @@ from typing import Any, Literal
 from adaptkit.io.values import Spec
 
 VIEWS = 4  # random views of a labelled image, where there is time for them
-TOGETHER = 8000  # rows that an exact kernel may hold
+KERNEL_ROWS = 8000  # rows that an exact kernel may hold
 DEFAULT = "tip-adapter"  # where nothing can be estimated: its paper finds it above zero-shot with one image a class
 
 
@@ -40,8 +40,8 @@ def portfolio(images: int, views: int) -> list[Candidate]:
     found = [Candidate(of("zero-shot"), "nothing"), Candidate(of("linear-probe"))]
     if not views:
         return found
-    kernel: dict[str, Any] = {"average": True} if images * views > TOGETHER else {}
-    kernel |= {"features": 4096} if images > TOGETHER else {}
+    kernel: dict[str, Any] = {"average": True} if images * views > KERNEL_ROWS else {}
+    kernel |= {"features": 4096} if images > KERNEL_ROWS else {}
     crops = {"views": views, "augment": "crop-flip"}
     return [
         *found,

@@ -8,7 +8,7 @@ from adaptkit.automatic.outcome import Chosen
 from adaptkit.automatic.result import CLIP, AutoResult
 from adaptkit.io.text import columns
 
-SHOWN = 8  # methods in the terminal
+METHODS_SHOWN = 8  # methods in the terminal
 
 
 def summary_lines(result: AutoResult) -> list[str]:
@@ -29,7 +29,7 @@ def summary_lines(result: AutoResult) -> list[str]:
     return lines
 
 
-def table_rows(chosen: Chosen, most: int = SHOWN) -> list[list[str]]:
+def table_rows(chosen: Chosen, most: int = METHODS_SHOWN) -> list[list[str]]:
     """Methods that were tried, the chosen one first: accuracy out of fold, and how sure the difference is."""
     rows = [["method", "accuracy, %", "against the first", "repeats", "s per fold"]]
     for one in chosen.tried[:most]:

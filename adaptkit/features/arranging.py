@@ -90,13 +90,13 @@ def arrange(
         names: of classes that are numbers from 0 on; by default classes are sorted.
         title: a class as prompts name it.
         answered: nothing is learned from them, and what is in no part is all in test.
-        whole: what is in no part is all in train, and nothing is parted off.
+        whole: what is in no part is all in train.
         val: part off images to choose by where there are none.
         alike: refuse parts whose classes differ.
         source: where they come from.
 
     Raises:
-        ValueError: when none can be read, a class has none in some part, or there is no part to learn from.
+        ValueError: when none can be read, or there is none of a class in some part.
     """
     found, left_out = without_bad(found)
     found, parted = sorted_out(found, answered, val, alike, whole)
@@ -104,14 +104,13 @@ def arrange(
     train, val_images, test = (part_of(found, part, order) for part in PARTS)
     return Splits(
         found.name,
-        tuple(names) or tuple(map(title, order)),
-        *(train, test, val_images if len(val_images) else None),
+        *(tuple(names) or tuple(map(title, order)), train, test, val_images if len(val_images) else None),
         source=source,
         kind="multi-label" if found.several else "classification",
         parted=parted,
         left_out=left_out,
         notes=(*found.notes, *in_both(found)),
-        labelnames=tuple(names) or tuple(map(str, order)),
+        labelnames=tuple(names or map(str, order)),
     )
 
 

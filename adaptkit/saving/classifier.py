@@ -16,8 +16,7 @@ from torch import Tensor
 from adaptkit import __version__
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
-from adaptkit.io.files import atomic_write, digest, make_folder
-from adaptkit.io.ranges import Positive, hold
+from adaptkit.io.files import atomic_write, digest
 from adaptkit.io.text import distinct
 from adaptkit.methods.method import Method
 from adaptkit.methods.predicting import Answered, Asked, accuracy, predict, predict_batches
@@ -25,7 +24,7 @@ from adaptkit.methods.task import NoTowers, Task
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
-from adaptkit.saving.config import CONFIG, CONFIG_FORMAT, TENSORS, UNCALIBRATED, as_written, read_saved, sealed
+from adaptkit.saving.config import CONFIG, as_written, calibrated, read_saved, remove_saved, sealed, write_saved
 from adaptkit.saving.model_card import model_card
 from adaptkit.saving.origin import ensure_towers, folder_of, identity, open_backbone
 from adaptkit.saving.pictures import Picture, as_images
@@ -68,7 +67,7 @@ class Classifier:
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by, so that probabilities are as large as answers are often right; 1 for none."""
+        """By which logits are divided, so that probabilities are as large as answers are often right."""
         return float(self.config.get("temperature", 1.0))
 
     def batches(self, parts: Iterable[Asked | Sequence[Picture]]) -> Iterator[Answered]:
@@ -107,36 +106,26 @@ def save_classifier(
         folder: new or empty.
         method: as adapted.
         task: that it was adapted to.
-        backbone: name that the towers of `task` load by, e.g. ``"hf:openai/clip-vit-base-patch16"``; "" for a task
-            made from arrays.
+        backbone: name that the towers of `task` load by, e.g. ``"hf:openai/clip-vit-base-patch16"``; "" for arrays.
         test: labelled images to state the accuracy on.
         protocol: how it was adapted, by name, e.g. ``{"dataset": "toy", "shots": 4}``; JSON values.
-        source: where the images come from and under which licence.
-        temperature: what the loaded classifier divides logits by, as validation images asked for.
-        expected: what is known of its accuracy on other images, for the card; JSON values.
+        source: of the images, with their licence.
+        temperature: that the loaded classifier divides logits by.
+        expected: of its accuracy on other images, for the card.
 
     Raises:
         ValueError: when the folder is in use, or the method cannot be saved.
     """
     folder = vacant(Path(folder))
-    said: dict[str, Any] = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
-    if temperature != 1.0:
-        hold(temperature, Positive, "temperature")
-        said["temperature"] = temperature
-    if expected:
-        said["expected"] = dict(expected)
-    config, data = _described(method, task, backbone, said)
-    written = {TENSORS: data, CONFIG: json.dumps(config, indent=1, allow_nan=False).encode()}
-    make_folder(folder)
+    said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
+    config, data = _described(method, task, backbone, {**said, **calibrated(temperature, expected)})
+    write_saved(folder, config, data)
     try:
-        for name, content in written.items():
-            atomic_write(folder / name, content)
         again = load_classifier(folder, device=torch.device(task.support.device).type)
         _ensure_answers(again, method, test)
         atomic_write(folder / CARD, model_card(method, config).encode())
     except BaseException:
-        for name in written:
-            (folder / name).unlink(missing_ok=True)
+        remove_saved(folder)
         raise
 
 
@@ -150,7 +139,6 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}
     config = {
-        "format": CONFIG_FORMAT if "temperature" in said else UNCALIBRATED,
         "adaptkit": __version__,
         "options": repr(method),
         "backbone": name,

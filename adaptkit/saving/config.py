@@ -14,7 +14,7 @@ from safetensors.torch import load as read_tensors
 from torch import Tensor
 
 from adaptkit import __version__
-from adaptkit.io.files import canonical, digest
+from adaptkit.io.files import atomic_write, canonical, digest, make_folder
 from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import read_file
 from adaptkit.io.ranges import Positive, hold
@@ -57,6 +57,31 @@ def read_saved(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         what = f"hold {CONFIG} and {TENSORS} as adaptkit {__version__} writes them"
         raise ValueError(f"a classifier's folder must {what}; got {str(folder)!r}: {error}") from error
+
+
+def write_saved(folder: Path, config: Mapping[str, Any], data: bytes) -> None:
+    """The tensors and what is said of them, or nothing."""
+    make_folder(folder)
+    try:
+        atomic_write(folder / TENSORS, data)
+        atomic_write(folder / CONFIG, json.dumps(config, indent=1, allow_nan=False).encode())
+    except BaseException:
+        remove_saved(folder)
+        raise
+
+
+def remove_saved(folder: Path) -> None:
+    """Take away what was begun."""
+    for name in (TENSORS, CONFIG):
+        (folder / name).unlink(missing_ok=True)
+
+
+def calibrated(temperature: float, expected: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a config says of a temperature and of what is expected, and the format that these make it."""
+    hold(temperature, Positive, "temperature")
+    heat = {} if temperature == 1.0 else {"temperature": temperature}
+    known = {"expected": dict(expected)} if expected else {}
+    return {"format": CONFIG_FORMAT if heat else UNCALIBRATED, **heat, **known}
 
 
 @contextmanager
