@@ -87,6 +87,9 @@ def notebook_pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
 
     executed = Path(os.environ.get("ADAPTKIT_NOTEBOOKS", "")) / path.name
     notebook = nbformat.reads((executed if executed.is_file() else path).read_text(encoding="utf-8"), as_version=4)
+    for cell in notebook.cells:  # without warnings, which name places of whoever ran it
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
     text, found = MarkdownExporter().from_notebook_node(notebook)
     for name, data in found["outputs"].items():
         yield f"tutorials/{path.stem}/{name}", data
