@@ -189,6 +189,12 @@ def test_the_commands_on_a_page_exist(path):
         parser().parse_args(told.split())  # leaves with an error when a command or an option does not exist
 
 
+def test_every_page_of_docs_stands_in_the_navigation_of_the_site():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    missing = [page for path in READ[1:] if (page := path.relative_to(DOCS).as_posix()) not in nav]
+    assert not missing, f"mkdocs.yml must name {', '.join(missing)} below nav, or the site is not built"
+
+
 @pytest.mark.parametrize("path", [*READ, CONTRIBUTING, ROOT / "SECURITY.md"], ids=name)
 def test_what_a_page_links_to_exists(path):
     for link in re.findall(r"\]\((?!https?:|mailto:|#)([^)\s]+)\)", path.read_text()):

@@ -25,7 +25,7 @@ CODE = "https://github.com/adaptkit/adaptkit/blob/main"
 STALE = "measured with other code than is here"
 MANY = 12  # rows of a table that is folded where it has more
 GROUPS = {  # of public names: each page's title, and whose modules' names it has
-    "Verbs": ("api", "methods.adapt", "methods.predicting", "runs.build", "report"),
+    "Verbs": ("api", "automatic", "methods.adapt", "methods.predicting", "runs.build", "report"),
     "Tasks and images": ("methods.task", "features.captions", "features.datasets", "features.items"),
     "Needs": ("features.needs",),
     "Methods": ("methods", "io.ranges"),

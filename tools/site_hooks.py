@@ -27,37 +27,16 @@ AT_THE_ROOT = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-AWAITED = {
-    "auto.md",
-    "look.md",
-    "tables.md",
-    "errors.md",
-    "backbones.md",
-    "data.md",
-    "command_line.md",
-}  # in the nav once they are there
 
 
 def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is not there, and add the pages of the API."""
-    there = {path.relative_to(config.docs_dir).as_posix() for path in Path(config.docs_dir).rglob("*.md")}
-    config.nav = [*trimmed(config.nav, AWAITED - there)]
+    """Add the pages that are made to the navigation."""
     reference = next(entry["Reference"] for entry in config.nav if "Reference" in entry)
     reference[0] = {"Public names": [*pages.api_pages()]}
     reference[1] = {"For plugins": [*pages.plugin_pages()]}
     methods = next(entry for entry in config.nav if "Methods" in entry)
     methods["Methods"] = ["methods.md", *(f"methods/{name}.md" for name in pages.plugins.table("methods"))]
     return config
-
-
-def trimmed(nav: list[Any], missing: set[str]) -> Iterator[Any]:
-    """Entries of a navigation, without those that are missing."""
-    for entry in nav:
-        title, what = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
-        if isinstance(what, list):
-            yield {title: [*trimmed(what, missing)]}
-        elif what not in missing:
-            yield entry
 
 
 @event_priority(100)
@@ -108,6 +87,9 @@ def notebook_pages(path: Path) -> Iterator[tuple[str, str | bytes]]:
 
     executed = Path(os.environ.get("ADAPTKIT_NOTEBOOKS", "")) / path.name
     notebook = nbformat.reads((executed if executed.is_file() else path).read_text(encoding="utf-8"), as_version=4)
+    for cell in notebook.cells:  # without warnings, which name places of whoever ran it
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
     text, found = MarkdownExporter().from_notebook_node(notebook)
     for name, data in found["outputs"].items():
         yield f"tutorials/{path.stem}/{name}", data
