@@ -63,7 +63,7 @@ def test_a_machine_that_computes_something_else_is_found(monkeypatch):
 
 def test_a_number_that_is_none_is_a_difference(monkeypatch):
     want = self_test.stored()["backbones"]["toy:0"]
-    monkeypatch.setattr(self_test, "measured", lambda name: {k: [float("nan")] * len(v) for k, v in want.items()})
+    monkeypatch.setattr(self_test, "beginnings", lambda name: {k: [float("nan")] * len(v) for k, v in want.items()})
     assert "image by nan" in self_test.differences("toy:0")
 
 

@@ -220,7 +220,7 @@ def test_the_command_says_what_it_found_and_writes_it_down(photos, tmp_path, cap
         "1 grey",
         "left out",
         "bad.png",
-        "1 groups of images show the same",
+        "1 group of images of the same pixels",
     ):
         assert part in said, f"{part!r} must be said; got {said}"
     text = out.read_text()

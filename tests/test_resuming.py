@@ -14,7 +14,7 @@ import torch
 import adaptkit as ak
 from adaptkit.io.notices import Notice
 from adaptkit.methods import resuming
-from adaptkit.methods.checkpoints import flat, is_plain, read_training, whole, write_training
+from adaptkit.methods.checkpoints import is_plain, put_together, read_training, taken_apart, write_training
 from adaptkit.runs import job, recipe
 
 REAL = resuming.KeepState.on_train_epoch_end
@@ -135,8 +135,8 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
     assert torch.equal(back[0].pop("m"), state[0].pop("m")), "tensors are kept"
     assert repr(back) == repr(state), "and so is everything else, with its type"
     with pytest.raises(ValueError, match="must be tensors, numbers and text; got Event"):
-        flat({"x": __import__("threading").Event()}, {})
-    assert whole(flat(1.5, {}), {}) == 1.5, "a number is a number"
+        taken_apart({"x": __import__("threading").Event()}, {})
+    assert put_together(taken_apart(1.5, {}), {}) == 1.5, "a number is a number"
 
 
 def recipe_of(**changes):
@@ -168,7 +168,7 @@ def slow(self, trainer, module):
     real(self, trainer, module)
     print(trainer.current_epoch, flush=True)
     time.sleep(60 if trainer.current_epoch == 1 else 0)
-resuming.SHARE = 0
+resuming.REST = 0
 resuming.KeepState.on_train_epoch_end = slow
 torch.manual_seed(3)
 task, _ = ak.load("toy", backbone="toy:0", shots=2, seed=3)

@@ -31,7 +31,7 @@ def main() -> None:
     folder = Path(self_test.__file__).parent
     draw().save(folder / "self_test.png", optimize=True)
     rounded = {
-        name: {what: [round(v, 6) for v in vector] for what, vector in self_test.measured(name).items()}
+        name: {what: [round(v, 6) for v in vector] for what, vector in self_test.beginnings(name).items()}
         for name in BACKBONES
     }
     made = {"pixels": self_test.pixels(), "backbones": rounded}

@@ -48,7 +48,7 @@ def command(options: Namespace) -> int:
 
 def look_and_tell(options: Namespace) -> None:
     """Look at a dataset, say what was found, and write it down where that is asked."""
-    from adaptkit.io.files import atomic_write
+    from adaptkit.io.files import atomic_write, ensure_file
     from adaptkit.io.safe import csv_text
     from adaptkit.report.looking.found import LOOK_FIELDS
     from adaptkit.report.looking.look import looked
@@ -56,6 +56,8 @@ def look_and_tell(options: Namespace) -> None:
 
     if options.out and options.out.suffix not in (".html", ".csv"):
         raise ValueError(f"--out must end in .html or .csv; got {str(options.out)!r}")
+    if options.out:
+        ensure_file(options.out)
     backbone = "" if options.backbone == "none" else options.backbone
     home = home_folder(options)
     splits, found = looked(options.name, backbone, options.with_test, home, progress=not options.quiet)

@@ -25,7 +25,7 @@ from adaptkit.io.files import make_folder, naming, sync_folder
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 Opens = Callable[[], IO[bytes]]
 SWELL = 4  # a dataset is at most so many times its archive: pictures hardly compress, text does
-LEAST = 1 << 20  # bytes that any archive may hold
+TINY = 1 << 20  # bytes that any archive may hold
 
 
 def unpack(archive: Path, into: Path, wanted: Mapping[str, str], most: int | None = None) -> list[Path]:
@@ -47,7 +47,7 @@ def unpack(archive: Path, into: Path, wanted: Mapping[str, str], most: int | Non
     wanted = {name: place for name, place in wanted.items() if not (into / place).exists()}
     if not wanted:
         return []
-    room = max(LEAST, SWELL * archive.stat().st_size) if most is None else most
+    room = max(TINY, SWELL * archive.stat().st_size) if most is None else most
     temp = into / f".{archive.name}.unpacking"
     make_folder(into, BY_ROOT)
     with naming(into, BY_ROOT):

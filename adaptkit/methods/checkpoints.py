@@ -113,7 +113,7 @@ def write_training(file: Path, identity: str, state: object) -> None:
         ValueError: when it holds what is neither a tensor nor plain.
     """
     tensors: dict[str, Tensor] = {}
-    told = canonical(flat(state, tensors)).decode()
+    told = canonical(taken_apart(state, tensors)).decode()
     about = {"identity": identity, "state": told, "sum": _sum(tensors, identity, told)}
     atomic_write(file, save(tensors, about))
 
@@ -137,10 +137,10 @@ def read_training(file: Path, identity: str) -> Any:  # noqa: ANN401 (what was w
         told = "other code, options, images or seed (torch.manual_seed before ak.adapt)"
         notice(f"the checkpoint {file} is of another training and not used: {told}; the training begins anew")
         return None
-    return whole(node, tensors)
+    return put_together(node, tensors)
 
 
-def flat(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 (a state)
+def taken_apart(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 (a state)
     """A JSON value for a state, and the tensors that it names.
 
     Raises:
@@ -155,14 +155,14 @@ def flat(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 (a stat
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [flat(v, tensors) for v in value]}
+        return {type(value).__name__: [taken_apart(v, tensors) for v in value]}
     if isinstance(value, Mapping):
-        return {"dict": [[flat(key, tensors), flat(v, tensors)] for key, v in value.items()]}
+        return {"dict": [[taken_apart(key, tensors), taken_apart(v, tensors)] for key, v in value.items()]}
     raise ValueError(f"the state of a training must be tensors, numbers and text; got {type(value).__name__}")
 
 
-def whole(node: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (a state)
-    """What `flat` took apart."""
+def put_together(node: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (a state)
+    """What `taken_apart` took apart."""
     if not isinstance(node, dict):
         return node
     ((kind, held),) = node.items()
@@ -171,13 +171,13 @@ def whole(node: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 (a s
     if kind == "float":
         return float.fromhex(held)
     if kind == "dict":
-        return {whole(key, tensors): whole(v, tensors) for key, v in held}
-    items = [whole(v, tensors) for v in held]
+        return {put_together(key, tensors): put_together(v, tensors) for key, v in held}
+    items = [put_together(v, tensors) for v in held]
     return items if kind == "list" else tuple(items)
 
 
 def is_plain(value: object) -> bool:
-    """Whether `flat` takes a value."""
+    """Whether `taken_apart` takes a value."""
     if isinstance(value, Mapping):
         return all(is_plain(key) and is_plain(v) for key, v in value.items())
     if type(value) in (list, tuple):

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from adaptkit.methods.checkpoints import is_plain, write_training
 from adaptkit.methods.settle import OWN
 
-SHARE = 20  # times longer than writing the state took, until it is written again: a twentieth of the time at most
+REST = 20  # times longer than writing the state took, until it is written again: a twentieth of the time at most
 
 
 class PlainIO(CheckpointIO):
@@ -53,7 +53,7 @@ class KeepState(pl.callbacks.Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401 (a LitMethod)
         """Write it, unless that was done a moment ago."""
         began = time.perf_counter()
-        if trainer.global_step >= pl_module.total or began - self.last < SHARE * self.took:
+        if trainer.global_step >= pl_module.total or began - self.last < REST * self.took:
             return
         pl_module.look()  # no state is kept that a loss has already spoiled
         trainer.save_checkpoint(self.file)

@@ -24,22 +24,22 @@ STORED = 64  # numbers of an embedding that are stored
 CLOSE = 1e-3  # of a number of a unit embedding; other processors and versions differ by a hundredth of it
 
 
-def picture() -> Image.Image:
+def stored_picture() -> Image.Image:
     """The stored picture, decoded."""
     return Image.open(BytesIO(read_file(Path(__file__).with_name("self_test.png")))).convert("RGB")
 
 
 def pixels() -> str:
     """Digest of the stored picture's pixels, as this machine decodes them."""
-    return digest(np.asarray(picture()).tobytes())
+    return digest(np.asarray(stored_picture()).tobytes())
 
 
-def measured(name: str) -> dict[str, list[float]]:
+def beginnings(name: str) -> dict[str, list[float]]:
     """The beginnings of the picture's and the sentence's unit embeddings, by a backbone that is loaded anew."""
     scheme, _, rest = name.partition(":")
     backbone = plugins.pick("backbones", scheme)(rest)
     with torch.no_grad():
-        x = backbone.encode_image(backbone.preprocess(picture())[None])[0]
+        x = backbone.encode_image(backbone.preprocess(stored_picture())[None])[0]
         text = backbone.encode_text([SENTENCE])[0]
     found = {"image": x, "text": text}
     return {what: torch.nn.functional.normalize(v.float(), dim=0)[:STORED].tolist() for what, v in found.items()}
@@ -56,6 +56,6 @@ def differences(name: str) -> str:
     Raises:
         ValueError: when the backbone cannot be loaded here.
     """
-    got, want = measured(name), stored()["backbones"][name]
+    got, want = beginnings(name), stored()["backbones"][name]
     far = {what: max(abs(a - b) for a, b in zip(got[what], want[what], strict=True)) for what in want}
     return ", ".join(f"{what} by {most:.1e}" for what, most in far.items() if not most <= CLOSE)

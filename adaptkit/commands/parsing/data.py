@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptkit.commands.parsing.parser import Commands, Parser, add_json, number_or_all
 
-LOOKING = "packaged:lite0-minilm"
+LOOK_WITH = "packaged:lite0-minilm"
 
 
 def add_data(commands: Commands) -> None:
@@ -19,7 +19,10 @@ def add_data(commands: Commands) -> None:
     command = actions.add_parser("look", help="copies, near-copies, likely wrong labels, and what the pictures are")
     command.add_argument("name", metavar="DATASET")
     command.add_argument(
-        "--backbone", default=LOOKING, metavar="NAME", help=f"whose features tell; 'none' for none (default {LOOKING})"
+        "--backbone",
+        default=LOOK_WITH,
+        metavar="NAME",
+        help=f"whose features tell; none for none ({LOOK_WITH})",
     )
     command.add_argument("--with-test", action="store_true", help="read the labels of test, too")
     command.add_argument("--out", type=Path, metavar="FILE", help="write a page, .html, or a table, .csv")

@@ -119,14 +119,14 @@ class Look:
         if self.unread:
             lines += self._listed("cannot be read", [f"{self.where(place)}: {why}" for place, why in self.unread])
         lines += [f"left out: {text}" for text in self.left_out[:LISTED]]
-        lines += self._of_alike("the same pixels", self.copies)
+        lines += self._of_alike("of the same pixels", self.copies)
         if self.threshold < 1:
-            what = f"nearly the same (cosine {self.threshold:.3f} or more, and alike at 12 x 12 pixels)"
+            what = f"that are nearly the same (cosine {self.threshold:.3f} or more, and alike at 12 x 12 pixels)"
             lines += self._of_alike(what, self.near)
         if self.judged:
             likely = [self._doubt(doubt) for doubt in self.doubts]
-            by = f"that were judged, by a classifier that is right on {self.agreed:.0%} of them"
-            lines += self._listed(f"labels are likely wrong, of {self.judged:,} {by}", likely)
+            by = f"judged by a classifier that is right on {self.agreed:.0%} of them"
+            lines += self._listed(f"of {self.judged:,} labels likely wrong, {by}", likely)
         return [line(text) for text in (*lines, *self.notes)]
 
     def rows(self) -> list[dict[str, object]]:
@@ -181,7 +181,7 @@ class Look:
             names = ", ".join(repr(self.classnames[c]) for c in alike.labels)
             under = f", labelled {names}" if len(alike.labels) > 1 else ""
             texts.append(" = ".join(map(self.where, alike.places[:LISTED])) + under)
-        return self._listed(f"groups of images show {what}{told}", texts)
+        return self._listed(f"group{'s' * (len(groups) != 1)} of images {what}{told}", texts)
 
     def _listed(self, what: str, texts: Sequence[str]) -> list[str]:
         rest = [f"  and {len(texts) - LISTED:,} more"] * (len(texts) > LISTED)

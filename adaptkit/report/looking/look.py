@@ -17,7 +17,7 @@ from adaptkit.features.items import Source
 from adaptkit.features.needs import Pooled
 from adaptkit.report.looking.found import Alike, Doubt, Look
 from adaptkit.report.looking.labels import doubtful, folds_of, out_of_fold
-from adaptkit.report.looking.near import linked, measured, near_pairs
+from adaptkit.report.looking.near import linked, measured_likeness, near_pairs
 from adaptkit.report.looking.pictures import in_lines_of, see_all
 from adaptkit.runs.loading import open_cache, pick_backbone, pick_dataset, pick_device
 from adaptkit.runs.setting import Setting
@@ -135,7 +135,7 @@ class Looking:
     def near(self, x: Tensor, good: Sequence[int]) -> tuple[list[Alike], float]:
         """Images that nearly show the same, and from which cosine on they do."""
         small = torch.from_numpy(np.stack([self.seen[i].small for i in good]))  # type: ignore[misc]
-        least = measured(self.whole, good, x, small, self.cache)  # type: ignore[arg-type]
+        least = measured_likeness(self.whole, good, x, small, self.cache)  # type: ignore[arg-type]
         first = dict[str, int]()
         copy_of = [first.setdefault(self.seen[i].pixels, n) for n, i in enumerate(good)]
         pairs = [pair for pair in near_pairs(x, small, least) if copy_of[pair[0]] != copy_of[pair[1]]]
@@ -179,6 +179,6 @@ class Looking:
         return found, len(rows), agreed
 
 
-def names_of(source: Source) -> list[str]:
+def places_of(source: Source) -> list[str]:
     """Where each item of a source lies, or its number."""
     return [str(getattr(source, "where", int)(i)) for i in range(len(source))]

@@ -89,7 +89,7 @@ class Likeness:
     pixels: float
 
 
-def measured(source: Source, rows: Sequence[int], x: Tensor, small: Tensor, cache: FeatureCache) -> Likeness:
+def measured_likeness(source: Source, rows: Sequence[int], x: Tensor, small: Tensor, cache: FeatureCache) -> Likeness:
     """The likeness that 19 of 20 made copies of some of a source's pictures reach.
 
     Args:
