@@ -187,7 +187,7 @@ def load_classifier(
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` and the like, or ``"mps"``.
         home: where features of pictures are kept; default ``$ADAPTKIT_HOME``.
         batch_size: pictures in one pass of a tower; ``"saved"`` is as many as when it was adapted.
-        workers: pictures decoded at once; ``"auto"`` is as many as there are cores.
+        workers: pictures decoded at once; ``"auto"`` is one for each core.
 
     Raises:
         ValueError: when the folder is no classifier, or its backbone is not the one that was adapted.
