@@ -253,8 +253,8 @@ FORMATS = {
 }
 SAID = {
     **dict.fromkeys(("OpenCLIP", "OpenCLIP, old", "OpenCLIP in training"), ("OpenCLIP", "convert it")),
-    "PEFT": ("PEFT", "'openai/clip-vit-base-patch16'", "merge_and_unload"),
-    "PEFT, broken": ("PEFT", "merge_and_unload"),
+    "PEFT": ("PEFT", "'openai/clip-vit-base-patch16'", "it is merged"),
+    "PEFT, broken": ("PEFT", "it is merged"),
     **dict.fromkeys(("LoRA", "LoRA state"), ("LoRA", "merge it")),
     "cache of the hub": ("hub's cache", "snapshots/"),
     "sentence-transformers": ("sentence-transformers", "0_CLIPModel"),

@@ -31,5 +31,6 @@ def test_the_docs_list_every_command_with_its_arguments():
         for action in parser._actions:
             if action.help == argparse.SUPPRESS or {*action.option_strings} & {"-h", "--home", "--plugin", "--trust"}:
                 continue
-            name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest.upper())
+            shown = action.metavar or "|".join(map(str, action.choices or ())) or action.dest.upper()
+            name = action.option_strings[-1] if action.option_strings else str(shown)
             assert name.replace("|", "\\|") in text, f"{words} must have {name} in the page"

@@ -249,3 +249,14 @@ def test_one_number_of_shots_puts_datasets_side_by_side(tmp_path):
     c = run(tmp_path / "c", three("gda", 0.3, dataset="c", shots=8))
     titles = [line for line in formats.markdown(compared(a, c)).splitlines() if line.startswith("## ")]
     assert titles == ["## toy", "## c"], "several make a table for each dataset, and here no average"
+
+
+def test_numbers_that_are_none_are_shown_as_such_and_drawn_nowhere(tmp_path, say):
+    pytest.importorskip("matplotlib")
+    lost = [cell("lost", s, 0.5, metrics={"nll": v}) for s, v in ((1, float("nan")), (2, float("inf")))]
+    kept = run(tmp_path / "a", lost + [cell("gda", s, 0.5, metrics={"nll": 1.0}) for s in (1, 2)])
+    files = [tmp_path / f"x.{kind}" for kind in ("md", "tex", "csv", "json", "html", "svg")]
+    code, out, _ = say("compare", kept, "--metric", "nll", "--json", *(w for file in files for w in ("--out", file)))
+    assert code == 0 and "| nan ± nan" in files[0].read_text(), "a method that was lost is seen to be"
+    number = next(n for n in json.loads(out)["tables"][0]["numbers"] if n["method"] == "lost")
+    assert number["mean"] is None and number["std"] is None, "null, and nothing but JSON is printed"

@@ -87,4 +87,4 @@ def test_a_name_in_which_a_shell_could_see_more_is_left_out(monkeypatch):
     from adaptkit.commands import completion
 
     monkeypatch.setattr(completion.plugins, "table", lambda role: {"$(touch x)": 1, "fine": 2, "a b": 3})
-    assert completion.names_of("methods") == ["fine"], "only plain names are offered"
+    assert completion.completing_names("methods") == ["fine"], "only plain names are offered"

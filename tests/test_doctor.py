@@ -16,7 +16,7 @@ def doctor(tmp_path, capsys):
     command = Command(tmp_path / "home", capsys)
 
     def doctor(*more):
-        code, out, _err = command("doctor", "--json", *more)
+        code, out, _ = command("doctor", "--json", *more)
         parts = {}
         for finding in json.loads(out):
             parts.setdefault(finding["part"], []).append((finding["status"], finding["what"], finding["todo"]))
@@ -120,3 +120,15 @@ def test_what_hugging_faces_cache_holds_is_found(tmp_path, monkeypatch):
     assert [*offline()] == ["openai/clip-vit-base-patch16"], "whole, and of a kind that is read"
     (found,) = [f for f in health.offline() if "clip-vit" in f.what]
     assert "zero-shot is known on 8 datasets" in found.what
+
+
+def test_what_cannot_be_imported_is_a_finding_and_the_others_are_looked_at(tmp_path, monkeypatch):
+    def gone():
+        raise ImportError("No module named 'torch'", name="torch")
+
+    for name in ("devices", "plugged", "offline"):
+        monkeypatch.setattr(health, name, gone)
+    monkeypatch.setattr(health, "self_test", lambda deep: gone())
+    found = [*health.health(tmp_path)]
+    assert sum(f.what == "torch cannot be imported: No module named 'torch'" for f in found) == 4
+    assert {"memory", "disk", "cache", "extras"} <= {f.part for f in found}

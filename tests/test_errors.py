@@ -373,3 +373,58 @@ def test_a_page_of_runs_without_predictions_is_as_before(ran, command, tmp_path)
     out = tmp_path / "page.html"
     assert command("compare", tmp_path / "out", "--out", out)[0] == 0, "numbers need no predictions"
     assert "<template" not in out.read_text(), "and nothing is said of errors"
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "wrong"),
+    [
+        ({"predicted": np.full(60, 9, np.uint8)}, {}, "it must answer with one of 5 classes"),
+        ({"predicted": np.zeros(3, np.uint8)}, {}, "it must answer each of 60 images"),
+        ({"predicted": np.full(60, 0.5, np.float32)}, {}, "it must answer with one of 5 classes"),
+        ({"confidence": np.full(60, np.nan, np.float32)}, {}, "confidence must be finite"),
+        ({}, {"names": [1, 2, 3, 4, 5]}, "names must be text"),
+        ({}, {"labels": [*range(60)]}, "it must answer with one of 5 classes"),
+        ({}, {"labels": [[0], *[0] * 59]}, "labels numbers or lists of them"),
+    ],
+    ids=["class", "count", "half a class", "not a number", "names", "labels", "mixed labels"],
+)
+def test_predictions_of_a_stranger_are_held_to_their_images(columns, asked, wrong, ran, tmp_path):
+    import json
+
+    from safetensors.numpy import load, save
+
+    from adaptkit.io.files import canonical, digest
+    from adaptkit.runs.told import content_digest
+
+    table = ran(methods=["gda"])
+    (path,), (images,) = ([*(tmp_path / "out" / name).iterdir()] for name in ("predictions", "images"))
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    about, arrays = json.loads(header["__metadata__"]["about"]), load(data)
+    arrays |= {f"0.{name}": column for name, column in columns.items()}
+    listed = canonical({**json.loads(images.read_text()), **asked})
+    images.with_name(f"{digest(listed)}.json").write_bytes(listed)
+    about["sets"][0]["images"], about["content"] = digest(listed), content_digest(arrays)
+    path.write_bytes(save(arrays, {"about": canonical(about).decode()}))
+    with pytest.raises(ValueError, match=wrong):
+        table.predictions("gda")
+
+
+def test_an_image_without_labels_is_not_answered_wrong():
+    from adaptkit.report.errors.predictions import Predictions
+    from adaptkit.runs.told import Told
+
+    asked = {
+        "kind": "multi-label",
+        "names": ["a", "b"],
+        "images": [0, 1, 2],
+        "digests": [],
+        "labels": [[], [0, 1], [1]],
+    }
+    columns = {"predicted": np.array([0, 1, 0]), "confidence": np.ones(3), "others": np.array([[1], [0], [1]])}
+    told = Predictions(Told("", asked, columns))
+    assert told.errors().tolist() == [2], "one of several labels is right, and of none there is no right one"
+    assert [row["right"] for row in told.rows()] == [None, True, False], "a frame says the same"
+    with pytest.raises(ValueError, match="confusion must be of one class an image; got multi-label"):
+        told.per_class()
+    assert "Surest errors" in told.sections() and "Confusion" not in told.sections(), "what can be told is told"

@@ -129,9 +129,22 @@ def test_a_folder_without_records_or_without_its_recipe_says_so(copied, capsys, 
     folder, run = copied
     (folder / "recipe.json").unlink()
     assert run("--sample", "1") == 1 and "recipe.json must lie beside the records" in capsys.readouterr().out, "told"
+    for text in ("[1]", "{nonsense"):
+        (folder / "recipe.json").write_text(text)
+        assert run("--sample", "1") == 1 and "as a run wrote it; got" in capsys.readouterr().out, f"so for {text}"
     (tmp_path / "empty").mkdir()
     assert cli.main(["repro", "check", str(tmp_path / "empty")]) == 2, "a wrong request"
     assert "must be a folder with records of cells" in capsys.readouterr().err, "in one line"
+
+
+def test_records_of_methods_that_a_later_recipe_does_not_name_are_run_where_they_have_no_options(copied, capsys):
+    folder, run = copied
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").write_text(json.dumps({**recipe, "methods": ["coop"]}))
+    assert run("--shots", "1") == 1, "one has options"
+    said = capsys.readouterr().out
+    assert "equal      tda, 1-shot, seed 1" in said and "equal      zero-shot, 1-shot, seed 1" in said, f"got {said}"
+    assert "not run    gda(views=2), 1-shot, seed 1; recipe.json must name the method" in said, f"got {said}"
 
 
 def test_a_cell_that_fails_now_is_different(copied, capsys, monkeypatch):

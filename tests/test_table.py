@@ -132,6 +132,10 @@ def test_eight_lines_have_colours_and_the_others_are_grey():
     assert colours == [*OKABE_ITO, *["#9A9A9A"] * 4], "the best eight, in the palette of Okabe and Ito"
     assert [line.get_label() for line in lines] == [f"m{i}" for i in reversed(range(12))], "by value"
 
+    crowd = of_table(Table([result(f"m{i}(x=1)", 1, shots=k, accuracy=i / 99) for i in range(60) for k in (1, 4)]))
+    assert crowd.named() == [f"m{i}(x=1)" for i in range(59, 51, -1)], "of a crowd they alone have names"
+    assert crowd.caption[0] == "grey: 52 others, which are behind" and "m3(x=1)" not in crowd.caption[1], "and notes"
+
 
 def test_one_number_of_shots_makes_bars_the_best_on_top():
     pytest.importorskip("matplotlib")

@@ -72,6 +72,7 @@ def test_without_unicode_marks_have_other_signs(terminal):
         80, lambda: print_table([["m", "a"], ["x", "1.0 ± 2.0 •"], ["y", "1.0 ± 2.0 ▼"]]), encoding="ascii"
     )
     assert "1.0 +/- 2.0 *" in shown and "1.0 +/- 2.0 <" in shown and "\\u" not in shown, f"spelled; got {shown}"
+    assert len({len(plain(text)) for text in shown.splitlines()}) == 1, "and in line"
 
 
 def test_sentences_are_wrapped_for_people_and_whole_for_programs(terminal, capsys):

@@ -53,9 +53,8 @@ def test_the_wheel_runs_a_recipe_by_name_in_a_new_environment(wheel, tmp_path):
     site = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")}))
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
     subprocess.run(install, check=True, capture_output=True, text=True)
-    (site / "dependencies.pth").write_text(
-        sysconfig.get_path("purelib")
-    )  # torch and the rest; its .pth files do not run
+    folders = [path for path in sys.path if path.endswith("site-packages")]  # torch and the rest; their .pth do not run
+    (site / "dependencies.pth").write_text("\n".join(folders))
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"ADAPTKIT_HOME": str(tmp_path / "home")}
     command = [str(python.with_name("adaptkit")), "run", "toy", "--quiet"]
     run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)

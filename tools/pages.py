@@ -16,7 +16,7 @@ from typing import Any
 from adaptkit.io import yamls
 from adaptkit.io.shots import plain_shots
 from adaptkit.report import cards
-from adaptkit.report.scores import heading, score, short_names, unit_of
+from adaptkit.report.scores import heading, option_notes, score, short_names, unit_of
 from adaptkit.runs import plugins, shelf
 from tools import results
 
@@ -247,6 +247,8 @@ def results_table(name: str, metric: str = "accuracy", short: bool = False) -> s
         rows.append([f"`{names[label]}`" + "\\*" * (label in stale and some), *told, *costs[: 0 if short else None]])
     costs = [">trained numbers", ">s to fit", ">s to answer"]
     out = table(["method", *heads, *costs[: 0 if short else None]], rows)
+    notes = "; ".join(html.escape(note, quote=False) for note in option_notes(labels)) if short else ""
+    out += f"\n\n{notes}." if notes else ""
     if not stale:
         return out
     return out + (f"\n\n\\* {STALE}." if some else f"\n\nAll rows: {STALE}.")

@@ -27,7 +27,15 @@ AT_THE_ROOT = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
 }
-AWAITED = {"auto.md", "look.md", "tables.md", "errors.md", "backbones.md", "data.md"}  # in the nav once they are there
+AWAITED = {
+    "auto.md",
+    "look.md",
+    "tables.md",
+    "errors.md",
+    "backbones.md",
+    "data.md",
+    "command_line.md",
+}  # in the nav once they are there
 
 
 def on_config(config: Any) -> Any:

@@ -21,12 +21,12 @@ def command(options: Namespace) -> int:
     from adaptkit.features.store import Store
 
     store = Store(home_folder(options) / "features")
-    text, found = {"ls": listed, "gc": collected, "verify": verified}[options.action](store, options)
+    text, found = {"ls": tables_listed, "gc": collected, "verify": verified}[options.action](store, options)
     print(strict_json({"folder": store.root, **found}) if options.json else text)
     return int(bool(found.get("problems")))
 
 
-def listed(store: Store, options: Namespace) -> tuple[str, dict[str, Any]]:
+def tables_listed(store: Store, options: Namespace) -> tuple[str, dict[str, Any]]:
     """Every table, in columns; and for JSON."""
     found = [table_facts(table) for table in store.tables()]
     head = ["table", "need", "backbone", "dtype", "rows", "MB"]

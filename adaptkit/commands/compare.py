@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -41,7 +42,7 @@ def command(options: Namespace) -> int:
             )
     for path in options.out:
         atomic_write(path, writers[path.suffix]())
-        print(path)
+        print(path, file=sys.stderr if options.json else sys.stdout)
     if options.json:
         print(writers[".json"]().decode())
     elif not options.out:

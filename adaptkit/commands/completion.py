@@ -13,7 +13,15 @@ from adaptkit.commands.requested import load_files
 from adaptkit.runs import plugins, shelf
 
 SHELL_MISSING = "shtab must be installed for adaptkit completion; got none; pip install 'adaptkit-vlm[completion]'"
-COMPLETED = {"recipes": "recipes", "only": "methods", "method": "methods", "what": "checked", "against": "methods"}
+COMPLETED = {
+    "recipes": "recipes",
+    "names": "surveyed",
+    "dataset": "surveyed",
+    "only": "methods",
+    "method": "methods",
+    "what": "checked",
+    "against": "methods",
+}
 """What stands behind an argument, by its name in the options; paths are files, and choices complete themselves."""
 SHOWN_BY = {"show": "named", "data check": "surveyed"}  # of commands whose argument is a ``name``
 
@@ -29,7 +37,7 @@ def command(options: Namespace) -> int:
         kind = SHOWN_BY.get(prog.partition(" ")[2]) if action.dest == "name" else COMPLETED.get(action.dest)
         if kind:
             action.complete = {shell: f"_adaptkit_{kind}" for shell in ("bash", "zsh")} | {  # type: ignore[attr-defined]
-                "tcsh": f"({' '.join(names_of(kind))})"
+                "tcsh": f"({' '.join(completing_names(kind))})"
             }
         elif action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
@@ -48,7 +56,7 @@ def arguments_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argpars
             yield parser.prog, action
 
 
-def names_of(kind: str) -> list[str]:
+def completing_names(kind: str) -> list[str]:
     """Words that complete an argument of one kind; none in which a shell could see more than a name."""
     methods, recipes, datasets = [*plugins.table("methods")], shelf.names(), [*plugins.table("datasets")]
     every = [name for role in plugins.ROLES for name in plugins.table(role)]
@@ -61,7 +69,7 @@ def in_bash() -> str:
     lines = []
     for kind, files in FILES_OF.items():
         lines += [f"_adaptkit_{kind}() {{", '  local own="${1##*,}"', '  local before="${1%"$own"}"']
-        lines.append(f"""  compgen -P "$before" -W "{words(names_of(kind))}" -- "$own\"""")
+        lines.append(f"""  compgen -P "$before" -W "{words(completing_names(kind))}" -- "$own\"""")
         lines += [f"  compgen -f -X '!*{files}' -- \"$1\"", '  compgen -d -- "$1"'] if files else []
         lines.append("}")
     return "\n".join(lines)
@@ -71,7 +79,7 @@ def in_zsh() -> str:
     """The same."""
     lines = []
     for kind, files in FILES_OF.items():
-        lines += [f"_adaptkit_{kind}() {{", "  compset -P '*,'", f"  compadd -- {words(names_of(kind))}"]
+        lines += [f"_adaptkit_{kind}() {{", "  compset -P '*,'", f"  compadd -- {words(completing_names(kind))}"]
         lines += [f"  _files -g '*{files}'"] if files else []
         lines.append("}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from adaptkit.commands.as_json import json_alone
 from adaptkit.commands.requested import home_folder, load_files
 from adaptkit.io.safe import line
 from adaptkit.io.shots import ALL_SHOTS
+from adaptkit.runs.failures import read_failures
 from adaptkit.runs.repro import Rerun, Stored, run_again, stored_cells
 
 
@@ -24,6 +25,8 @@ def command(options: Namespace) -> int:
     found = list[Rerun]()
     with json_alone(options.json) as answer:
         print(f"{len(cells)} cells, of which {len(some)} are run again; they took {took(some):.0f} s then")
+        if failed := len([*read_failures(folder)]):
+            print(f"{failed} cells had failed, and have no numbers")
         for why in wrong:
             print(line(f"damaged    {why}"))
         for again in run_again(folder, some, home):

@@ -14,7 +14,7 @@ from adaptkit.io.text import columns, wide
 if TYPE_CHECKING:
     from adaptkit.report.sheets import Sheet
 
-LEAST = 12  # characters that the names of rows have at least, before they are folded
+LEAST_NAME = 12  # characters that the names of rows have at least, before they are folded
 
 
 def on_terminal() -> bool:
@@ -25,7 +25,8 @@ def on_terminal() -> bool:
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows, the first the head: on a terminal as wide as it is, with no number cut; else one line a row."""
     width = shutil.get_terminal_size().columns
-    parts = split_to_fit([[line(cell) for cell in row] for row in rows], width) if on_terminal() else []
+    rows = [[spelled(line(cell), sys.stdout.encoding or "utf-8") for cell in row] for row in rows]
+    parts = split_to_fit(rows, width) if on_terminal() else []
     if not parts:
         print(columns(rows))
     for i, part in enumerate(parts):
@@ -75,7 +76,7 @@ def split_to_fit(rows: Sequence[Sequence[str]], width: int) -> list[list[list[st
 
 def name_width(rows: Sequence[Sequence[str]], width: int) -> int:
     """Characters for the names of rows: as many as they have, up to two fifths of the terminal."""
-    return min(max(wide(row[0]) for row in rows), max(LEAST, 2 * width // 5))
+    return min(max(wide(row[0]) for row in rows), max(LEAST_NAME, 2 * width // 5))
 
 
 def print_lines(lines: Sequence[str]) -> None:

@@ -6,12 +6,15 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from adaptkit.features.items import Images
 from adaptkit.io.notices import notice
+from adaptkit.io.paths import expanded
+from adaptkit.methods.checkpoints import forget_trainings, keeping
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.predicting import accuracy as accuracy
@@ -26,7 +29,12 @@ from adaptkit.methods.widening import Widening, known_search
 
 
 def adapt(
-    method: Method, task: Task, *, trainer: Mapping[str, object] | None = None, search: Widening = "paper"
+    method: Method,
+    task: Task,
+    *,
+    trainer: Mapping[str, object] | None = None,
+    search: Widening = "paper",
+    checkpoint: Path | str | None = None,
 ) -> Method:
     """Fit a method, train whatever `fit` left trainable, and choose the hyperparameters of its grid on ``task.val``.
 
@@ -37,6 +45,8 @@ def adapt(
         task: what it may learn from. Without ``val`` the hyperparameters stay as they are.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
         search: ``"widen"`` goes on beyond an edge until the best cell lies inside, at most five times for each option.
+        checkpoint: a folder where the state of a training is kept after its epochs. Killed and started again, with the
+            same ``torch.manual_seed`` before it, it goes on from there to the same bits; it is empty afterwards.
 
     Raises:
         ValueError: when the task lacks what the method reads, e.g. support images to train on.
@@ -47,7 +57,11 @@ def adapt(
     >>> ak.predict(gda, test).shape
     torch.Size([60, 5])
     """
-    adapt_quietly(method, task, trainer=trainer, search=search)
+    folder = None if checkpoint is None else expanded(str(checkpoint))
+    with keeping(folder):
+        adapt_quietly(method, task, trainer=trainer, search=search)
+    if folder:
+        forget_trainings(folder)
     warn_of_edges(method)
     return method
 

@@ -73,6 +73,7 @@ class TunedEnd(TunedWeights):
         start = "image.prenorm" if "image.prenorm" in backbone.points else "image.tokens"
         below = f"image.block.{last - 1}" if last else start
         self.behind = below if point == LAST_BLOCK else "image.norm"
+        backbone.require(self.behind)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``(B, T, W)`` to raw embeddings, ``(B, D)``: below, one blank image passes, and gives way to them."""

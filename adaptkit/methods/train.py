@@ -1,4 +1,4 @@
-"""The one place Lightning enters."""
+"""The one place that Lightning trains in; its callbacks are in `keep_best` and `resuming`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import logging
 import math
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,12 +22,16 @@ from torch import Tensor
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.items import Images, InMemory
 from adaptkit.io.errors import must_be
+from adaptkit.io.notices import notice
 from adaptkit.methods import spread
 from adaptkit.methods.batches import Batches as Batches
 from adaptkit.methods.batches import Shares
+from adaptkit.methods.checkpoints import draw_on, draws, next_file, read_training, training_digest
+from adaptkit.methods.keep_best import KeepBest as KeepBest
 from adaptkit.methods.method import Method, Schedule
+from adaptkit.methods.resuming import KeepState, PlainIO, at_epoch_end, named_groups, own_values, set_values
 from adaptkit.methods.task import Task
-from adaptkit.methods.trainer_options import one_machine
+from adaptkit.methods.trainer_options import length_of, one_machine
 
 QUIET = {
     "logger": False,
@@ -49,10 +54,12 @@ class LitMethod(pl.LightningModule):
         self.method, self.schedule, self.batches, self.total = method, schedule, batches, total
         self.per_epoch = len(batches)
         self.losses: list[tuple[int, Tensor]] = []  # by optimiser step, not yet looked at
+        self.own: list[pl.Callback] = []  # the method's callbacks
+        self.groups: list[list[str]] | None = None  # parameters by optimiser group, where it goes on from a state
 
     def on_train_start(self) -> None:
         """Keep how the method was, where one over it wants to know."""
-        if getattr(self.method, "keeps_start", False):
+        if getattr(self.method, "keeps_start", False) and self.groups is None:
             vars(self.method)["started"] = {name: t.clone() for name, t in self.method.state_dict().items()}
 
     def training_step(self, batch: Images, _: int) -> Tensor:
@@ -94,12 +101,31 @@ class LitMethod(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """What the method does inside the loop."""
-        return list(self.method.callbacks())
+        self.own = list(self.method.callbacks())
+        return self.own
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what is drawn from, and what method and callbacks keep, at the end of an epoch."""
+        at_epoch_end(checkpoint["loops"])
+        groups, learned = named_groups(self.method, self.trainer.optimizers[0])
+        own = {"groups": groups, "learned": learned, "values": own_values(self.method, self.own)}
+        checkpoint["own"] = {**own, "draws": draws()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it from there; what follows draws nothing before the next epoch's order."""
+        own = checkpoint["own"]
+        self.groups = own["groups"]
+        for name, parameter in self.method.named_parameters():
+            parameter.requires_grad_(name in own["learned"])
+        set_values(self.method, self.own, own["values"])
+        draw_on(own["draws"])
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's union)
         """The schedule's optimiser; its rate is set for every step."""
         learned = [p for p in self.method.parameters() if p.requires_grad]
         optimizer = self.schedule.make(self.method.parameter_groups(learned))
+        for group, names in zip(optimizer.param_groups, self.groups or (), strict=False):
+            group["params"] = [self.method.get_parameter(name) for name in names]  # a method may have changed them
         rates = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.schedule.rate(step, self.per_epoch, self.total) / (self.schedule.lr or 1)
         )
@@ -136,42 +162,6 @@ def check_trainer(options: Mapping[str, object]) -> None:
         pl.Trainer(**{**QUIET, **options})  # type: ignore[arg-type]
 
 
-class KeepBest(pl.Callback):
-    """Leaves a method as it was when its score was best, the first time it was so."""
-
-    def __init__(self, method: Method, score: Callable[[], float], every: int = 0) -> None:
-        """Watch.
-
-        Args:
-            method: in training.
-            score: asked with the method in evaluation mode, e.g. its accuracy on validation images.
-            every: optimiser steps between looks, the first after the first step; 0 looks at the end of each epoch.
-        """
-        self.method, self.score, self.every, self.best, self.state = method, score, every, -1.0, method.state_dict()
-
-    def look(self) -> None:
-        """Keep the state if it is better than any before."""
-        self.method.eval()
-        right = self.score()
-        self.method.train()
-        if right > self.best:
-            self.best, self.state = right, {n: t.clone() for n, t in self.method.state_dict().items()}
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        """Look after some steps."""
-        if self.every and (trainer.global_step - 1) % self.every == 0:
-            self.look()
-
-    def on_train_epoch_end(self, *_: object) -> None:
-        """Look after every epoch."""
-        if not self.every:
-            self.look()
-
-    def on_train_end(self, *_: object) -> None:
-        """Go back to the best."""
-        self.method.load_state_dict(self.state)
-
-
 def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
     """Train what requires a gradient on the method's training images, by its `schedule`.
 
@@ -191,34 +181,44 @@ def train(method: Method, task: Task, options: Mapping[str, object]) -> None:
         raise ValueError(must_be("a key of trainer", known, odd[0]))
     batches = Batches(images.load(), schedule)
     shots = round(len(images) / max(1, len(task.classnames)))
-    asked = {"max_epochs": len(batches), "max_steps": 1}  # steps in one; the trainer's word is the last
-    told = [int(n) * steps for key, steps in asked.items() if (n := options.get(key)) is not None and int(n) >= 0]  # type: ignore[call-overload]
-    total = min(told, default=schedule.length(len(batches), shots))
+    total = length_of(options, len(batches), schedule.length(len(batches), shots))
     if not total:
         return
     device = torch.device(task.support.device)
     own = {**{k: v for k, v in options.items() if k not in spread.KEYS}, "max_steps": total, **spread.one_card(device)}
+    file = next_file()
     if (count := spread.processes(options, device)) > 1:
+        if file:
+            notice(f"no checkpoint is kept of {type(method).__name__}: several devices train it")
         spread.check_spreads(method, options)
         rows = task.support.rows.images.rows if isinstance(task.support.rows, InMemory) else task.support.rows
         relay = rows.cache.answering.hook if isinstance(rows, CachedRows) else None  # brings the plugins along
         given = (relay, method, batches.support, schedule, total, device.type, own)
         method.load_state_dict(spread.launch(train_share, given, count))
         return
-    fit(LitMethod(method, schedule, batches, total), device.type, own)
+    kept = None if file is None else (file, training_digest(method, batches.support, total, own))
+    fit(LitMethod(method, schedule, batches, total), device.type, own, kept)
     method.to(device)
     method.zero_grad()
 
 
-def fit(lit: LitMethod, device: str, options: Mapping[str, object]) -> None:
-    """Let Lightning train."""
+def fit(lit: LitMethod, device: str, options: Mapping[str, object], kept: tuple[Path, str] | None = None) -> None:
+    """Let Lightning train; perhaps going on from a state that is kept in a file, under the training's identity."""
     lit.heard = any(options.get(key) for key in ("callbacks", "enable_progress_bar", "logger"))
     defaults = {**QUIET, "max_epochs": -1, "accelerator": {"cuda": "gpu"}.get(device, device), "devices": 1}
+    chosen: dict[str, Any] = {**defaults, **options}
+    state = None
+    if kept:
+        state = read_training(*kept)
+        chosen["enable_checkpointing"] = True  # Lightning's word for it; it is written as `PlainIO` writes
+        for key, more in (("plugins", PlainIO(*kept, state)), ("callbacks", KeepState(kept[0]))):
+            before = chosen.get(key) or []
+            chosen[key] = [*(before if isinstance(before, list | tuple) else [before]), more]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning|lightning_fabric")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         with fitting(options):
-            pl.Trainer(**{**defaults, **options}).fit(lit, lit.batches)  # type: ignore[arg-type]
+            pl.Trainer(**chosen).fit(lit, lit.batches, ckpt_path=str(kept[0]) if kept and state else None)
 
 
 class LitShare(LitMethod):

@@ -33,7 +33,7 @@ ALLOWED: dict[str, Any] = {
 }
 _SPREAD = "a cell is trained on one machine; 'adaptkit run --shard I/N' shares the cells among machines"
 _PYTHON = "objects cannot be written in a recipe; a method's own 'callbacks', or ak.adapt(..., trainer=...), bring them"
-_KEPT = "checkpoints are pickles; a run goes on where it stopped without any, and 'adaptkit export' keeps a classifier"
+_KEPT = "Lightning's are pickles; a recipe's checkpoint: true writes none; 'adaptkit export' keeps classifiers"
 INSTEAD = {
     **dict.fromkeys(("num_nodes", "use_distributed_sampler", "sync_batchnorm"), _SPREAD),
     **dict.fromkeys(("callbacks", "plugins", "profiler"), _PYTHON),
@@ -73,3 +73,10 @@ def one_machine(asked: Mapping[str, object]) -> None:
     for key in ("devices", "strategy"):
         if asked.get(key) is not None:
             convert(asked[key], ALLOWED[key], f"trainer.{key}")
+
+
+def length_of(asked: Mapping[str, object], per_epoch: int, own: int) -> int:
+    """Optimiser steps of a training: as many as the trainer's options ask for, or else the schedule's own."""
+    steps = {"max_epochs": per_epoch, "max_steps": 1}  # in one of them
+    told = [int(n) * each for key, each in steps.items() if (n := asked.get(key)) is not None and int(n) >= 0]  # type: ignore[call-overload]
+    return min(told, default=own)

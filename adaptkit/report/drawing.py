@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # so that lines are told apa
 GREY = "#9A9A9A"
 WIDTH, LETTER, SMALL = 7.2, 9.0, 7.5  # inches; points
 LINE = 1.45  # of text, in its size
-WRAPPED = 118  # letters of a caption in a line
+WRAPPED = 112  # letters of a caption in a line
 LONGEST_NAME = 26  # letters of a name
 
 
@@ -35,7 +35,7 @@ class SelfShowing(Figure):
         return held.getvalue()
 
 
-def picture(title: str, caption: Sequence[str], rows: int = 0) -> Figure:
+def blank_figure(title: str, caption: Sequence[str], rows: int = 0) -> Figure:
     """An empty figure with one pair of axes, as high as its rows and its caption ask for."""
     lines = [part for text in caption for part in wrap(plotted(text), WRAPPED, subsequent_indent="   ")]
     below = 0.62 + len(lines) * SMALL * LINE / 72  # inches, with the axis's numbers and name
@@ -62,19 +62,20 @@ def looks(count: int) -> list[tuple[str, str, bool]]:
 
 def draw_lines(axes: Axes, shown: Drawing, place: Callable[[int], float]) -> None:
     """A line for each method, the best eight in colour with a band, each with its name where it ends."""
-    order, ends = shown.ordered(), []
+    order, ends, names = shown.ordered(), [], short_names(shown.named())
     for rank, (method, (colour, marker, strong)) in enumerate(zip(order, looks(len(order)), strict=True)):
         curve = shown.curves[method]
         x = [place(k) for k in sorted(curve)]
         y = [shown.scale * curve[k].mean for k in sorted(curve)]
-        half = [shown.scale * (curve[k].around(shown.spread) or 0.0) for k in sorted(curve)]
-        name = short_names(order)[method]
+        half = [shown.half(curve[k]) for k in sorted(curve)]
+        name = names.get(method, method)
         style: Any = {"linewidth": 1.6 if strong else 0.9, "markersize": 4 if strong else 3, "zorder": 50 - rank}
         axes.plot(x, y, color=colour, marker=marker, label=plotted(name), **style)
         if strong:
             low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0, zorder=1)
-        ends.append((name, x[-1], y[-1], colour, strong))
+        if method in names:
+            ends.append((name, x[-1], y[-1], colour, strong))
     axes.set_xticks([place(k) for k in sorted(shown.ticks)], [shown.ticks[k] for k in sorted(shown.ticks)])
     axes.grid(axis="y", color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -93,7 +94,7 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
     low, high = bounds
     right = axes.get_xlim()[1]
     inches = axes.get_position().height * axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
-    size = min(LETTER, inches * 72 / max(len(ends), 1) / LINE * 1.2)
+    size = min(LETTER, inches * 72 / max(len(ends), 1) / LINE)
     gap = (high - low) * size * LINE / 72 / inches
     heights = spread_apart([y for _, _, y, _, _ in ends], gap, low, high)
     for (name, x, y, colour, strong), height in zip(ends, heights, strict=True):
@@ -108,7 +109,14 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
             color=ink,
             fontsize=size,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )
     axes.set(xlim=axes.get_xlim(), ylim=(low, high))
 
@@ -141,7 +149,7 @@ def draw_bars(axes: Axes, shown: Drawing) -> None:
     order, names = shown.ordered(), short_names(shown.ordered())
     found = [shown.curves[method][max(shown.curves[method])] for method in order]
     means = [shown.scale * each.mean for each in found]
-    half = [shown.scale * (each.around(shown.spread) or 0.0) for each in found]
+    half = [shown.half(each) for each in found]
     ends = [mean + width for mean, width in zip(means, half, strict=True)]
     axes.barh(range(len(order)), means, height=0.62, color=OKABE_ITO[2], alpha=0.85)
     axes.errorbar(means, range(len(order)), xerr=half, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2.5)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 
 from adaptkit.report.scores import Score, Spread, falling, percent
+
+COLOURED = 8  # lines, the best ones
+MOST_NAMED = 24  # lines, for whose names there is room
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,18 @@ class Drawing:
         """From the metric's own unit to that of the axis."""
         return 100 if percent(self.metric) else 1
 
+    def half(self, found: Score) -> float:
+        """Of a band or a bar, on the axis; 0 where there is none."""
+        width = found.around(self.spread)
+        return self.scale * width if width is not None and isfinite(width) else 0.0
+
     def ordered(self) -> list[str]:
         """Methods, the best at their last number of shots first."""
         sign = 1 if falling(self.metric) else -1
         return sorted(self.curves, key=lambda m: sign * self.curves[m][max(self.curves[m])].mean)
+
+    def named(self) -> list[str]:
+        """Methods that have their names in the picture, the best first: all bars, and of many lines those in colour."""
+        order = self.ordered()
+        lines = len({k for by_shots in self.curves.values() for k in by_shots}) > 1
+        return order[:COLOURED] if lines and len(order) > MOST_NAMED else order

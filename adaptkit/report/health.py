@@ -20,6 +20,7 @@ from adaptkit.runs import plugins
 from adaptkit.runs.references import datasets_of
 
 PACKAGE = "adaptkit-vlm"
+INSTALL = f"pip install {PACKAGE}"
 STANDS_ON = (
     "torch",
     "transformers",
@@ -60,7 +61,10 @@ def health(home: Path, *, deep: bool = False) -> Iterator[Finding]:
     """
     looks = installed, devices, memory, lambda: disk(home), plugged, offline, lambda: cache(home, deep), extras
     for look in (*looks, lambda: self_test(deep)):
-        yield from look()
+        try:
+            yield from look()
+        except ImportError as error:
+            yield Finding("versions", "wrong", f"{error.name or 'a package'} cannot be imported: {error}", INSTALL)
 
 
 def installed() -> Iterator[Finding]:
@@ -68,8 +72,8 @@ def installed() -> Iterator[Finding]:
     yield Finding("versions", "fine", f"python {platform.python_version()}, {platform.platform(terse=True)}")
     for name in (PACKAGE, *STANDS_ON):
         have = _version(name)
-        todo = "" if have else f"pip install {PACKAGE}"
-        yield Finding("versions", "fine" if have else "wrong", f"{name} {have or 'is not installed'}", todo)
+        status, todo = ("fine", "") if have else ("wrong", INSTALL)
+        yield Finding("versions", status, f"{name} {have or 'is not installed'}", todo)
 
 
 def devices() -> Iterator[Finding]:
@@ -124,12 +128,10 @@ def plugged() -> Iterator[Finding]:
 def offline() -> Iterator[Finding]:
     """Those that need no network, as far as their plugins can say, and what is known of their zero-shot accuracy."""
     for scheme, load in plugins.table("backbones").items():
-        for name in sorted(getattr(load, "offline", list)()):
+        for name in sorted({*getattr(load, "offline", list)()}):
             known = len(datasets_of(f"{scheme}:{name}"))
-            reference = (
-                f"zero-shot known on {known} datasets; run --verify holds it to that" if known else "no reference"
-            )
-            yield Finding("backbones", "fine", f"{scheme}:{name}: here; {reference}")
+            told = f"zero-shot is known on {known} datasets, for run --verify" if known else "no zero-shot reference"
+            yield Finding("backbones", "fine", f"{scheme}:{name}: here; {told}")
 
 
 def cache(home: Path, deep: bool) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
-from math import log2
+from math import isfinite, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,10 +63,14 @@ def drawing(
     spread: Spread,
 ) -> Drawing:
     """A picture of what there is, with a caption that says what its bands are and what its names leave out."""
-    known = {m: by_shots for m, by_shots in curves.items() if by_shots}
+    finite = {m: {k: found for k, found in each.items() if isfinite(found.mean)} for m, each in curves.items()}
+    known = {m: by_shots for m, by_shots in finite.items() if by_shots}
     several = any(found.around(spread) is not None for by_shots in known.values() for found in by_shots.values())
     bands = [f"{'bands' if len(ticks) > 1 else 'bars'}: {SPREADS[spread]} over seeds"] if several else []
-    return Drawing(metric, title, known, ticks, [*above, *bands, *option_notes([*known])], spread)
+    made = Drawing(metric, title, known, ticks, spread=spread)
+    others = len(known) - len(made.named())
+    grey = [f"grey: {others} others, which are behind"] if others else []
+    return replace(made, caption=[*above, *bands, *grey, *option_notes(made.named())])
 
 
 def plot(table: Curves, path: Path, title: str) -> bool:
@@ -102,12 +107,12 @@ def figure(shown: Drawing) -> Figure:
     try:
         import matplotlib  # noqa: F401 (asked for anew each time, as who draws may be loaded already)
 
-        from adaptkit.report.drawing import draw_bars, draw_lines, picture
+        from adaptkit.report.drawing import blank_figure, draw_bars, draw_lines
     except ImportError as error:
         raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
 
     shots = {k for by_shots in shown.curves.values() for k in by_shots}
-    made = picture(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
+    made = blank_figure(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
     axes = made.axes[0]
     unit = f"{shown.metric} (%)" if percent(shown.metric) else shown.metric
     if len(shots) > 1:

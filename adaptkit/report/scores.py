@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from statistics import harmonic_mean, mean, stdev
 from typing import Literal
 
@@ -33,7 +34,7 @@ class Score:
     @property
     def std(self) -> float | None:
         """Standard deviation over seeds, if there are several."""
-        return stdev(self.values) if len(self.values) > 1 else None
+        return std_of(self.values) if len(self.values) > 1 else None
 
     @property
     def half(self) -> float | None:
@@ -146,4 +147,9 @@ def half_width(values: Sequence[float]) -> float:
     """Half-width of the 95 % interval of a mean over few values (Student's t)."""
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return float(t.ppf(0.975, len(values) - 1)) * std_of(values) / len(values) ** 0.5
+
+
+def std_of(values: Sequence[float]) -> float:
+    """Standard deviation of some values; NaN where one of them is no number, or infinite."""
+    return stdev(values) if all(map(isfinite, values)) else nan

@@ -20,7 +20,7 @@ from adaptkit.io.paths import read_file
 from adaptkit.runs import plugins
 
 SENTENCE = "a drawing of a red circle."
-FIRST = 64  # numbers of an embedding that are stored
+STORED = 64  # numbers of an embedding that are stored
 CLOSE = 1e-3  # of a number of a unit embedding; other processors and versions differ by a hundredth of it
 
 
@@ -42,7 +42,7 @@ def measured(name: str) -> dict[str, list[float]]:
         x = backbone.encode_image(backbone.preprocess(picture())[None])[0]
         text = backbone.encode_text([SENTENCE])[0]
     found = {"image": x, "text": text}
-    return {what: torch.nn.functional.normalize(v.float(), dim=0)[:FIRST].tolist() for what, v in found.items()}
+    return {what: torch.nn.functional.normalize(v.float(), dim=0)[:STORED].tolist() for what, v in found.items()}
 
 
 def stored() -> Mapping[str, Any]:

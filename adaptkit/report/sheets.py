@@ -44,7 +44,8 @@ class Sheet:
 
 def as_markdown(sheet: Sheet) -> str:
     """A sheet for a file, or for a program that reads what is printed."""
-    lines = [f"# {safe.in_markdown(sheet.title)}", "", *(f"- {safe.item(line)}" for line in sheet.about)]
+    about = [f"- {safe.item(line)}" for line in sheet.about]
+    lines = [f"# {safe.in_markdown(sheet.title)}", *([""] if about else []), *about]
     for block in sheet.blocks:
         heading = f"{block.heading}:" if block.second else f"## {safe.in_markdown(block.heading)}"
         lines += ["", heading, ""] if block.heading else [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,7 +42,7 @@ def get_dataset(name: str, root: Path, *, keep: bool = False, tell: Tell) -> boo
         raise ValueError(must_be("a dataset to get", known, name))
     offer = known[name]
     folder = place_of(offer, root)
-    missing = [remote for remote in offer.files if not remote.there(folder)]
+    missing = [remote for remote in offer.files if not remote.there(folder, offer.images)]
     tell(f"{name}: {offer.title}; licence: {offer.licence}")
     left: list[str] = []
     if missing:
@@ -49,9 +50,9 @@ def get_dataset(name: str, root: Path, *, keep: bool = False, tell: Tell) -> boo
         make_folder(folder, BY_ROOT)
         with _alone(folder):
             left = [step for remote in missing for step in _get(offer, remote, folder, keep, tell)]
-    if left or any(not (folder / place).exists() for place in offer.places):
-        left += [step.replace("{folder}", str(folder)) for step in offer.steps]
-    left += [f"adaptkit data get {name} {BY_ROOT} {folder.parent}, which goes on from there"] if left else []
+    if left or not offer.filled(folder):
+        again = f"adaptkit data get {name} {BY_ROOT} {shlex.quote(str(folder.parent))}, which goes on from there"
+        left += [*(step.replace("{folder}", str(folder)) for step in offer.steps), again]
     for number, step in enumerate(left, 1):
         tell(f"by hand, {number}: {step}")
     return not left
@@ -76,13 +77,11 @@ def _hold_room(missing: Sequence[Remote], folder: Path, tell: Tell) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """Let nobody else get the same files into the same folder."""
     lock = FileLock(folder / ".get.lock")
-    try:
-        with naming(folder, BY_ROOT):
+    with naming(folder, BY_ROOT):
+        try:
             lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"{folder} must be filled by one process at a time; got another at work; wait for it"
-        ) from None
+        except Timeout:
+            raise ValueError(f"{folder} must be filled by one process at a time; got another; wait for it") from None
     try:
         yield
     finally:

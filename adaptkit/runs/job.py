@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import in_lines, line
+from adaptkit.methods.checkpoints import forget_trainings
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
 from adaptkit.runs.evaluation_sets import EvaluationSet
@@ -21,7 +22,7 @@ from adaptkit.runs.reporters import reporting
 from adaptkit.runs.results import Result
 from adaptkit.runs.spreading import fill_by, read_sentences
 from adaptkit.runs.wanted import fill
-from adaptkit.runs.work import Cellwork, Job, Made, make, make_some, without_result
+from adaptkit.runs.work import Cellwork, Job, Made, make, make_some, state_folder, without_result
 from adaptkit.runs.workspace import Workspace
 
 
@@ -40,7 +41,7 @@ def do(job: Job, home: Path, out: Path) -> list[Result] | Failure:
         ValueError: when the recipe as a whole is wrong.
     """
     found = done(out, opened(job.recipe, home).name(job.cell))
-    return found or keep_made(make(job, home, kept_in(out)), out)
+    return found or and_forgotten(keep_made(made := make(job, home, kept_in(out)), out), made, home)
 
 
 def kept_in(out: Path) -> Callable[[str], bool]:
@@ -56,6 +57,13 @@ def keep_made(made: Made, out: Path) -> list[Result] | Failure:
         return made.outcome
     forget_failure(out, made.name)
     return read_cell(out, made.name) or made.outcome
+
+
+def and_forgotten(outcome: list[Result] | Failure, made: Made, home: Path) -> list[Result] | Failure:
+    """What was kept of a cell; once there are results, what its trainings kept meanwhile is removed."""
+    if isinstance(outcome, list):
+        forget_trainings(state_folder(home, made.name))
+    return outcome
 
 
 def run(
@@ -187,7 +195,7 @@ def outcomes(
         if isinstance(made, WorkerDiedError):
             made = without_result(job, here, name, Cellwork(), made)
         check_same(made.name, name, f"cell {job.cell.label}")
-        yield job.cell, keep_made(made, out)
+        yield job.cell, and_forgotten(keep_made(made, out), made, home)
 
 
 def tell_all(

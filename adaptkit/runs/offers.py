@@ -44,11 +44,12 @@ class Remote:
         """How many bytes it has, as far as anybody states; 0 for unknown."""
         return self.size or self.about or 0
 
-    def there(self, folder: Path) -> bool:
-        """Whether what it gives lies in the dataset's folder."""
+    def there(self, folder: Path, alike: Sequence[str] = ()) -> bool:
+        """Whether what it gives lies in the dataset's folder; images may lie in any of the `alike` ones in it."""
         if self.then:
-            return self.then.there(folder)
-        return all((folder / place).exists() for place in self.unpack.values() or [self.name])
+            return self.then.there(folder, alike)
+        places = [[place, *(alike if place in alike else ())] for place in self.unpack.values() or [self.name]]
+        return all(any((folder / name).exists() for name in names if name) for names in places)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Offer:
     title: str
     licence: str
     folders: Sequence[str]
+    images: Sequence[str]
     files: Sequence[Remote]
     places: Sequence[str]
     steps: Sequence[str]
@@ -72,6 +74,10 @@ class Offer:
     def size(self) -> str:
         """How much there is to get, in words; more than that, where the size of something is not stated."""
         return "> " * bool(self.places or not all(remote.bytes for remote in self.files)) + gigabytes(self.bytes)
+
+    def filled(self, folder: Path) -> bool:
+        """Whether the places that a hand fills are there, in any of the folders that images may lie in."""
+        return all(any((folder / at / place).exists() for at in self.images) for place in self.places)
 
     @property
     def hand(self) -> str:
@@ -91,9 +97,8 @@ def _offer(name: str, entry: Mapping[str, Any], fetch: Mapping[str, Any]) -> Off
         _remote({"digests": {known[file["name"]]: "data check"}} if file["name"] in known else {}, file)
         for file in fetch["files"]
     ]
-    return Offer(
-        name, entry["title"], entry["licence"], entry["folders"], files, fetch.get("places", ()), fetch.get("steps", ())
-    )
+    more = fetch.get("places", ()), fetch.get("steps", ())
+    return Offer(name, entry["title"], entry["licence"], entry["folders"], entry["images"], files, *more)
 
 
 def _remote(more: Mapping[str, Any], file: Mapping[str, Any]) -> Remote:

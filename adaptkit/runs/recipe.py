@@ -34,14 +34,14 @@ class Recipe(Setting):
         defaults: options by method that hold where `methods` sets none: what its paper has in this setting alone.
         shots: labelled images per class; ``all`` of them, where recipes write so.
         seeds: of supports and of training.
-        search: ``"widen"`` lets searches on validation images go on beyond the edge of their papers' grids; test images
-            (``select: oracle``) never do.
+        search: ``"widen"`` lets searches go on beyond the edge of their papers' grids, but for ``select: oracle``.
         trainer: options for `pytorch_lightning.Trainer`, of those that `trainer_options` allows.
         plugins: plugin files to load first, relative to the file that names them, where they are allowed.
         published: what papers report for these methods in this setting.
         keep: what is kept of answers beside a cell's record: ``"predictions"``, the likeliest classes and their
             probabilities; ``"logits"``, all logits or scores besides, as safetensors; or ``"none"``.
         keep_answers: another way to write ``keep: logits``.
+        checkpoint: keep a training's state in the home after its epochs, until its cell is done; a killed one goes on.
         report: reporters that hear of each result, beside the records: csv, tensorboard, wandb, mlflow.
         inherited: test sets of a recipe below, where another dataset was put in the place of its own; no key.
         trust: whether its plugin files may run, in another process too; no key of a file.
@@ -58,6 +58,7 @@ class Recipe(Setting):
     published: list[Published] = field(default_factory=list)
     keep: Literal["none", "predictions", "logits"] = "predictions"
     keep_answers: bool = False
+    checkpoint: bool = False
     search: Widening = "paper"
     report: list[str] = field(default_factory=list)
     inherited: tuple[str, ...] = ()

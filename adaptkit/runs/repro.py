@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from adaptkit.io.jsons import read_json
 from adaptkit.io.shots import plain_shots
+from adaptkit.io.values import Spec
 from adaptkit.runs.circumstances import CODE
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.folders import RECIPE_FILE
 from adaptkit.runs.opened import Opened, key_of, opened
 from adaptkit.runs.protocol import Cell
-from adaptkit.runs.recipe import Recipe, build_recipe
+from adaptkit.runs.recipe import build_recipe
 from adaptkit.runs.results import Result
 from adaptkit.runs.work import Job, make
 
@@ -27,6 +28,7 @@ Status = Literal["equal", "different", "not run"]
 Stored = list[Result]  # the records of one cell, one for each step of a sequence
 BY_RECIPE = ("dataset", "backbone", "support", "select", "classes", "stream", "bins", "dtype", "precision", "trainer")
 """What a protocol says by the names of a recipe's keys."""
+TOLD_IN_A_LINE = 4  # differences of numbers
 COMPARED = ("options", "searched", "parameters", "images_per_class", "images_left_out", "alike", "classes", "oracle")
 """What must be equal besides metrics and answers."""
 CALLED = {"fingerprint": "weights", "images": "images or labels", "prompts": "sentences", "sampler": "sampler's code"}
@@ -59,7 +61,9 @@ class Rerun:
         shots = f"{self.shots}-shot, " if self.shots else ""
         said = [f"{self.status:<9}  {self.method}, {shots}seed {self.seed}"]
         said += [self.why] if self.why else []
-        said += [", ".join(self.numbers)] if self.numbers else []
+        more = len(self.numbers) - TOLD_IN_A_LINE
+        some = ", ".join(self.numbers[:TOLD_IN_A_LINE]) + f", and {more} more" * (more > 0)
+        said += [some] if some else []
         if self.status == "different" and not self.why:
             said.append(f"inputs that differ: {', '.join(self.inputs) or 'none that a record names'}")
         elif self.inputs:
@@ -147,28 +151,35 @@ def job_of(folder: Path, then: Result) -> Job:
     """
     if not then.protocol.get("dataset"):
         raise ValueError("a record must have the protocol of a run; got none")
-    if not (folder / RECIPE_FILE).is_file():
-        raise ValueError(f"{RECIPE_FILE} must lie beside the records, as a run wrote it; got none")
-    raw = read_json(folder / RECIPE_FILE)
-    if not isinstance(raw, dict):
-        raise ValueError(f"{RECIPE_FILE} must be an object; got a {type(raw).__name__}")
+    raw = recipe_beside(folder)
     name = str(raw.pop("name", folder.name))
     raw.pop("about", None)
     own = {key: then.protocol[key] for key in BY_RECIPE if key in then.protocol}
     own |= {"search": then.protocol.get("search", "paper"), "sequence": then.protocol.get("sequence", 1)}
-    recipe: Recipe = replace(build_recipe(raw | own, folder / RECIPE_FILE), name=name)
-    spec = recipe.labels().get(then.method)
-    if spec is None:
-        raise ValueError(f"{RECIPE_FILE} must name the method of the record; got {', '.join(recipe.labels())}")
-    recipe = replace(
-        recipe,
-        methods=[spec],
-        shots=[then.shots or recipe.shots[0]],
-        seeds=[then.seed],
-        keep="none",
-        keep_answers=False,
-    )
+    recipe = build_recipe(raw | own, folder / RECIPE_FILE)
+    if then.method not in recipe.labels():
+        if "(" in then.method:  # its options are not all in its label
+            raise ValueError(f"{RECIPE_FILE} must name the method of the record; got {', '.join(recipe.labels())}")
+        recipe = replace(recipe, methods=[Spec(then.method)])  # another recipe has written here since
+    spec, shots = recipe.labels()[then.method], then.shots or recipe.shots[0]
+    recipe = replace(recipe, name=name, methods=[spec], shots=[shots], seeds=[then.seed])
+    recipe = replace(recipe, keep="none", keep_answers=False)
     return Job(recipe, Cell(then.method, spec, then.shots, then.seed))
+
+
+def recipe_beside(folder: Path) -> dict[str, Any]:
+    """What the recipe beside some records says.
+
+    Raises:
+        ValueError: where there is none that can be read.
+    """
+    try:
+        raw = read_json(folder / RECIPE_FILE)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{RECIPE_FILE} must lie beside the records, as a run wrote it; got {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{RECIPE_FILE} must lie beside the records, as a run wrote it; got a {type(raw).__name__}")
+    return raw
 
 
 def changed_numbers(then: Sequence[Result], now: Sequence[Result]) -> list[str]:

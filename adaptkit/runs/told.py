@@ -162,11 +162,10 @@ def read_told(path: Path, result: Result) -> list[Told]:
             held_alike(Told(e["name"], read_asked(images, e["images"]), {c: arrays[f"{i}.{c}"] for c in e["columns"]}))
             for i, e in enumerate(about["sets"])
         ]
-    except OSError:
-        raise
     except Exception as error:  # safetensors has an error of its own, and a header may hold anything
         raise ValueError(
-            f"predictions must be as a run writes them; got {str(path)!r}: {error}; remove the record and run again"
+            f"predictions must be as a run writes them; got {str(path)!r}: {error}; "
+            "remove that file and the record, and run again"
         ) from error
 
 
@@ -177,16 +176,21 @@ def held_alike(told: Told) -> Told:
         ValueError: when they do not.
     """
     asked, count = told.asked, len(told.asked["images"])
-    labels = asked["labels"] if asked["labels"] is not None else [0] * count
-    lengths = {len(each) for each in (*told.columns.values(), labels)} | {len(asked["digests"]) or count}
-    if lengths != {count} or not all(isinstance(name, str) for name in asked["names"]):
-        raise ValueError(
-            f"it must answer {count} images of classes with names; got {sorted(lengths)} answers and labels"
-        )
+    labels = [0] * count if asked["labels"] is None else asked["labels"]
+    digests = asked["digests"] or [""] * count
+    if {len(each) for each in (*told.columns.values(), labels, digests)} - {count}:
+        raise ValueError(f"it must answer each of {count} images")
+    for name, column in told.columns.items():
+        if column.ndim != (2 if name in ("others", "likely") else 1) or not np.isfinite(column).all():
+            raise ValueError(f"{name} must be finite, one row an image; got {column.dtype} {column.shape}")
+    if not all(isinstance(name, str) for name in asked["names"]) or len({type(each) for each in labels}) > 1:
+        raise ValueError("names must be text, and labels numbers or lists of them")
     if asked["kind"] != "ranking":
         given = [each for label in labels for each in (label if isinstance(label, list) else [label])]
-        told_ids = [int(told.columns[c].max(initial=0)) for c in CLASSES if c in told.columns]
-        if not all(isinstance(c, int) and 0 <= c < len(asked["names"]) for c in (*given, *told_ids)):
+        ids = [told.columns[name] for name in CLASSES if name in told.columns]
+        most = [int(each.max(initial=0)) for each in ids]
+        whole = all(each.dtype.kind == "u" for each in ids)
+        if not whole or not all(type(c) is int and 0 <= c < len(asked["names"]) for c in (*given, *most)):
             raise ValueError(f"it must answer with one of {len(asked['names'])} classes; got another")
     return told
 

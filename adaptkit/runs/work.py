@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from adaptkit.methods.checkpoints import keeping
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.runs import guard
@@ -87,7 +88,7 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
     error: BaseException | None = None
     results: list[Result] = []
     try:
-        with guard.alone(job.cell.seed):
+        with guard.alone(job.cell.seed), keeping(state_folder(home, name) if job.recipe.checkpoint else None):
             results = measure(job, here, tasks, name, work)
     except BaseException as raised:  # whatever a method does, the other cells are run
         if interrupted(raised):
@@ -100,6 +101,11 @@ def make(job: Job, home: Path, kept: Kept) -> Made:
         return without_result(job, here, name, work, error)
     files = {**code_file(here.code(job.cell), kept), **dict(files_of(job.recipe, results, name, tasks, work, kept))}
     return Made(name, results, files)
+
+
+def state_folder(home: Path, name: str) -> Path:
+    """Where the trainings of a cell keep their state, by the cell's name on disk."""
+    return home / "checkpoints" / name
 
 
 def make_some(jobs: Sequence[Job], home: Path, kept: Kept, seconds: float) -> list[Made]:

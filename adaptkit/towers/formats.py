@@ -22,7 +22,7 @@ OPENAI = (
 )
 ADAPTER = (
     "an adapter of PEFT, not a whole model",
-    "merge it into its base {base} by PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(new)",
+    "write hf:, its base {base}, # and this folder: it is merged",
 )
 LORA = "a LoRA, not a whole model", "merge it into its base model, save that, and name that folder"
 DIFFUSERS = (

@@ -20,12 +20,12 @@ from adaptkit.towers.formats import foreign_file
 CONFIG = OPENCLIP_CONFIG
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 PICKLED = (".bin", ".pt", ".pth")
-FILES = ["*.json", "*.txt", "*.model", "open_clip_model.safetensors"]
-UNREAD = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "num_batches_tracked")
+SNAPSHOT_FILES = ["*.json", "*.txt", "*.model", "open_clip_model.safetensors"]
+NO_WEIGHTS = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """What a name stands for.
 
     Attributes:
@@ -101,7 +101,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return short
 
 
-def put_weights(model: Any, found: Found) -> None:  # noqa: ANN401 (OpenCLIP's own)
+def put_weights(model: Any, found: FoundModel) -> None:  # noqa: ANN401 (OpenCLIP's own)
     """Load weights into a model: all of its own, and no others.
 
     Raises:
@@ -123,15 +123,15 @@ def put_weights(model: Any, found: Found) -> None:  # noqa: ANN401 (OpenCLIP's o
     model.load_state_dict({name: held[name].to(own[name].dtype) for name in own if name in held}, strict=False)
 
 
-def ensure_same_weights(held: Mapping[str, Tensor], own: Mapping[str, Tensor], found: Found) -> None:
+def ensure_same_weights(held: Mapping[str, Tensor], own: Mapping[str, Tensor], found: FoundModel) -> None:
     """Refuse weights that are not those of the model.
 
     Raises:
         ValueError: naming the first.
     """
     file, todo = repr(str(found.file)), "bring config and weights of one model"
-    absent = [name for name in own if name not in held and not name.endswith(UNREAD)]
-    over = [name for name in held if name not in own and not name.endswith(UNREAD)]
+    absent = [name for name in own if name not in held and not name.endswith(NO_WEIGHTS)]
+    over = [name for name in held if name not in own and not name.endswith(NO_WEIGHTS)]
     if absent or over:
         name, what = (absent or over)[0], "without" if absent else "with"
         more = f" and {len(absent or over) - 1} more" if len(absent or over) > 1 else ""
@@ -194,7 +194,7 @@ def folder_of_hub(name: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     repo, _, revision = name.partition("@")
-    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": FILES}
+    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": SNAPSHOT_FILES}
     with contextlib.suppress(Exception):  # not there
         folder = Path(snapshot_download(repo, **wanted, local_files_only=True))
         if (folder / CONFIG).is_file() and (folder / WEIGHT_FILES[0]).is_file():

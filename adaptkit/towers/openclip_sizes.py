@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from adaptkit.towers.openclip_files import CONFIG, Found
+from adaptkit.towers.openclip_files import CONFIG, FoundModel
 from adaptkit.towers.processor import LARGEST
 from adaptkit.towers.sizes import SPARE
 
@@ -27,7 +27,7 @@ RANGES = {
 """Whole numbers by their key, from and to: far above every tower that was published."""
 
 
-def ensure_openclip_sizes(found: Found) -> None:
+def ensure_openclip_sizes(found: FoundModel) -> None:
     """Refuse a number that no tower has, or that makes towers much larger than the weights.
 
     Raises:

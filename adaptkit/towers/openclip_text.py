@@ -62,18 +62,19 @@ class TextTower(nn.Module):
     def through(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Tokens through all blocks, under a mask that is added to scores."""
         for block in self.blocks.children():
+            if mask is not None and mask.dim() == 2 and len(mask) != x.shape[1]:  # a tap added tokens, or took them
+                mask = later_hidden(x)
             x = block(x, attn_mask=mask)
         return x
 
     def mask(self, x: Tensor, ids: Tensor) -> Tensor | None:
         """What hides later tokens and, from the token behind the sentence, padding: as trained, one place off."""
-        never, length = float("-inf"), x.shape[1]
-        mask = x.new_full((length, length), never).triu(1) if self.causal else None
+        mask = later_hidden(x) if self.causal else None
         if self.last is None:
             return mask
         real, always = ids != self.pad, ids.new_ones(len(ids), 1, dtype=torch.bool)
         seen = torch.cat([always, real] if self.later else [real, always], 1)  # (P, L + 1)
-        hidden = x.new_zeros(seen.shape).masked_fill(~seen, never)[:, None, None]
+        hidden = x.new_zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None, None]
         return hidden if mask is None else mask + hidden
 
     def packed(self, tokens: Any) -> Tensor:  # noqa: ANN401 (see `PackedRows`)
@@ -176,6 +177,11 @@ class OpenWords:
         if isinstance(self.tower, TextTower) and self.tower.trims and len(ids):
             ids = ids[:, : int(self.tower.ends(ids).max()) + 1]
         return {"input_ids": ids}
+
+
+def later_hidden(x: Tensor) -> Tensor:
+    """What is added to scores so that no token of ``(P, L, W)`` sees a later one, ``(L, L)``."""
+    return x.new_full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
 
 
 def text_tower(model: Any) -> TextTower | EncoderTower:  # noqa: ANN401 (OpenCLIP's own)

@@ -8,7 +8,7 @@ from torch import nn
 
 from adaptkit.towers.clip import named_blocks
 
-PARTS = {
+TRUNK_PARTS = {
     "attn.q_proj": "q",
     "attn.k_proj": "k",
     "attn.v_proj": "v",
@@ -30,7 +30,7 @@ def trunk_points(trunk: Any) -> dict[str, nn.Module]:  # noqa: ANN401 (timm's ow
     blocks = getattr(trunk, "blocks", None)
     if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not all(hasattr(block, "attn") for block in blocks):
         return {}
-    points = named_blocks("image", [*blocks], PARTS)
+    points = named_blocks("image", [*blocks], TRUNK_PARTS)
     for i, block in enumerate(blocks):
         if isinstance(getattr(block.attn, "norm", None), nn.LayerNorm):
             points.pop(f"image.block.{i}.out", None)

@@ -2,7 +2,7 @@
 
 ``hf:checkpoints/mine`` is a folder. ``hf:openai/clip-vit-large-patch14``, or ``...@revision``, is looked up in Hugging
 Face's cache, then on the hub if that answers within three seconds. Weights are read as tensors only, in float32; no
-code of a checkpoint runs; preprocessing is the checkpoint's own.
+code of a checkpoint runs; preprocessing is the checkpoint's own. ``hf:BASE#FOLDER`` has an adapter of PEFT merged in.
 
 Source: CLIP, arXiv:2103.00020; MetaCLIP 2, arXiv:2507.22062; SigLIP, arXiv:2303.15343; SigLIP 2, arXiv:2502.14786;
 DINO, arXiv:2104.14294; DINOv2, arXiv:2304.07193; registers, arXiv:2309.16588; DINOv3, arXiv:2508.10104.
@@ -21,6 +21,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.io.hub import host_answers, is_id, nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.activation import ensure_activation
+from adaptkit.towers.adapters import merge_adapter, split_adapter
 from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_floats, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
@@ -62,6 +63,7 @@ class SecondEye(Backbone):
 def load(name):
     from transformers import CONFIG_MAPPING
 
+    name, adapter = split_adapter(name)
     folder = find(name)
     ensure_whole(folder)
     config = read_mapping(folder / "config.json")
@@ -77,6 +79,8 @@ def load(name):
     preprocess = read_preprocess(read_mapping(file), file)
     model, words = towers(folder, kind)
     ensure_square(model.config, preprocess, file)
+    if adapter:
+        merge_adapter(model, expanded(adapter))
     with in_folder(folder):
         if kind in EYES:
             return SecondEye(model, preprocess)

@@ -14,6 +14,7 @@ interpolated.
 """
 
 import contextlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from adaptkit.towers.checkpoint import read_mapping
 from adaptkit.towers.openclip import OpenCLIPBackbone, openclip_preprocess
 from adaptkit.towers.openclip_files import (
     CONFIG,
-    Found,
+    FoundModel,
     ensure_activation_fits,
     folder_of_hub,
     in_folder,
@@ -82,7 +83,7 @@ def from_folder(folder):
     for key, value in (("model_cfg", settings), ("preprocess_cfg", spec)):
         if not isinstance(value, dict):
             raise ValueError(f"{key!r} in {str(folder / CONFIG)!r} must be a mapping; got {value!r}")
-    return Found(settings, {**defaults(), **spec}, Found.file_of(folder), folder=folder)
+    return FoundModel(settings, {**defaults(), **spec}, FoundModel.file_of(folder), folder=folder)
 
 
 def of_model(model, rest, open_clip):
@@ -94,13 +95,13 @@ def of_model(model, rest, open_clip):
     tag = rest.lower().replace("-", "_")
     if tag in tags:
         ensure_same_gelu(model, rest, settings, tags[tag], open_clip)
-        return Found(settings, {**defaults(), **tags[tag]}, weights_of_tag(model, rest, tags[tag]), model, rest)
+        return FoundModel(settings, {**defaults(), **tags[tag]}, weights_of_tag(model, rest, tags[tag]), model, rest)
     fits = [known for known in tags if fits_gelu(settings, tags[known])]
     if rest and file.is_file():
         agreed = {str(sorted((key, tags[known].get(key)) for key in defaults())) for known in tags}
         spec = {**defaults(), **(next(iter(tags.values())) if len(agreed) == 1 else {})}
         ensure_activation_fits(rest, quick=bool(settings.get("quick_gelu")))
-        return Found(settings, spec, file, model)
+        return FoundModel(settings, spec, file, model)
     said = f"a tag, one of {', '.join(fits)}, or a file" if fits else "a file"
     if not fits and tags:
         said += f", or {model}-quickgelu with one of {', '.join(tags)}"
@@ -175,6 +176,18 @@ def tokenizer(found, open_clip):
     except Exception as cause:  # of many kinds, and long
         got = " ".join(str(cause).split())
         raise ValueError(f"the tokenizer {named!r} must load from {place!r}; got {got}") from None
+
+
+def offline():
+    """Ids in Hugging Face's cache that are models of OpenCLIP."""
+    from huggingface_hub import constants
+
+    if find_spec("open_clip"):
+        for config in Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/{CONFIG}"):
+            yield config.parts[-4].removeprefix("models--").replace("--", "/")
+
+
+load.offline = offline
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from adaptkit_plugins.backbones import open_clip as plugin
 
 from adaptkit.towers.activation import ActivationWarning
 from adaptkit.towers.openclip import openclip_preprocess
-from adaptkit.towers.openclip_files import Found, put_weights, read_weights
+from adaptkit.towers.openclip_files import FoundModel, put_weights, read_weights
 
 NATIVE = ("vit", "quick vit", "mean vit", "coca", "siglip")
 SPEC = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -278,7 +278,7 @@ def test_a_folder_without_weights_is_refused(saved, tmp_path):
 
 
 def test_positions_of_a_published_tag_are_interpolated_and_of_a_file_are_not(saved):
-    found = Found(tiny.settings("vit"), {}, saved("vit") / "open_clip_model.safetensors", "tiny", tag="published")
+    found = FoundModel(tiny.settings("vit"), {}, saved("vit") / "open_clip_model.safetensors", "tiny", tag="published")
     found.settings["vision_cfg"]["image_size"] = 2 * SIDE
     model = plugin.made(found)
     put_weights(model, found)

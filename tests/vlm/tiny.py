@@ -62,6 +62,14 @@ KINDS = {
 
 
 def spread(model):
+    """Random weights of two towers, and a scale that is not the library's."""
+    model.logit_scale.data.fill_(3.0)
+    scale = model.logit_scale.data.clone()
+    spread_all(model).logit_scale.data.copy_(scale)
+    return model
+
+
+def spread_all(model):
     """Random weights that make every part matter; the library's own start some at zero."""
     torch.manual_seed(0)
     with torch.no_grad():
@@ -75,7 +83,6 @@ def spread(model):
                 b.normal_(std=0.1)
             if name.endswith("running_var"):
                 b.uniform_(0.5, 1.5)
-        model.logit_scale.fill_(3.0)
     return model.eval()
 
 
@@ -87,9 +94,9 @@ def made(kind):
     """OpenCLIP's own model."""
     from adaptkit_plugins.backbones import open_clip as plugin
 
-    from adaptkit.towers.openclip_files import Found
+    from adaptkit.towers.openclip_files import FoundModel
 
-    return spread(plugin.made(Found(settings(kind), {}, None)))
+    return spread(plugin.made(FoundModel(settings(kind), {}, None)))
 
 
 def save(folder, kind, **preprocess):

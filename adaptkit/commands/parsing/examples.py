@@ -16,7 +16,7 @@ EXAMPLES = {
     "show": "adaptkit show gda",
     "check": "adaptkit check my_method.py",
     "new method": "adaptkit new method my-method --kind trained",
-    "completion": "adaptkit completion bash > ~/.local/share/bash-completion/completions/adaptkit",
+    "completion": "adaptkit completion bash > completion.bash",
     "data check": "adaptkit data check few_shot/dtd",
     "data get": "adaptkit data get dtd",
     "data look": "adaptkit data look folder:photos",

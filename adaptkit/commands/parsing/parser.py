@@ -71,4 +71,4 @@ def add_shown(command: argparse.ArgumentParser) -> None:
     """How numbers are shown: what stands behind a ±, and whether a program reads them."""
     spreads = "behind ±, over seeds: the 95 %% interval of the mean (default), or the standard deviation"
     command.add_argument("--spread", choices=("interval", "std"), default="interval", help=spreads)
-    command.add_argument("--json", action="store_true", help="one JSON object, see docs/tables.md; the rest to stderr")
+    add_json(command, "one JSON object, see docs/tables.md; the rest to stderr")

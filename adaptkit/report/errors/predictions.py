@@ -74,7 +74,7 @@ class Predictions:
 
     @cached_property
     def right(self) -> np.ndarray:
-        """Whether the answer is right, ``(N,)``: the class, or one of several."""
+        """Whether the answer is right, ``(N,)``: the class, or one of several; false where there is no right answer."""
         if isinstance(self.labels, list):
             return np.array([p in own for p, own in zip(self.predicted.tolist(), self.labels, strict=True)], bool)
         return self.predicted == self.labels
@@ -95,7 +95,7 @@ class Predictions:
         """The images that were answered wrong, by their places, the surest of them first."""
         if "predicted" not in self.columns:
             return np.zeros(0, int)
-        labelled = np.ones(len(self), bool) if isinstance(self.labels, list) else self.labels != NO_LABEL
+        labelled = np.array([self.has_label(i) for i in range(len(self))], bool)
         wrong = np.flatnonzero(labelled & ~self.right)
         sure = self.columns.get("confidence", np.zeros(len(self)))[wrong]
         return wrong[np.argsort(-sure, kind="stable")][:most]
@@ -117,8 +117,8 @@ class Predictions:
         return out
 
     def has_label(self, i: int) -> bool:
-        """Whether anybody knows the right answer."""
-        return isinstance(self.labels, list) or self.labels[i] != NO_LABEL
+        """Whether there is a right answer: of no labels at all none is."""
+        return bool(self.labels[i]) if isinstance(self.labels, list) else bool(self.labels[i] != NO_LABEL)
 
     def named(self, label: Any, named: bool = True) -> Any:  # noqa: ANN401 (a class id, or several)
         """A class's name; of several labels all of them; ``None`` where there is none."""
@@ -162,8 +162,10 @@ class Predictions:
         places = self.errors(n)
         rows = self.rows(places)
         found = [Mistake(str(r["image"]), said(r["label"]), said(r["predicted"]), r.get("probability")) for r in rows]
-        if not pictures or self.gallery is None or isinstance(self.labels, list):
+        if not pictures or self.gallery is None:
             return found
+        if isinstance(self.labels, list):  # an image of several classes has no nearest one of its own
+            return self.gallery.beside(found, places.tolist(), [NO_LABEL] * len(found), [NO_LABEL] * len(found))
         labels, told = self.labels[places].tolist(), self.predicted[places].tolist()
         return self.gallery.beside(found, places.tolist(), labels, told)
 

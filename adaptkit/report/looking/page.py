@@ -24,8 +24,8 @@ def looking_page(found: Look, splits: Splits) -> str:
     """The page."""
     page = Page(found, splits)
     parts = {
-        "title": text(f"A look at {found.dataset}"),
-        "summary": "".join(f"<li>{text(told)}</li>" for told in summary(found)),
+        "title": literal(f"A look at {found.dataset}"),
+        "summary": "".join(f"<li>{literal(told)}</li>" for told in summary(found)),
         "labels": page.doubts(),
         "copies": page.groups(found.copies),
         "near": page.groups(found.near),
@@ -42,7 +42,7 @@ def summary(found: Look) -> list[str]:
     return [told.strip() for told in found.lines() if not told.startswith("  ")]
 
 
-def text(told: object) -> str:
+def literal(told: object) -> str:
     """Text that HTML takes literally."""
     return escape(line(str(told)))
 
@@ -68,16 +68,18 @@ class Page:
         for alike in ranked[:PICTURED]:
             names = ", ".join(self.found.classnames[c] for c in alike.labels)
             odd = ' class="odd"' if len(alike.labels) > 1 or len(alike.parts) > 1 else ""
-            said = f"<p{odd}>{text(f'cosine {alike.cosine:.3f}')}{text(f', labelled {names}' if names else '')}</p>"
+            said = (
+                f"<p{odd}>{literal(f'cosine {alike.cosine:.3f}')}{literal(f', labelled {names}' if names else '')}</p>"
+            )
             rows.append(said + self.shelf(self.figure(place) for place in alike.places[:OF_GROUP]))
         return ("".join(rows) or "<p>none</p>") + more(groups)
 
     def classes(self) -> str:
         """Images of each class in each part whose labels were read."""
         parts = [part for part, counts in self.found.counts.items() if counts]
-        head = "".join(f"<th>{text(part)}</th>" for part in parts)
+        head = "".join(f"<th>{literal(part)}</th>" for part in parts)
         rows = [
-            f"<tr><td>{text(name)}</td>{''.join(f'<td>{self.found.counts[part][c]:,}</td>' for part in parts)}</tr>"
+            f"<tr><td>{literal(name)}</td>{''.join(f'<td>{self.found.counts[part][c]:,}</td>' for part in parts)}</tr>"
             for c, name in enumerate(self.found.classnames)
         ]
         return f"<table><thead><tr><th>class</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -88,9 +90,9 @@ class Page:
 
     def figure(self, place: Place, *said: str) -> str:
         """A picture with its place."""
-        told = "".join(f"<b>{text(one)}</b>" for one in said)
+        told = "".join(f"<b>{literal(one)}</b>" for one in said)
         image = f'<img src="{self.thumbnail(place)}" alt="" width="{THUMB}">'
-        return f"<figure>{image}<figcaption>{told}{text(self.found.where(place))}</figcaption></figure>"
+        return f"<figure>{image}<figcaption>{told}{literal(self.found.where(place))}</figcaption></figure>"
 
     def thumbnail(self, place: Place) -> str:
         """A small picture as text."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -82,7 +83,7 @@ def metric(comparison: Comparison) -> dict[str, Any]:
                 "shots": column.shots,
                 "method": method,
                 "mean": round(cell.score.mean, 6),
-                "half": cell.score.around(comparison.spread),
+                "half": half if (half := cell.score.around(comparison.spread)) is None or isfinite(half) else None,
                 "mark": formats.mark(comparison, column, method).strip(),
                 "oracle": cell.oracle,
                 "difference": formats.difference(comparison, column, method) if cell.verdict else "",
@@ -94,6 +95,7 @@ def metric(comparison: Comparison) -> dict[str, Any]:
             }
             for column, cells in comparison.columns.items()
             for method, cell in cells.items()
+            if isfinite(cell.score.mean)
         ],
     }
 
