@@ -258,3 +258,22 @@ def test_the_command_says_what_is_chosen_and_what_is_next(few, tmp_path, capsys)
     folder = next((tmp_path / "home" / "auto").iterdir())
     code, out, err = run("predict", folder / "classifier", root)
     assert code == 0 and out.count("\n") == 9, f"the command that it names must work; got {out} {err}"
+
+
+def test_images_without_labels_are_answered_and_nothing_is_claimed(tmp_path, capsys):
+    root = photos(tmp_path / "photos", ["one"], n=6)
+    (root / "bad.png").write_bytes(b"no picture")
+    run, out = Command(tmp_path / "home", capsys), tmp_path / "out"
+    asked = ("auto", f"folder:{root}", "--classes", "red,green", "--backbone", "toy:0", "--out", out, "--quiet")
+    code, said, err = run(*asked)
+    assert code == 0, f"it must succeed; got {err}"
+    assert "cannot be known without labels" in said and "left out: " in said, f"it must say so; got {said}"
+    rows = (out / "labels.csv").read_text().splitlines()
+    assert rows[0] == "path,zero-shot,zlap,trans-clip,gda-em" and len(rows) == 7, f"a row an image; got {rows}"
+    assert run("predict", out / "classifier", root / "one")[0] == 0, "the zero-shot classifier must answer"
+
+
+def test_images_without_labels_need_names_of_classes(tmp_path, capsys):
+    run = Command(tmp_path / "home", capsys)
+    code, _, err = run("auto", f"folder:{tmp_path}", "--classes", "red", "--backbone", "toy:0", "--quiet")
+    assert code == 2 and "classes must be two different names or more" in err, f"one line must say so; got {err}"

@@ -27,7 +27,7 @@ from adaptkit.saving.classifier import save_classifier, vacant
 
 Minutes = Annotated[float, Range(0.01, 10_000)]
 """How long it may take."""
-LOOKING = 0.02  # seconds that it takes to look at an image
+SECONDS_A_LOOK = 0.02  # seconds that it takes to look at an image
 SHARE_LOOKING = 0.2  # of the time that is left, for looking at the images
 
 
@@ -151,7 +151,7 @@ def looked_at_in_time(
     splits: Splits, found: Labelled, workspace: Workspace, budget: Budget, notes: list[str]
 ) -> tuple[Look | None, Sequence[int]]:
     """What is seen of the images, and which of them show the same, where there is time to look."""
-    cost = LOOKING * (len(found.labels) + len(splits.test))
+    cost = SECONDS_A_LOOK * (len(found.labels) + len(splits.test))
     if cost > SHARE_LOOKING * budget.left:
         notes.append("there was no time to look for images that nearly show the same; copies were found")
         return None, ()

@@ -22,7 +22,7 @@ from adaptkit.runs.workspace import Workspace
 
 MOST_LABELLED = 20_000  # labelled images that are looked at
 SHARE, SHARE_VIEWS = 0.5, 0.4  # of the time: what plain features may take, and of what is left then, views
-FIRST = 64  # images that are extracted before it is known how long one takes
+FIRST_BLOCK = 64  # images that are extracted before it is known how long one takes
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def extract_in_time(
 
     An interruption ends it, too, once there are some.
     """
-    begun, done, size = budget.used, 0, FIRST
+    begun, done, size = budget.used, 0, FIRST_BLOCK
     while done < len(rows) and (not done or budget.used - begun < seconds):
         try:
             cache.fill_together(source, {need: np.asarray(rows[done : done + size])})
@@ -166,7 +166,7 @@ def extract_in_time(
             break
         done = min(len(rows), done + size)
         rate = (budget.used - begun) / done
-        size = max(FIRST // 4, int((seconds - (budget.used - begun)) / 4 / max(rate, 1e-6)))
+        size = max(FIRST_BLOCK // 4, int((seconds - (budget.used - begun)) / 4 / max(rate, 1e-6)))
     return done
 
 

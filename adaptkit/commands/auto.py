@@ -7,6 +7,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from adaptkit.commands.requested import home_folder, load_files
 
@@ -21,8 +23,22 @@ def command(options: Namespace) -> int:
     folder = options.out or free_folder(home / "auto", options.dataset)
     how = {"minutes": options.minutes, "backbone": options.backbone, "seed": int(options.seed), "home": home}
     say: Callable[[str], object] = (lambda _: None) if options.quiet else tell_progress
+    if options.classes:
+        return unlabelled(options, folder, progress=not options.quiet, say=say, **how)
     result = auto(options.dataset, out=folder, progress=not options.quiet, say=say, **how)
     print("\n".join(summary_lines(result)))
+    return 0
+
+
+def unlabelled(options: Namespace, folder: Path, **how: Any) -> int:  # noqa: ANN401 (arguments of auto_unlabelled)
+    """Answer images without labels, as far as that can be."""
+    from adaptkit.automatic.unlabelled import auto_unlabelled, names_asked
+
+    place = options.dataset.removeprefix("folder:")
+    result = auto_unlabelled(place, names_asked(options.classes), out=folder, **how)
+    print(f"{len(result.paths):,} images without labels, {len(result.classnames)} classes")
+    print("\n".join([*result.lines, f"answers: {folder / 'labels.csv'}"]))
+    print(f"next:\n  adaptkit predict {quote(str(folder / 'classifier'))} photos --out labels.csv  # zero-shot")
     return 0
 
 
