@@ -19,7 +19,6 @@ from adaptkit.methods.widening import Widening
 from adaptkit.report.errors.behind import HeldPredictions, InFolders
 from adaptkit.report.errors.gallery import Gallery
 from adaptkit.report.table import Table
-from adaptkit.runs import job
 from adaptkit.runs.build import AnyMethod, check_recipe, method
 from adaptkit.runs.evaluate import evaluate
 from adaptkit.runs.folders import set_apart
@@ -156,7 +155,9 @@ def run(
     asked = requested_recipe(recipe, as_list(only), {"shots": as_list(shots), "seeds": as_list(seeds)})
     place = Path(home or default_home())
     folder = set_apart(Path(out or place / "results" / asked.name), asked)
-    found = job.run(asked, home=place, out=folder, say=say, progress=progress)
+    from adaptkit.runs.job import run_recipe  # it brings Lightning, which nothing else here needs
+
+    found = run_recipe(asked, home=place, out=folder, say=say, progress=progress)
     return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], place))
 
 

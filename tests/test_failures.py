@@ -264,7 +264,7 @@ def test_a_step_that_is_lost_is_named(bad, tmp_path):
     (lost,) = (tmp_path / "out").glob("zero*.step-2.json")
     lost.unlink()
     with pytest.raises(ValueError, match=r"must have the records of steps 1 to 2 beside it; got \[1\]"):
-        job.run(one, home=tmp_path / "home", out=tmp_path / "out", say=lambda _: None, progress=False)
+        job.run_recipe(one, home=tmp_path / "home", out=tmp_path / "out", say=lambda _: None, progress=False)
     assert len(job.do(work, tmp_path / "home", tmp_path / "out")) == 2 and lost.exists(), "and done again"
 
 

@@ -52,7 +52,7 @@ def outcomes(tmp_path):
         )
         forget()
         asked = check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")), trust=True)
-        return job.run(asked, home=tmp_path, out=tmp_path / folder, say=lambda _: None, progress=False)
+        return job.run_recipe(asked, home=tmp_path, out=tmp_path / folder, say=lambda _: None, progress=False)
 
     def forget():
         sys.modules.pop("adaptkit_file_bad_door", None)

@@ -171,7 +171,7 @@ def test_hook_report(plug, tmp_path):
     plug("heard = []\n@hookimpl\ndef report(result): heard.append(result)")
     (tmp_path / "x.yaml").write_text("{dataset: toy, backbone: toy, shots: [1], seeds: [1, 2], methods: [zero-shot]}")
     asked = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
-    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=lambda line: None, progress=False)
+    table = job.run_recipe(asked, home=tmp_path, out=tmp_path / "out", say=lambda line: None, progress=False)
     heard = plugins.manager().get_plugin("mine").heard
     assert [(r.seed, r.metrics) for r in heard] == [(r.seed, r.metrics) for r in table], "each cell must be announced"
 
@@ -234,7 +234,7 @@ def test_a_report_that_fails_is_a_warning(plug, tmp_path):
     plug("heard = []\n@hookimpl\ndef report(): heard.append(1)", "other")
     (tmp_path / "x.yaml").write_text("{dataset: toy, backbone: toy, shots: [1], seeds: [1, 2], methods: [zero-shot]}")
     asked, said = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml"))), []
-    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
+    table = job.run_recipe(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
     assert len(table) == 2 and not table.failures, "the run must go on"
     assert len(plugins.manager().get_plugin("other").heard) == 2, "the other plugin must be told"
     warned = [line for line in said if "warning" in line]

@@ -173,8 +173,8 @@ def test_public_names_are_those_of_the_stub():
     assert (CORE / "py.typed").exists(), "and types must be found"
 
 
-TWICE: set[str] = {"command", "run"}
-"""Names that several modules may define: `command`, the verb of each module of commands, and `run`, of recipes."""
+TWICE: set[str] = {"command"}
+"""Names that several modules may define: `command`, the verb of each module of commands."""
 
 
 @pytest.mark.parametrize("file", CORE_FILES, ids=name)

@@ -75,7 +75,7 @@ def asked(*methods, **changes):
 def done(folder, one, engine=None, home=None):
     said = []
     places = {"home": home or folder / "home", "out": folder / "out"}
-    return job.run(one, **places, say=said.append, progress=False, engine=engine), said
+    return job.run_recipe(one, **places, say=said.append, progress=False, engine=engine), said
 
 
 def records(folder):

@@ -224,7 +224,7 @@ def run(text, tmp_path):
     (tmp_path / "x.yaml").write_text(text)
     said = []
     asked = options.check_recipe(recipe.read_recipe(str(tmp_path / "x.yaml")))
-    table = job.run(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
+    table = job.run_recipe(asked, home=tmp_path, out=tmp_path / "out", say=said.append, progress=False)
     return int(said[0].split("cells, ")[1].split(" done")[0]), table
 
 

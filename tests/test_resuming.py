@@ -146,12 +146,14 @@ def recipe_of(**changes):
 
 def test_a_cell_goes_on_and_its_checkpoint_is_gone_once_its_record_is_written(tmp_path, dying):
     def run(out, **changes):
-        found = job.run(recipe_of(**changes), home=tmp_path / "home", out=tmp_path / out, say=str, progress=False)
+        found = job.run_recipe(
+            recipe_of(**changes), home=tmp_path / "home", out=tmp_path / out, say=str, progress=False
+        )
         return json.loads(next(p for p in (tmp_path / out).glob("coop*.json")).read_text()), found
 
     plain, _ = run("plain", checkpoint=False)
     dying(2)
-    failed = job.run(recipe_of(), home=tmp_path / "home", out=tmp_path / "out", say=str, progress=False)
+    failed = job.run_recipe(recipe_of(), home=tmp_path / "home", out=tmp_path / "out", say=str, progress=False)
     assert len(failed.failures) == 1 and len([*(tmp_path / "home/checkpoints").rglob("*.safetensors")]) == 1, "kept"
     epochs = dying(0)
     record, _ = run("out")

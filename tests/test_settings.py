@@ -30,7 +30,7 @@ def run(home, tmp_path):
         text = json.dumps({**TOY, "methods": methods, "shots": [shots], "seeds": list(seeds), **keys})
         (tmp_path / "asked.yaml").write_text(text)
         asked = check_recipe(recipe.read_recipe(str(tmp_path / "asked.yaml")))
-        return list(job.run(asked, home=home, out=tmp_path / folder, say=lambda _: None, progress=False))
+        return list(job.run_recipe(asked, home=home, out=tmp_path / folder, say=lambda _: None, progress=False))
 
     return go
 

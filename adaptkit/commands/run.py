@@ -46,7 +46,7 @@ def run_one(options: Namespace, requested: Recipe, workers: Engine | None, shown
     from adaptkit.runs import job
 
     code, folder = 0, out(options, requested)
-    found = job.run(
+    found = job.run_recipe(
         requested,
         home=home_folder(options),
         out=folder,

@@ -66,7 +66,7 @@ def and_forgotten(outcome: list[Result] | Failure, made: Made, home: Path) -> li
     return outcome
 
 
-def run(
+def run_recipe(
     recipe: Recipe,
     *,
     home: Path,
