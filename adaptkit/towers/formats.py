@@ -14,7 +14,7 @@ ANOTHER = "take the same model from the hub as transformers reads it, with confi
 SCRIPT = "convert_clip_original_pytorch_to_hf.py of the transformers repository"
 OF_OPENCLIP = (
     "a checkpoint of OpenCLIP",
-    f"write open_clip: and its folder, with 'adaptkit-vlm[open_clip]' installed, or convert it with {SCRIPT}",
+    f"write open_clip: and its folder, with 'adaptkit-vlm[open-clip]' installed, or convert it with {SCRIPT}",
 )
 OPENAI = (
     "a TorchScript archive, as OpenAI publishes CLIP",

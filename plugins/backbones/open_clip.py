@@ -42,7 +42,7 @@ def load(name):
     try:
         import open_clip
     except ImportError as cause:
-        raise ValueError(f"open_clip must be installed; {cause}; pip install 'adaptkit-vlm[open_clip]'") from None
+        raise ValueError(f"open_clip must be installed; {cause}; pip install 'adaptkit-vlm[open-clip]'") from None
     found = find(name, open_clip)
     ensure_openclip_sizes(found)
     model = made(found)
