@@ -131,18 +131,16 @@ def run(
     """Run a recipe as ``adaptkit run`` does, cells that are done already excepted, and return its table.
 
     Args:
-        recipe: a name in ``adaptkit list recipes``, a file, or what such a file holds as a mapping, whose ``extends``
-            may be the name of another. Plugin files that it names do not run; see `adaptkit.runs.plugins.use_file`.
+        recipe: a name in ``adaptkit list recipes``, a file, or what one holds; plugin files that it names do not run.
         only: names of the methods to keep.
         shots: in place of the recipe's; ``"all"`` is all images.
         seeds: in place of the recipe's.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         out: folder for the records; default ``results/RECIPE`` in the home.
-        progress: show bars.
-        say: told, in lines, what happens.
+        progress: show bars; `say` is told, in lines, what happens.
 
     Returns:
-        A table of all cells; `Table.failures` says which failed, `Table.predictions` what was answered.
+        A table of all cells; `Table.failures` says which failed.
 
     Raises:
         ValueError: for a recipe that is wrong as a whole.
@@ -152,11 +150,11 @@ def run(
     >>> len(table.predictions("gda"))
     60
     """
+    from adaptkit.runs.job import run_recipe  # it brings Lightning, which nothing else here needs
+
     asked = requested_recipe(recipe, as_list(only), {"shots": as_list(shots), "seeds": as_list(seeds)})
     place = Path(home or default_home())
     folder = set_apart(Path(out or place / "results" / asked.name), asked)
-    from adaptkit.runs.job import run_recipe  # it brings Lightning, which nothing else here needs
-
     found = run_recipe(asked, home=place, out=folder, say=say, progress=progress)
     return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], place))
 

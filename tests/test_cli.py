@@ -292,7 +292,8 @@ def test_plan_tells_what_a_run_does_and_the_second_run_does_nothing(say, tmp_pat
     assert len(todo) == 2 and 60 in todo, f"the rows of both tables must be planned; got {planned}"
     code, out, _ = say("--home", home, "run", recipe, "--quiet")
     assert code == 0 and f"features: {sum(todo)} rows computed" in out, f"it must do what was planned; got {out}"
-    assert re.search(r"^zero-shot +\d+\.\d .*\n^gda\(views=2\) +\d+\.\d", out, re.M), f"a table must follow; got {out}"
+    assert re.search(r"^zero-shot +\d+\.\d .*\n^gda +\d+\.\d", out, re.M), f"a table must follow; got {out}"
+    assert "with options: gda(views=2)" in out, f"and what the names leave out; got {out}"
     assert str(home / "results" / "x") in out, "it must say where the results are"
     code, again, _ = say("--home", home, "run", recipe, "--quiet")
     assert "4 done already, 0 to run" in again and "features: 0 rows computed" in again, "again, nothing is to be done"

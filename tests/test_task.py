@@ -200,8 +200,9 @@ def test_methods_are_compared_side_by_side(toy):
     want = accuracy(adapt(method("zero-shot"), toy[0]), toy[1])
     assert table[0].metrics["accuracy"] == want, "each must be measured on the test images"
     rows = [row for row, *_ in table.cells()[1:]]
-    assert rows[:2] == ["zero-shot", "gda(views=2)"], "a row must be called as a recipe writes its method"
-    assert rows[2].startswith("GDA(alpha="), "and what is built already, with its options"
+    assert rows[:2] == ["zero-shot", "gda"], "a row must be called by its method's name where no other has it"
+    assert table[1].method == "gda(views=2)", "and its result as a recipe writes its method"
+    assert table[2].method.startswith("GDA(alpha="), "and what is built already, with its options"
 
 
 def test_no_queries_give_no_answers(toy):

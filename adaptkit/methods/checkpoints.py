@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that one that was killed goes on: safetensors with JSON inside, no pickle."""
+"""The state of a training on disk, so that one that was killed goes on: safetensors with JSON inside, and no code."""
 
 from __future__ import annotations
 

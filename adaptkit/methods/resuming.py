@@ -19,7 +19,7 @@ REST = 20  # times longer than writing the state took, until it is written again
 
 
 class PlainIO(CheckpointIO):
-    """Lightning's way to the disk, without a pickle."""
+    """Lightning's way to the disk, where nothing that is read can run."""
 
     def __init__(self, file: Path, identity: str, state: dict[str, Any] | None) -> None:
         """Keep.

@@ -122,10 +122,12 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
 
 
 def spread_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Heights as near to those wanted as `gap` between neighbours allows, in their order, from `low` to `high`.
+    """Heights as near to those wanted as `gap` between neighbours allows, from `low` to `high`.
+
+    Of equals, the first is the highest.
 
     >>> spread_apart([1.0, 1.0, 5.0], 1.0, 0.0, 6.0)
-    [0.5, 1.5, 5.0]
+    [1.5, 0.5, 5.0]
     """
     groups: list[list[int]] = []
 

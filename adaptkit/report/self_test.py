@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image
 
 from adaptkit.io.files import digest
 from adaptkit.io.jsons import read_json
-from adaptkit.io.paths import read_file
+from adaptkit.io.pictures import decode
 from adaptkit.runs import plugins
 
 SENTENCE = "a drawing of a red circle."
@@ -26,7 +25,7 @@ CLOSE = 1e-3  # of a number of a unit embedding; other processors and versions d
 
 def stored_picture() -> Image.Image:
     """The stored picture, decoded."""
-    return Image.open(BytesIO(read_file(Path(__file__).with_name("self_test.png")))).convert("RGB")
+    return decode(Path(__file__).with_name("self_test.png"), "the picture of the self-test").convert("RGB")
 
 
 def pixels() -> str:

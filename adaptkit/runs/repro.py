@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptkit.io.jsons import read_json
+from adaptkit.io.jsons import parse_json, read_json
 from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec
 from adaptkit.runs.circumstances import CODE
@@ -237,4 +237,4 @@ def changed_modules(folder: Path, then: Result, now: Result, modules: Mapping[st
 
 def as_read(result: Result) -> dict[str, Any]:
     """A result as its record has it."""
-    return json.loads(result.record())
+    return parse_json(result.record())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaptkit.io.paths import expanded
 from adaptkit.towers.checkpoint import read_mapping
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -27,7 +28,7 @@ def split_adapter(name: str) -> tuple[str, str]:
     >>> split_adapter("openai/clip-vit-base-patch32#my_lora"), split_adapter("openai/clip-vit-base-patch32")
     (('openai/clip-vit-base-patch32', 'my_lora'), ('openai/clip-vit-base-patch32', ''))
     """
-    if "#" not in name or Path(name).expanduser().is_dir():
+    if "#" not in name or expanded(name).is_dir():
         return name, ""
     base, _, adapter = name.rpartition("#")
     return base, adapter

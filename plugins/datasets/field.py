@@ -14,7 +14,6 @@ Large-Scale Long-Tailed Recognition in an Open World, arXiv:1904.05160 (the two 
 Deviations: images in a folder are sorted by name; CoOp takes ImageNet's in the order the file system has them.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from adaptkit.features.sources import PictureFiles
 from adaptkit.features.split_files import PARTS, inside, read_split
 from adaptkit.io.digests import FileDigests
 from adaptkit.io.home import home
+from adaptkit.io.jsons import read_json
 from adaptkit.io.paths import expanded
 from adaptkit.io.pictures import SUFFIXES
 
@@ -175,7 +175,7 @@ def lists(field, root, choices):
 
 READERS = {"split": split_file, "fgvc": fgvc, "lists": lists}
 READERS |= {kind: partial(tree, kind=kind) for kind in ("imagenet", "subset", "numbered")}
-ENTRIES, FILES = (json.loads(Path(__file__).with_name(f"field{more}.json").read_bytes()) for more in ("", "_files"))
+ENTRIES, FILES = (read_json(Path(__file__).with_name(f"field{more}.json")) for more in ("", "_files"))
 FIELDS = {name: Field(name, entry, FILES[name]) for name, entry in ENTRIES.items()}
 
 

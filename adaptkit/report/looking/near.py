@@ -21,6 +21,7 @@ from adaptkit.features.items import Source
 from adaptkit.features.needs import Pooled
 from adaptkit.features.sources import Drawn
 from adaptkit.io.files import digest
+from adaptkit.io.pictures import decode
 from adaptkit.report.looking.pictures import shrunk
 
 SAMPLE = 48  # pictures that copies are made of
@@ -33,7 +34,7 @@ def compressed(picture: Image.Image) -> Image.Image:
     """As a JPEG of middling quality."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=60)
-    return Image.open(file).convert("RGB")
+    return decode(file, "a copy as JPEG").convert("RGB")
 
 
 def smaller(picture: Image.Image) -> Image.Image:
