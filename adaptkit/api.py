@@ -23,6 +23,7 @@ from adaptkit.runs.build import AnyMethod, check_recipe, method
 from adaptkit.runs.evaluate import evaluate
 from adaptkit.runs.folders import set_apart
 from adaptkit.runs.forms import recipe_of
+from adaptkit.runs.kept import Finished
 from adaptkit.runs.recipe import Recipe, only_methods, read_recipe
 from adaptkit.runs.results import Result
 from adaptkit.runs.setting import Setting
@@ -137,7 +138,8 @@ def run(
         seeds: in place of the recipe's.
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         out: folder for the records; default ``results/RECIPE`` in the home.
-        progress: show bars; `say` is told, in lines, what happens.
+        progress: show bars.
+        say: told, in lines, what happens.
 
     Returns:
         A table of all cells; `Table.failures` says which failed.
@@ -155,8 +157,12 @@ def run(
     asked = requested_recipe(recipe, as_list(only), {"shots": as_list(shots), "seeds": as_list(seeds)})
     place = Path(home or default_home())
     folder = set_apart(Path(out or place / "results" / asked.name), asked)
-    found = run_recipe(asked, home=place, out=folder, say=say, progress=progress)
-    return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], place))
+    return told_of(run_recipe(asked, home=place, out=folder, say=say, progress=progress), folder, place)
+
+
+def told_of(found: Finished, folder: Path, home: Path) -> Table:
+    """A table of what a run found, which knows where its predictions are kept."""
+    return Table(found, failures=found.failures).kept_by(InFolders([folder.absolute()], home))
 
 
 def requested_recipe(
