@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from adaptkit.automatic.folds import ALWAYS, dealt, number_of_folds, validation_
 from adaptkit.automatic.labelled import joined_groups, labelled_of
 from adaptkit.automatic.learning import learn
 from adaptkit.automatic.portfolio import portfolio
+from adaptkit.automatic.summary import next_commands
+from adaptkit.automatic.unlabelled import names_asked
+from adaptkit.cli import main
 from adaptkit.features.datasets import Relabelled
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.runs.loading import pick_dataset
@@ -277,3 +281,47 @@ def test_images_without_labels_need_names_of_classes(tmp_path, capsys):
     run = Command(tmp_path / "home", capsys)
     code, _, err = run("auto", f"folder:{tmp_path}", "--classes", "red", "--backbone", "toy:0", "--quiet")
     assert code == 2 and "classes must be two different names or more" in err, f"one line must say so; got {err}"
+
+
+def test_the_command_for_the_test_images_runs_and_asks_for_the_same_method(tmp_path, capsys):
+    from shlex import split
+
+    found = ak.auto("toy", backbone="toy:0", minutes=MINUTES, out=tmp_path / "out", home=tmp_path / "home")
+    line = next(line for line in next_commands(found) if line.startswith("adaptkit run"))
+    words = split(line, comments=True)[1:]
+    assert main(["--home", str(tmp_path / "home"), *words, "--quiet"]) == 0, capsys.readouterr().err
+    spec = found.chosen.entry.candidate.spec
+    ran = [result.method for result in ak.read_results(tmp_path / "home" / "results" / "few_shot")]
+    assert ran == [spec.label], f"the method must be asked for with its options; got {ran}"
+
+
+def test_a_file_of_names_may_begin_with_a_mark_and_must_be_text(tmp_path):
+    (tmp_path / "marked.txt").write_bytes("\ufeffcircle\nsquare\n".encode())
+    assert names_asked(str(tmp_path / "marked.txt")) == ["circle", "square"], "the mark is no part of a name"
+    (tmp_path / "odd.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"odd\.txt"):
+        names_asked(str(tmp_path / "odd.txt"))
+
+
+def test_a_folder_whose_pictures_cannot_be_read_is_one_line(tmp_path, capsys):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_text("not a picture")
+    words = [
+        "auto",
+        f"folder:{tmp_path / 'bad'}",
+        "--classes",
+        "a,b",
+        "--backbone",
+        "toy:0",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(words) == 2, "nothing can be answered"
+    assert "a.png" in capsys.readouterr().err, "and the picture must be named"
+
+
+@pytest.mark.parametrize("odd", [None, 3, Path("photos")])
+def test_a_dataset_that_is_no_name_says_how_to_write_one(odd):
+    for verb in (ak.auto, ak.look, ak.load):
+        with pytest.raises(ValueError, match="folder:photos"):
+            verb(odd, backbone="toy:0")

@@ -6,6 +6,7 @@ from shlex import quote
 
 from adaptkit.automatic.outcome import Chosen
 from adaptkit.automatic.result import CLIP, AutoResult
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.text import columns
 
 METHODS_SHOWN = 8  # methods in the terminal
@@ -20,6 +21,7 @@ def summary_lines(result: AutoResult) -> list[str]:
         *(f"note: {note}" for note in result.notes),
         "",
         columns(table_rows(result.chosen)),
+        *([f"and {more} more, which the page shows"] if (more := len(result.chosen.tried) - METHODS_SHOWN) > 0 else []),
         "",
         *verdict_lines(result),
         f"time: {used:.1f} of {stated:g} minutes",
@@ -67,11 +69,13 @@ def next_commands(result: AutoResult) -> list[str]:
     folder = quote(str(result.folder / "classifier")) if result.folder else "FOLDER"
     lines = [f"adaptkit predict {folder} photos --out labels.csv"]
     if result.found.alone:
-        setting = f"--set dataset={quote(result.dataset)} --backbone {quote(result.workspace.setting.backbone)}"
         spec = result.chosen.entry.candidate.spec
+        asked = strict_json([{spec.name: spec.options}] if spec.options else [spec.name], indent=None)
+        keys = {"methods": asked, "dataset": result.dataset, "backbone": result.workspace.setting.backbone}
+        settings = " ".join(f"--set {quote(f'{key}={value}')}" for key, value in keys.items())
         lines.append(
-            f"adaptkit run few_shot --shots all --seeds 1 --set 'methods=[{spec.name}]' {setting}"
-            "  # measures on the test images, once"
+            f"adaptkit run few_shot --shots all --seeds 1 {settings}"
+            "  # the same method, learned from the part train alone, measured on the test images, once"
         )
     if not result.workspace.setting.backbone.startswith(("hf:", "open_clip:")):
         lines.append(f"adaptkit auto {quote(result.dataset)} --backbone {CLIP}  # a CLIP from the hub")

@@ -18,7 +18,7 @@ from adaptkit.features.looking import sound_pictures
 from adaptkit.features.needs import Pooled
 from adaptkit.io.files import atomic_write
 from adaptkit.io.home import home as default_home
-from adaptkit.io.paths import expanded, read_file
+from adaptkit.io.paths import expanded, read_text
 from adaptkit.io.safe import csv_text
 from adaptkit.methods.adapt import adapt_quietly
 from adaptkit.methods.predicting import predict
@@ -58,7 +58,7 @@ def names_asked(text: str) -> list[str]:
         ValueError: when there are fewer than two, or one twice.
     """
     file = expanded(text)
-    listed = read_file(file).decode().splitlines() if "," not in text and file.is_file() else text.split(",")
+    listed = read_text(file).splitlines() if "," not in text and file.is_file() else text.split(",")
     names = [name.strip() for name in listed if name.strip()]
     if len(names) < 2 or len({*names}) < len(names):
         raise ValueError(f"classes must be two different names or more, as in a,b,c; got {text!r:.80}")
@@ -96,6 +96,8 @@ def auto_unlabelled(
     found, _ = find_pictures([expanded(str(place))])
     _, bad = sound_pictures(Pictures(found), (home or default_home()) / "sound")
     paths, left = [path for i, path in enumerate(found) if i not in bad], [f"left out: {why}" for why in bad.values()]
+    if not paths:
+        raise ValueError(f"a picture must be readable; got none in {str(place)!r}; the first: {left[0]}")
     splits = Splits(f"folder:{place}", tuple(classes), train=Pictures([]), test=Pictures(paths))
     workspace = opened_by(splits, backbone, home, progress)
     images = as_images(paths, workspace.cache)

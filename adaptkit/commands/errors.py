@@ -49,6 +49,8 @@ def check_files(options: Namespace) -> None:
             raise ValueError(must_be(f"the suffix of --out {path}", WRITTEN_AS, path.suffix))
     if options.confusion:
         refuse_folder(options.confusion)
+        if options.confusion.suffix != ".csv" or options.confusion in options.out:
+            raise ValueError(f"--confusion must be a .csv that --out does not name; got {str(options.confusion)!r}")
     for name in ("most", "thumbnails"):
         if getattr(options, name) < 0:
             raise ValueError(f"--{name} must be 0 or more; got {getattr(options, name)}")

@@ -11,5 +11,5 @@ from adaptkit.io.safe import line
 def must_be(what: str, allowed: Any, got: object) -> str:  # noqa: ANN401 (any iterable of names)
     """The sentence of every wrong name: what must be, what was got, and the nearest match."""
     near = get_close_matches(str(got), [str(name) for name in allowed], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near and near[0] != got else ""
     return f"{what} must be one of {', '.join(line(str(name)) for name in allowed)}; got {got!r}{hint}"

@@ -65,3 +65,16 @@ def read_file(path: Path | str) -> bytes:
         ValueError: as `regular`.
     """
     return regular(Path(path), "what is read", 2**62).read_bytes()
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file, without the mark that some editors put first.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: as `regular`, and for bytes that are not UTF-8.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"a file of text must be UTF-8; got {str(path)!r}: {error}; save it again as UTF-8") from None

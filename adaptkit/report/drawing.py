@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from math import isfinite
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,7 @@ def draw_bars(axes: Axes, shown: Drawing) -> None:
     found = [shown.curves[method][max(shown.curves[method])] for method in order]
     means = [shown.scale * each.mean for each in found]
     half = [shown.half(each) for each in found]
-    ends = [mean + width for mean, width in zip(means, half, strict=True)]
+    ends = [mean + (width if isfinite(width) else 0.0) for mean, width in zip(means, half, strict=True)]
     axes.barh(range(len(order)), means, height=0.62, color=OKABE_ITO[2], alpha=0.85)
     axes.errorbar(means, range(len(order)), xerr=half, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2.5)
     for y, (mean, end, each) in enumerate(zip(means, ends, found, strict=True)):

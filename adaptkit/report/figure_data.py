@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 
 from adaptkit.report.scores import Score, Spread, falling, percent
 
@@ -38,9 +38,9 @@ class Drawing:
         return 100 if percent(self.metric) else 1
 
     def half(self, found: Score) -> float:
-        """Of a band or a bar, on the axis; 0 where there is none."""
+        """Of a band or a bar, on the axis; not a number where there is none, so that nothing is drawn there."""
         width = found.around(self.spread)
-        return self.scale * width if width is not None and isfinite(width) else 0.0
+        return self.scale * width if width is not None and isfinite(width) else nan
 
     def ordered(self) -> list[str]:
         """Methods, the best at their last number of shots first."""

@@ -99,9 +99,11 @@ class Table(HasPredictions, Sequence[Result]):
             ours, theirs = self.results[0].protocol, r.protocol
             for name in sorted({*ours, *theirs} - apart):
                 if ours.get(name) != theirs.get(name):
+                    others = [n for n in {*ours, *theirs} - apart - {name} if ours.get(n) != theirs.get(n)]
+                    way = "--where KEY=VALUE takes some" if others else f"--by {name} sets them side by side"
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
-                        f"and {theirs.get(name)!r}; adaptkit compare --by {name} sets them side by side"
+                        f"and {theirs.get(name)!r}; adaptkit compare {way}"
                     )
 
     def cells(self, metrics: Sequence[str] = ()) -> list[list[str]]:

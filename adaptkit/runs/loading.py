@@ -56,7 +56,7 @@ def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False,
         answered: whether it is only answered, and needs no training images.
         whole: whether nothing is parted off the training images where its author parted nothing.
     """
-    scheme, _, place = name.partition(":")
+    scheme, _, place = named_text(name, "dataset", "folder:photos").partition(":")
     load = plugins.pick("datasets", scheme)
     asked = {"answered": answered, "whole": whole}
     more = {name: True for name, wanted in asked.items() if wanted and name in inspect.signature(load).parameters}
@@ -66,8 +66,19 @@ def pick_dataset(name: str, home: Path | None = None, *, answered: bool = False,
 
 def pick_backbone(name: str) -> Backbone:
     """A backbone by scheme and name."""
-    scheme, _, rest = name.partition(":")
+    scheme, _, rest = named_text(name, "backbone", "hf:openai/clip-vit-base-patch16").partition(":")
     return plugins.pick("backbones", scheme)(rest)
+
+
+def named_text(name: object, what: str, example: str) -> str:
+    """A name as text.
+
+    Raises:
+        ValueError: for anything else, as a path is; it says how to write it.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"{what} must be a name as text, e.g. {example!r}; got {name!r:.80}")
+    return name
 
 
 def pick_device(name: str) -> torch.device:

@@ -175,6 +175,8 @@ class Predictions:
         The neighbours are those among the labelled images that the method learned from, by the cosine of the pooled
         feature. Where there are no pictures, names stand alone.
         """
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"n must be 0 or more errors; got {n!r}")
         note = self.gallery.note() if self.gallery else "no pictures: images are known as features only"
         return AsHTML(mistakes_section(self.mistakes(n), note))
 

@@ -13,6 +13,7 @@ from adaptkit.report.errors.counts import most_confused
 from adaptkit.report.errors.mistakes import percent_of
 from adaptkit.report.errors.predictions import Predictions, said
 from adaptkit.report.errors.sections import percentage
+from adaptkit.report.scores import option_notes
 
 TERMINAL_ROWS = 10  # rows of a table for a terminal
 
@@ -83,7 +84,8 @@ def agreement_text(found: Agreement, names: Sequence[str]) -> str:
     """Cohen's kappa of all pairs of methods, for a terminal."""
     rows = [[line(name), *(f"{value:.2f}" for value in row)] for name, row in zip(names, found.kappa, strict=True)]
     table = columns([["kappa", *map(line, names)], *rows])
-    return f"{table}\n\nimages that all methods answer wrong: {len(found.hard):,}"
+    notes = "".join(f"\n{line(note)}" for note in option_notes(list(found.methods)))
+    return f"{table}\n{notes}\nimages that all methods answer wrong: {len(found.hard):,}"
 
 
 def plain_agreement(found: Agreement) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
+from adaptkit.io.errors import must_be
 from adaptkit.io.safe import line
 from adaptkit.report.looking.near import linked
 
@@ -103,6 +104,8 @@ class Look:
         True
         """
         names = parts or tuple(self.sizes)
+        if odd := [name for name in names if name not in self.sizes]:
+            raise ValueError(must_be("a part", self.sizes, odd[0]))
         *starts, count = accumulate((self.sizes[name] for name in names), initial=0)
         start = dict(zip(names, starts, strict=True))
         pairs = list[tuple[int, int]]()

@@ -112,14 +112,22 @@ function curves() {
   add(svg, "rect", { ...area, pointermove, pointerleave });
 }
 
+/** Stretches of points that all have an interval: a band that narrowed to none would look the surest. */
+function unbroken(points) {
+  const parts = [[]];
+  for (const c of points) c.half == null ? parts.push([]) : parts.at(-1).push(c);
+  return parts.filter((part) => part.length);
+}
+
 /** One method's band, line and points; returns where it ends. */
 function curve(svg, m, ks, x, y, opacity) {
   const points = ks.flatMap((k) => cell(m, k) ?? []), color = hue(m);
-  const edge = (sign) => points.map((c) => `${x(c.shots)},${y(c.mean + sign * (c.half ?? 0))}`);
-  add(svg, "polygon", { points: [...edge(1), ...edge(-1).reverse()].join(" "), fill: color, opacity });
+  const edge = (sign, of) => of.map((c) => `${x(c.shots)},${y(c.mean + sign * (c.half ?? 0))}`);
+  for (const part of unbroken(points))
+    add(svg, "polygon", { points: [...edge(1, part), ...edge(-1, part).reverse()].join(" "), fill: color, opacity });
   const dashes = labels.indexOf(m) < HUES.length ? null : "5 4"; // where colours come round again
   const line = { fill: "none", stroke: color, "stroke-width": 2, "stroke-dasharray": dashes };
-  add(svg, "polyline", { points: edge(0).join(" "), ...line });
+  add(svg, "polyline", { points: edge(0, points).join(" "), ...line });
   for (const c of points) add(svg, "circle", { cx: x(c.shots), cy: y(c.mean), r: 3.5, fill: color });
   return { m, y: y(points.at(-1).mean) };
 }
