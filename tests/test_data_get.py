@@ -206,6 +206,14 @@ def test_what_is_wanted_of_an_archive_goes_to_its_place(name, tmp_path):
     assert found == ["images/a/1.jpg", "images/ü b/2.jpg", "lists/l"], "and nothing else, hidden or not"
 
 
+@pytest.mark.parametrize("names", [("images/a", "images/a/1"), ("images/" + "n" * 300,)])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tgz"])
+def test_an_archive_of_names_that_no_folder_can_have_is_named_with_one_of_them(names, kind, tmp_path):
+    archive = packed(tmp_path / kind, [(name, b"one") for name in names])
+    with pytest.raises(ValueError, match=r"must hold what a folder can; got images/"):
+        unpack(archive, tmp_path / "in", {"images": "images"})
+
+
 def test_what_is_there_stays_as_it_is(tmp_path):
     archive = packed(tmp_path / "a.tgz", [("images/1", b"new"), ("labels", b"l")])
     (tmp_path / "images").mkdir()
@@ -383,6 +391,22 @@ def test_what_can_be_got_is_listed_with_who_states_it(command, monkeypatch):
     assert "tensorflow/datasets" in str(listed["dtd"]["files"][0]["digests"]), "who states a digest"
     assert command("data", "get", "dtdd", "--root", "x")[2].count("did you mean 'dtd'?") == 1
     assert "--root must be given, or ADAPTKIT_DATA set" in command("data", "get", "dtd")[2]
+
+
+def test_a_dataset_of_a_plugin_needs_no_more_than_files(monkeypatch):
+    from adaptkit.runs import plugins
+    from adaptkit.runs.offers import offers
+
+    def load(place):
+        raise AssertionError("nothing is read")
+
+    load.fetch = {"files": [{"name": "ok.zip", "addresses": ["http://127.0.0.1:1/ok.zip"]}]}
+    monkeypatch.setattr(plugins, "table", lambda role: {"mine": load})
+    found = offers()["mine"]
+    assert (found.title, [file.name for file in found.files], found.hand) == ("mine", ["ok.zip"], "")
+    load.fetch = {"files": [{"addresses": []}]}
+    with pytest.raises(ValueError, match="`fetch` of dataset 'mine' must have files, each with a name"):
+        offers()
 
 
 def test_pooch_may_be_absent(made, monkeypatch):

@@ -61,6 +61,7 @@ def test_new_methods_please_ruff_with_its_own_settings_and_with_ours(tmp_path): 
         (["a--b"], "got 'a--b'"),
         (["mine", "--out", "kept.py"], "--out must be a new file; got 'kept.py', which exists; name another"),
         (["mine", "--out", "kept"], "--out must be a Python file"),
+        (["torch"], "--out must not be called as a module is; got 'torch.py'; name another"),
         (["mine", "--out", "nowhere/x/mine.txt"], "--out must be a Python file"),
     ],
 )

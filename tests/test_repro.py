@@ -32,9 +32,10 @@ def copied(ran, tmp_path):
     return tmp_path / "there", run
 
 
-def changed(path, **fields):
-    """Write other values into a record, as a run of before would have written them."""
+def changed(path, without=(), **fields):
+    """Write other values into a record, as a run of before would have written them, without some metrics."""
     record = json.loads(path.read_text())
+    record["metrics"] = {name: value for name, value in record["metrics"].items() if name not in without}
     shots = record["shots"]
     for name, value in fields.items():
         record[name] = {**record[name], **value} if isinstance(value, dict) else value
@@ -53,6 +54,13 @@ def test_records_of_a_folder_from_elsewhere_come_out_bit_for_bit(copied, capsys)
     assert "6 cells, of which 6 are run again" in said and "6 equal, 0 different, 0 not run" in said, f"got {said}"
     assert "equal      gda(views=2), 2-shot, seed 1" in said.splitlines(), "each must be told"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, "nothing is written"
+
+
+def test_a_metric_that_a_record_never_had_is_no_difference(copied, capsys):
+    folder, run = copied
+    (path,) = folder.glob("zero-shot.2-shot*.json")
+    changed(path, without=("macro_f1",))
+    assert run("--method", "zero-shot", "--shots", "2") == 0, capsys.readouterr().out
 
 
 def test_some_may_be_chosen_and_json_says_the_same(copied, capsys):

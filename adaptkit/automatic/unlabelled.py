@@ -93,11 +93,7 @@ def auto_unlabelled(
         say: told, in lines, what happens.
     """
     budget, folder = started(minutes, seed), free(out) or Path(out)
-    found, _ = find_pictures([expanded(str(place))])
-    _, bad = sound_pictures(Pictures(found), (home or default_home()) / "sound")
-    paths, left = [path for i, path in enumerate(found) if i not in bad], [f"left out: {why}" for why in bad.values()]
-    if not paths:
-        raise ValueError(f"a picture must be readable; got none in {str(place)!r}; the first: {left[0]}")
+    paths, left = readable_below(place, home)
     splits = Splits(f"folder:{place}", tuple(classes), train=Pictures([]), test=Pictures(paths))
     workspace = opened_by(splits, backbone, home, progress)
     images = as_images(paths, workspace.cache)
@@ -107,6 +103,20 @@ def auto_unlabelled(
     save_zero_shot(folder / "classifier", task, workspace)
     atomic_write(folder / "labels.csv", csv_text(answer_rows(paths, classes, answers)).encode())
     return UnlabelledResult(paths, classes, answers, [*left, *lines, *agreement_lines(answers)], folder)
+
+
+def readable_below(place: Path | str, home: Path | None) -> tuple[list[Path], list[str]]:
+    """The pictures of a folder that can be read, and why others are left out.
+
+    Raises:
+        ValueError: when none can be read.
+    """
+    found, _ = find_pictures([expanded(str(place))])
+    _, bad = sound_pictures(Pictures(found), (home or default_home()) / "sound")
+    left = [f"left out: {why}" for why in bad.values()]
+    if len(bad) == len(found):
+        raise ValueError(f"a picture must be readable; got none in {str(place)!r}; the first: {left[0]}")
+    return [path for i, path in enumerate(found) if i not in bad], left
 
 
 def answered_in_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from argparse import Namespace
@@ -25,6 +26,8 @@ def command(options: Namespace) -> int:
         raise ValueError(f"--out must be a Python file, e.g. my_method.py; got {str(out)!r}")
     if out.exists():
         raise ValueError(f"--out must be a new file; got {str(out)!r}, which exists; name another")
+    if out.stem.isidentifier() and importlib.util.find_spec(out.stem):
+        raise ValueError(f"--out must not be called as a module is; got {str(out)!r}; name another")
     if plugins.manager().has_plugin(out.stem):
         raise ValueError(f"--out must have a stem that is no plugin's; got {str(out)!r}; name another")
     atomic_write(out, method_text(name, options.kind).encode())

@@ -6,6 +6,7 @@ the archive may hold.
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
 import shutil
@@ -78,10 +79,22 @@ def _write(archive: Path, temp: Path, wanted: tuple[str, ...], room: int) -> Non
             took += size
             if took > room:
                 raise ValueError(f"{archive} must hold at most {room:,} bytes of what is wanted; got more")
-            target = temp / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with file() as source, open(target, "wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
+            with _fitting(archive, name):
+                target = temp / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with file() as source, open(target, "wb") as out:
+                    shutil.copyfileobj(source, out, 1 << 20)
+
+
+@contextmanager
+def _fitting(archive: Path, name: str) -> Iterator[None]:
+    """A name that no file can have beside the others is the archive's fault, and not the disk's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
+            raise
+        raise ValueError(f"{archive} must hold what a folder can; got {name:.80}: {error.strerror}") from error
 
 
 @contextmanager

@@ -88,11 +88,19 @@ class Offer:
 def offers() -> dict[str, Offer]:
     """Every dataset that can be got, by name."""
     have = {name: load for name, load in plugins.table("datasets").items() if getattr(load, "fetch", None)}
-    return {name: _offer(name, load.entry, load.fetch) for name, load in have.items()}
+    return {name: _held(name, load) for name, load in have.items()}
+
+
+def _held(name: str, load: Any) -> Offer:  # noqa: ANN401 (a loader of any plugin)
+    try:
+        return _offer(name, getattr(load, "entry", {}), load.fetch)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"`fetch` of dataset {name!r} must have files, each with a name; got {error!r}") from error
 
 
 def _offer(name: str, entry: Mapping[str, Any], fetch: Mapping[str, Any]) -> Offer:
     known = entry.get("digests", {})
+    entry = {"title": name, "licence": "see the dataset's page", "folders": [name], "images": (), **entry}
     files = [
         _remote({"digests": {known[file["name"]]: "data check"}} if file["name"] in known else {}, file)
         for file in fetch["files"]

@@ -29,6 +29,7 @@ Stored = list[Result]  # the records of one cell, one for each step of a sequenc
 BY_RECIPE = ("dataset", "backbone", "support", "select", "classes", "stream", "bins", "dtype", "precision", "trainer")
 """What a protocol says by the names of a recipe's keys."""
 TOLD_IN_A_LINE = 4  # differences of numbers
+NONE_NAMED = "none that a record names; stored features may be of batches of another size"
 COMPARED = ("options", "searched", "parameters", "images_per_class", "images_left_out", "alike", "classes", "oracle")
 """What must be equal besides metrics and answers."""
 CALLED = {"fingerprint": "weights", "images": "images or labels", "prompts": "sentences", "sampler": "sampler's code"}
@@ -65,7 +66,7 @@ class Rerun:
         some = ", ".join(self.numbers[:TOLD_IN_A_LINE]) + f", and {more} more" * (more > 0)
         said += [some] if some else []
         if self.status == "different" and not self.why:
-            said.append(f"inputs that differ: {', '.join(self.inputs) or 'none that a record names'}")
+            said.append(f"inputs that differ: {', '.join(self.inputs) or NONE_NAMED}")
         elif self.inputs:
             said.append(f"although these differ: {', '.join(self.inputs)}")
         return "; ".join(said)
@@ -189,8 +190,8 @@ def changed_numbers(then: Sequence[Result], now: Sequence[Result]) -> list[str]:
     found = []
     for old, new in zip(map(as_read, then), map(as_read, now), strict=True):
         step = f"step {old['step']}: " if old["step"] else ""
-        for name in {**old["metrics"], **new["metrics"]}:
-            was, got = old["metrics"].get(name), new["metrics"].get(name)
+        for name in (name for name in old["metrics"] if name in new["metrics"]):  # later versions count more of them
+            was, got = old["metrics"][name], new["metrics"][name]
             if repr(was) != repr(got):  # not-a-number is itself here
                 found.append(f"{step}{name} {got}, was {was}")
         for name in {**old["right"], **new["right"]}:

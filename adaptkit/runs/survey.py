@@ -33,7 +33,7 @@ def check_dataset(name: str, *, trust: bool = False) -> tuple[list[str], bool]:
     scheme, _, place = name.partition(":")
     load = plugins.pick("datasets", scheme)
     lines, found = [f"dataset {name}"], Counter[str]()
-    for status, text in _survey(load, place) if hasattr(load, "entry") else _loaded(load, place):
+    for status, text in _survey(load, place) if hasattr(load, "root") else _loaded(load, place):
         found[status] += 1
         lines.append(f"{status:<9}  {text}")
     have = load(place).domains if domains and not found["missing"] else domains
@@ -43,7 +43,7 @@ def check_dataset(name: str, *, trust: bool = False) -> tuple[list[str], bool]:
             found["missing"] += 1
             lines.append(f"{'missing':<9}  domain {domain!r} of the recipe; {name} has {', '.join(have) or 'none'}")
     wrong = found["missing"] + found["different"] > 0
-    if wrong and (entry := getattr(load, "entry", None)):
+    if wrong and (entry := getattr(load, "entry", {})) and "where" in entry:
         lines.append(f"to do      {entry['title']}: {entry['where']}; licence: {entry['licence']}")
         if getattr(load, "fetch", None):
             lines.append(f"to do      adaptkit data get {scheme} --root FOLDER gets it, or says what is done by hand")
