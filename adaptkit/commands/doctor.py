@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import asdict
 
 from adaptkit.commands.requested import home_folder, load_files
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.safe import line
 
 
@@ -23,7 +23,7 @@ def command(options: Namespace) -> int:
             print(f"{finding.status:<5}  {finding.part:<9}  {line(finding.what + todo)}", flush=True)
     wrong = sum(finding.status == "wrong" for finding in found)
     if options.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=1))
+        print(strict_json([asdict(finding) for finding in found]))
     else:
         print(f"\n{wrong or 'nothing'} of {len(found)} is wrong")
     return int(wrong > 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.commands.requested import home_folder, load_files
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import atomic_write, refuse_folder
+from adaptkit.io.jsons import strict_json
 
 if TYPE_CHECKING:
     from adaptkit.report.errors.predictions import Predictions
@@ -32,7 +32,7 @@ def command(options: Namespace) -> int:
     if options.confusion:
         atomic_write(options.confusion, written.confusion_csv(told).encode())
     if options.json:
-        print(json.dumps(written.plain_answers(told, options.most), indent=1))
+        print(strict_json(written.plain_answers(told, options.most)))
         return 0
     for path in (*options.out, *([options.confusion] if options.confusion else [])):
         print(path)
@@ -111,7 +111,7 @@ def tell_agreement(table: Table, options: Namespace) -> int:
             )
         atomic_write(path, document("Agreement between methods", agreement_section(found, names)).encode())
     if options.json:
-        print(json.dumps(plain_agreement(found), indent=1))
+        print(strict_json(plain_agreement(found)))
     else:
         print("\n".join(map(str, options.out)) or agreement_text(found, names))
     return 0
