@@ -1,0 +1,74 @@
+"""Methods that train towers or words for neighbouring tasks, whose goldens take plain steps: DePT, PromptKD and on."""
+
+import torch
+
+from adaptkit import predict
+from tests.parity.adaptors.prompt_learning import fitted
+from tests.parity.golden import adaptor
+from tests.parity.tiny_clip import tiny_task
+
+
+def room(golden, key):
+    """How far an output may be off, as its sidecar says."""
+    return golden.meta["outputs"][key]["tolerance_abs"]
+
+
+def held(golden, key, value):
+    """Compare an output within the sidecar's room."""
+    golden.close(key, value, atol=room(golden, key))
+
+
+def started(golden, names, prefix="in_w."):
+    """Let parameters start as the golden's, by its names."""
+    for name, parameter in names.items():
+        parameter.data.copy_(golden[f"{prefix}{name}"].reshape(parameter.shape))
+
+
+def follow_plainly(golden, names, loss):
+    """Two plain steps of SGD: losses, and the gradients of the first that are among the outputs.
+
+    Args:
+        golden: with ``out_lossS`` and ``out_grad0.*``.
+        names: parameters by the golden's names.
+        loss: called before each step.
+    """
+    for step in range(2):
+        value = loss(step)
+        held(golden, f"out_loss{step}", value)
+        gradients = torch.autograd.grad(value, [*names.values()], allow_unused=True)
+        for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
+            if step == 0 and (key := f"out_grad0.{name}") in golden:
+                held(golden, key, gradient.reshape(golden[key].shape))
+            parameter.data.sub_(0 if gradient is None else golden.hyper["lr"] * gradient)
+
+
+def pixel_task(golden, **more):
+    """The golden's images as the support of a task over its backbone."""
+    golden.arrays |= {f"in.{name}": golden.arrays[f"in_{name}"] for name in ("pixel_values", "labels")}
+    golden.meta["classnames"] = golden.hyper["classnames"]
+    return tiny_task(golden, **more)
+
+
+@adaptor("dept-coop", method="de-pt")
+def de_pt(golden):
+    task, hyper = pixel_task(golden), golden.hyper
+    made = fitted("de-pt", task, n=hyper["n_ctx"], init="", weight=hyper["weight"])
+    names = {"prompt_learner.ctx": made.context}
+    for name, part in (("film_lp_img", made.of_image), ("film_lp_text", made.of_text)):
+        names |= {f"{name}.scale": part.scale, f"{name}.bias": part.bias}
+    names |= {"linear_probe_proj.weight": made.head.weight, "linear_probe_proj.bias": made.head.bias}
+    started(golden, names)
+    pixels, batch = golden["in_pixel_values"], made.training_images(task.bind(made))
+
+    def answers(step):
+        x = task.backbone.encode_image(pixels)
+        held(golden, f"out_logits_fused{step}", predict(made.eval(), pixels))
+        made.known = False
+        held(golden, f"out_logits_similarity{step}", predict(made, pixels))
+        made.known = True
+        held(golden, f"out_logits_probe{step}", made.probed(x))
+        made.train()
+
+    answers(0)
+    follow_plainly(golden, names, lambda _: made.loss(batch))
+    answers(2)
