@@ -1,5 +1,7 @@
 """Methods that train towers or words for neighbouring tasks, whose goldens take plain steps: DePT, PromptKD and on."""
 
+from dataclasses import replace
+
 import torch
 
 from adaptkit import predict
@@ -32,14 +34,16 @@ def follow_plainly(golden, names, loss):
         names: parameters by the golden's names.
         loss: called before each step.
     """
+    optimizer = torch.optim.SGD([*names.values()], golden.hyper["lr"])
     for step in range(2):
         value = loss(step)
         held(golden, f"out_loss{step}", value)
-        gradients = torch.autograd.grad(value, [*names.values()], allow_unused=True)
-        for (name, parameter), gradient in zip(names.items(), gradients, strict=True):
+        optimizer.zero_grad()
+        value.backward()
+        for name, parameter in names.items():
             if step == 0 and (key := f"out_grad0.{name}") in golden:
-                held(golden, key, gradient.reshape(golden[key].shape))
-            parameter.data.sub_(0 if gradient is None else golden.hyper["lr"] * gradient)
+                held(golden, key, parameter.grad.reshape(golden[key].shape))
+        optimizer.step()
 
 
 def pixel_task(golden, **more):
@@ -72,3 +76,31 @@ def de_pt(golden):
     answers(0)
     follow_plainly(golden, names, lambda _: made.loss(batch))
     answers(2)
+
+
+@adaptor("cpe-clip", method="cpe-clip")
+def cpe_clip(golden):
+    task, hyper = pixel_task(golden, logit_scale=100), golden.hyper
+    depth, n = golden["in_g_values"].shape[:2]
+    made = fitted("cpe-clip", task, n=n, depth=depth)
+    made.before = len(task.classnames) - hyper["classes_per_session"][-1]
+    parts = [made.context, *made.deep]
+    for parameter, given in zip(parts, golden["in_g_values"], strict=True):
+        parameter.data.copy_(given)
+    made.map.weight.data.copy_(golden["in_proj_weight"])
+    made.map.bias.data.copy_(golden["in_proj_bias"])
+    pixels, batch = golden["in_pixel_values"], made.training_images(task.bind(made))
+    optimizer = replace(made.schedule, lr=hyper["lr"]).make(made.parameters())
+    for step in range(2):
+        if step == 0:
+            held(golden, "out_logits0", predict(made, pixels))
+        loss = made.train().loss(batch)
+        held(golden, f"out_loss{step}", loss)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            held(golden, "out_grad0.g_values", torch.stack([parameter.grad for parameter in parts]))
+            held(golden, "out_grad0.prompt_proj.weight", made.map.weight.grad)
+            held(golden, "out_grad0.prompt_proj.bias", made.map.bias.grad)
+        optimizer.step()
+    held(golden, "out_logits2", predict(made.eval(), pixels))
