@@ -11,6 +11,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adaptkit.features.items import Images
 from adaptkit.methods.adapt import extend, predict, retarget
@@ -81,9 +82,10 @@ def next_task(make: Make, task: Task, queries: Images) -> None:
     name, first = type(make()).__name__, (len(task.classnames) + 1) // 2
     if type(make()).extend is Method.extend:
         return
-    labels, before = task.support.labels, task.backbone.digest()
+    labels: Tensor = task.support.labels  # type: ignore[assignment]
+    before = task.backbone.digest()
     earlier = {"classnames": task.classnames[:first], "prompts": task.prompts[:first], "labelnames": ()}
-    parts = [task.support[(labels < first).nonzero()[:, 0]], task.support[(labels >= first).nonzero()[:, 0]]]  # type: ignore[operator]
+    parts = [task.support[rows.nonzero()[:, 0]] for rows in (labels < first, labels >= first)]
     method = adapted(make, replace(task, **earlier, support=parts[0], val=None), anew=True)  # type: ignore[arg-type]
     extend(method, replace(task, support=parts[1], val=None))
     out, want = predict(method, queries), (len(queries), len(task.classnames))

@@ -1,4 +1,4 @@
-"""Continual-CLIP, VR-LwF and CoDyRA once more with numpy, from the papers (arXiv:2210.03114, 2207.09248, 2412.01004)."""
+"""Continual-CLIP, VR-LwF and CoDyRA with numpy, from the papers (arXiv:2210.03114, 2207.09248, 2412.01004)."""
 
 from dataclasses import replace
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from adaptkit import predict
+from adaptkit import predict, unit
+from tests.parity.adaptors.both_towers import DEEP, both_names, counted, visual_names
 from tests.parity.adaptors.prompt_learning import fitted
 from tests.parity.golden import adaptor
 from tests.parity.tiny_clip import tiny_task
@@ -103,4 +104,30 @@ def cpe_clip(golden):
             held(golden, "out_grad0.prompt_proj.weight", made.map.weight.grad)
             held(golden, "out_grad0.prompt_proj.bias", made.map.bias.grad)
         optimizer.step()
+    held(golden, "out_logits2", predict(made.eval(), pixels))
+
+
+@adaptor("promptkd", method="prompt-kd")
+def prompt_kd(golden):
+    pixels, hyper, towers = golden["in_pixel_values"], golden.hyper, "image_encoder"
+    task = pixel_task(golden, pool=pixels)
+    n, blocks = len(golden[f"in_student.{towers}.VPT"]), 1 + counted(golden, f"in_student.{towers}.{DEEP}")
+    depth = 1 + counted(golden, f"in_teacher.text_encoder.{DEEP}")
+    image_depth = 1 + counted(golden, f"in_teacher.{towers}.{DEEP}")
+    shape = {"n": len(golden["in_teacher.prompt_learner.ctx"]), "depth": depth, "depth_image": image_depth, "init": ""}
+    teacher = fitted("ivlp", task, **shape, n_image=len(golden[f"in_teacher.{towers}.VPT"])).requires_grad_(False)
+    started(golden, both_names(teacher), "in_teacher.")
+    told = {"temperature": hyper["temperature"], "weight": hyper["kd_weight"]}
+    made = fitted("prompt-kd", task, n=n, depth=blocks, base=teacher.eval(), **told)
+    names, layers = visual_names(made.visual), {i: made.projector[i] for i in (0, 3, 1)}
+    names |= {f"VPT_image_trans.conv1.{i}.{p}": getattr(layers[i], p) for i in layers for p in ("weight", "bias")}
+    started(golden, names, "in_student.")
+    with torch.no_grad():
+        held(golden, "out_teacher_image", unit(teacher.prompted(pixels)))
+        held(golden, "out_teacher_text", made.text)
+        held(golden, "out_teacher_logits", predict(teacher, pixels))
+    held(golden, "out_logits0", predict(made.eval(), pixels))
+    batch = made.train().training_images(task.bind(made))
+    made.base.eval()
+    follow_plainly(golden, names, lambda _: made.loss(batch))
     held(golden, "out_logits2", predict(made.eval(), pixels))
