@@ -6,7 +6,7 @@ et al., Bootstrapping the out-of-sample predictions for efficient and accurate c
 
 Methods learned from overlapping images, so their errors depend on each other: images count as fewer, by the factor of
 Nadeau and Bengio (Inference for the generalization error, Machine Learning 52, 2003) for one k-fold cross-validation,
-``1 + k / (k - 1)``. The interval is Wilson's for that many images.
+``1 + k / (k - 1)``; what learns from no image counts them whole. The interval is Wilson's for that many images.
 """
 
 from __future__ import annotations
@@ -131,9 +131,10 @@ def expected_of(entry: Contender, options: Choice, at: int, groups: Tensor, fold
     """
     accuracy = options.corrected(groups.numpy(), seed)
     images, apart = len(groups), len(groups.unique())
-    low, high = wilson(accuracy, apart / (1 + folds / (folds - 1)))
+    overlap = 1.0 if entry.unlearned else 1 + folds / (folds - 1)
+    low, high = wilson(accuracy, apart / overlap)
     seen = float(options.right[at].mean())
-    return Expected(accuracy, low, high, seen, images, apart, folds, len(entry.right))
+    return Expected(accuracy, low, high, seen, images, apart, folds, entry.repeats)
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 
 import torch
@@ -49,8 +50,18 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """Its name, as the portfolio has it only once."""
-        return self.candidate.spec.name
+        """Its name and options, which the portfolio has only once."""
+        return self.candidate.spec.label
+
+    @cached_property
+    def unlearned(self) -> bool:
+        """Whether it learns from no image: then each fold answers alike."""
+        return not method(self.candidate.spec).all_needs(of_support=True)
+
+    @property
+    def repeats(self) -> int:
+        """Of the cross-validation, that were finished."""
+        return min(len(self.right), 1) if self.unlearned else len(self.right)
 
     @property
     def cost(self) -> float:
@@ -121,7 +132,7 @@ class Contest:
         for trained in (False, True):
             new = [entry for entry in self.entries if entry.candidate.trained == trained]
             for entry in new:
-                if self.text_alone(entry):
+                if entry.unlearned:
                     self.answer_once(entry)
                 elif self.may(entry, GUESS_TRAINED if trained else GUESS):
                     self.answer_folds(entry, 0, [0])
@@ -150,10 +161,6 @@ class Contest:
     def cheap_first(self, entries: Sequence[Contender]) -> Iterator[Contender]:
         """By what a fold costs."""
         return iter(sorted(entries, key=lambda entry: entry.cost))
-
-    def text_alone(self, entry: Contender) -> bool:
-        """Whether a method learns from no image: then each fold answers alike."""
-        return not method(entry.candidate.spec).all_needs(of_support=True)
 
     def answer_once(self, entry: Contender) -> None:
         """Answer all images at once by a method that learns from none."""
