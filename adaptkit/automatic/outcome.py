@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from adaptkit.automatic.certainty import Expected, choice, expected_of
-from adaptkit.automatic.contest import Contender, Contest
+from adaptkit.automatic.contender import Contender
+from adaptkit.automatic.contest import Contest
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.methods.evaluation.classification import classification, condensed
 from adaptkit.report.significance import OverImages, Verdict, verdicts
@@ -91,7 +92,7 @@ def chosen_of(contest: Contest) -> Chosen:
     confusion.index_put_((labels, logits.argmax(1)), torch.ones_like(labels), accumulate=True)
     return Chosen(
         entry,
-        expected_of(entry, options, at, groups, contest.count, contest.seed),
+        expected_of(entry, options, at, groups, contest.compared, contest.seed),
         table_of(contest, entry),
         heat,
         errors,

@@ -69,6 +69,8 @@ def how_known(known: Expected, chosen: Chosen) -> str:
     """What the estimate is made of."""
     if chosen.entry.unlearned:
         return f"by its answers to {known.images:,} images, from which it learns nothing"
+    if known.folds == 1:
+        return f"by {known.images:,} images that were held back once: there was no time for more"
     return f"by {known.repeats} times {known.folds}-fold cross-validation on {known.images:,} images"
 
 
