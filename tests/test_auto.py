@@ -24,6 +24,8 @@ from adaptkit.cli import main
 from adaptkit.features.datasets import Relabelled
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.runs.loading import pick_dataset
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 from tests.small import Command, photos
 
 MINUTES = 5  # far more than the toy needs
@@ -249,8 +251,43 @@ def test_an_interruption_gives_the_best_so_far(few, monkeypatch):
 
     monkeypatch.setattr(contests, "learn", interrupted)
     result = ak.auto("toy", backbone="toy:0", minutes=MINUTES)
-    assert result.name == "zero-shot", f"only zero-shot had answered everything; got {result.name}"
+    assert result.name == "gda" and result.chosen.expected.folds == 1, f"gda had answered a fold; got {result.name}"
     assert "it was stopped: this is the best so far" in result.notes, f"it must say so; got {result.notes}"
+
+
+def test_whoever_leads_after_one_fold_can_be_finished():
+    splits, now = pick_dataset("toy"), [0.0]
+
+    def slowly(*given):
+        now[0] += 10
+        return learn(*given)
+
+    workspace = Workspace(Setting(dataset="toy", backbone="toy:0", select="none"), splits=splits)
+    found = labelled_of(splits)
+    images = found.images(workspace)
+    task = workspace.about(range(len(splits.classnames)), images[:0])
+    budget = Budget(130, clock=lambda: now[0])
+    contest = contests.Contest(task, images, found.groups, portfolio(len(images), 0)[1:], budget)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contests, "learn", slowly)
+        contest.run()
+    begun, done = ([e for e in contest.entries if getattr(e, what) != empty] for what, empty in BEGUN_AND_DONE)
+    assert 1 < len(begun) < len(contest.entries), f"some must be tried; got {[e.label for e in begun]}"
+    assert len(done) == 1 and contest.compared == contest.count, f"one must be finished; got {[e.label for e in done]}"
+    assert now[0] <= 130, f"all must be in time; took {now[0]}"
+
+
+BEGUN_AND_DONE = (("seconds", []), ("right", []))
+
+
+def test_where_nothing_can_be_finished_one_part_of_the_images_decides(few, monkeypatch):
+    monkeypatch.setattr(contests.Contest, "may", lambda self, entry, cost: entry.logits is None)
+    found = ak.auto("toy", backbone="toy:0", minutes=MINUTES)
+    known = found.chosen.expected
+    assert found.name != "zero-shot" and known.folds == 1, f"who learns does better; got {found.name}, {known}"
+    assert (known.low, known.high) == wilson(known.accuracy, known.apart), "no other fold overlaps that part"
+    assert "were held back once: there was no time for more" in verdict_lines(found)[1], "it must be told"
+    assert found.chosen.answers.shape[0] == known.images == 28, f"a fifth of 140 images; got {known.images}"
 
 
 def test_no_time_at_all_still_gives_an_answer(few):

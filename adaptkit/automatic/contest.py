@@ -86,7 +86,7 @@ class Contest:
             for entry in new:
                 if entry.unlearned:
                     self.answer_once(entry)
-                elif self.may(entry, (GUESS_TRAINED if trained else GUESS) + self.finishing()):
+                elif self.may(entry, self.guess(trained) + self.finishing()):
                     self.answer_folds(entry, 0, [0])
             alive = self.halved([e for e in self.entries if e.logits is not None and not e.failed], first=True)
             for entry in self.leader_first(alive):
@@ -115,11 +115,16 @@ class Contest:
         return [e for e in self.entries if not e.unlearned and not e.failed and e.logits is not None]
 
     def finishing(self) -> float:
-        """Seconds kept for the whole cross-validation of whoever leads after one fold, until one has it."""
+        """Seconds that whoever leads after one fold needs for the others and to learn from all, until one has it."""
         tried = self.learned()
         if not tried or any(entry.right for entry in tried):
             return 0.0
-        return self.leader_first(tried)[0].cost * (self.count - 1)
+        return self.leader_first(tried)[0].cost * self.count
+
+    def guess(self, trained: bool) -> float:
+        """Seconds that a first fold may take: as many as the slowest so far."""
+        known = [entry.seconds[0] for entry in self.learned() if entry.candidate.trained == trained]
+        return max([GUESS_TRAINED if trained and not known else GUESS, *known])
 
     def leader_first(self, entries: Sequence[Contender]) -> list[Contender]:
         """Who did best in the first fold, then the others, the cheap ones first."""
