@@ -229,7 +229,7 @@ def test_the_command_says_what_it_found_and_writes_it_down(photos, tmp_path, cap
         assert sorted(row["image"] for row in rows) == ["test/dog/<b>.png", "train/cat/0.png"], "a row for each image"
     else:
         assert "&lt;b&gt;.png" in text and "<b>.png" not in text, "names are text"
-        assert "data:image/jpeg;base64," in text and "<script" not in text, "pictures are in it, and nothing runs"
+        assert "data:image/webp;base64," in text and "<script" not in text, "pictures are in it, and nothing runs"
 
 
 def test_without_a_backbone_or_labels_of_one_class_less_is_told(photos):

@@ -35,6 +35,11 @@ class Alike:
         return {part for part, _ in self.places}
 
 
+def telling_first(groups: Sequence[Alike]) -> list[Alike]:
+    """Groups across parts first, then those under several labels: these spoil answers."""
+    return sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
+
+
 @dataclass(frozen=True)
 class Doubt:
     """An image whose label is likely wrong.
@@ -174,13 +179,12 @@ class Look:
         return lines
 
     def _of_alike(self, what: str, groups: Sequence[Alike]) -> list[str]:
-        """Groups, those across parts or with several labels first."""
-        ranked = sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
+        """Groups, the most telling first."""
         across = sum(len(alike.parts) > 1 for alike in groups)
         odd = sum(len(alike.labels) > 1 for alike in groups)
         told = f" ({across:,} of them across parts, {odd:,} under several labels)" * bool(groups)
         texts = []
-        for alike in ranked:
+        for alike in telling_first(groups):
             names = ", ".join(repr(self.classnames[c]) for c in alike.labels)
             under = f", labelled {names}" if len(alike.labels) > 1 else ""
             texts.append(" = ".join(map(self.where, alike.places[:LISTED])) + under)

@@ -100,10 +100,7 @@ class Looking:
             self.splits.labelnames,
             {name: len(part) for name, part in self.parts.items()},
             {name: self.counts(self.parts[name]) for name in self.read},
-            {
-                name: [str(getattr(part, "where", int)(i)) for i in range(len(part))]
-                for name, part in self.parts.items()
-            },
+            {name: places_of(part) for name, part in self.parts.items()},
             in_lines_of(self.seen),
             self.splits.left_out,
             tuple((self.places[i], seen.wrong) for i, seen in enumerate(self.seen) if seen.wrong),
