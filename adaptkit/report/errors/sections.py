@@ -155,9 +155,10 @@ def agreement_section(found: Agreement, names: Sequence[str]) -> str:
     if len(names) < 2:
         return ""
     rows = [agreement_row(i, found, names) for i in range(len(names))]
+    about = f"{in_html(found.title)}: " * bool(found.title)
     said = (
-        "Cohen's kappa of answers, in hundredths: 100 where two methods answer the same, 0 where they agree as by "
-        f"chance; all are wrong about {len(found.hard):,} images"
+        f"{about}Cohen's kappa of answers, in hundredths: 100 where two methods answer the same, 0 where they agree as "
+        f"by chance; all are wrong about {len(found.hard):,} images"
     )
     return section("Agreement between methods", said, matrix("Agreement", "", names, rows))
 

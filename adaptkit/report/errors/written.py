@@ -79,11 +79,12 @@ def agreement_text(found: Agreement, names: Sequence[str]) -> str:
     rows = [[line(name), *(f"{value:.2f}" for value in row)] for name, row in zip(names, found.kappa, strict=True)]
     table = columns([["kappa", *map(line, names)], *rows])
     notes = "".join(f"\n{line(note)}" for note in option_notes(list(found.methods)))
-    return f"{table}\n{notes}\nimages that all methods answer wrong: {len(found.hard):,}"
+    about = f"{line(found.title)}\n\n" * bool(found.title)
+    return f"{about}{table}\n{notes}\nimages that all methods answer wrong: {len(found.hard):,}"
 
 
 def plain_agreement(found: Agreement) -> dict[str, Any]:
     """The agreement of methods as plain values, in matrices whose rows and columns are the methods."""
     names = ("kappa", "both_right", "one_right", "both_wrong")
     matrices = {name: getattr(found, name).tolist() for name in names}
-    return {"methods": list(found.methods), **matrices, "all_wrong": found.hard.tolist()}
+    return {"about": found.title, "methods": list(found.methods), **matrices, "all_wrong": found.hard.tolist()}
