@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 from adaptkit.report.errors.agreement import Agreement, agreement
-from adaptkit.report.errors.choosing import alike_results, cell_title, chosen_result, datasets_of, narrowed
+from adaptkit.report.errors.choosing import alike_results, cell_title, chosen_result, dataset_names, narrowed
 from adaptkit.report.errors.keepers import Keeper
 from adaptkit.report.errors.predictions import Predictions, set_of
 from adaptkit.report.scores import heading
@@ -95,7 +95,7 @@ def agreement_of(
     Raises:
         ValueError: where no answers can be held against each other.
     """
-    chosen = alike_results(narrowed(results, "dataset", dataset, datasets_of(results)), shots, seed)
+    chosen = alike_results(narrowed(results, "dataset", dataset, dataset_names(results)), shots, seed)
     found = {result.method: of_result(keeper, result, test) for result in chosen}
     known = {m: p for m, p in found.items() if "predicted" in p.columns and not isinstance(p.labels, list)}
     if not known:

@@ -41,12 +41,12 @@ def alike_results(results: Sequence[Result], shots: int | str | None, seed: int 
 def cell_title(results: Sequence[Result], test: str) -> str:
     """Which cells some results are of: datasets, shots, seeds and the test set."""
     shots = sorted({r.shots for r in results})
-    parts = [*dict.fromkeys(datasets_of(results)), *map(heading, shots)]
+    parts = [*dict.fromkeys(dataset_names(results)), *map(heading, shots)]
     parts += [f"seed {seed}" for seed in dict.fromkeys(r.seed for r in results)]
     return ", ".join(filter(None, [*parts, test]))
 
 
-def datasets_of(results: Sequence[Result]) -> list[str]:
+def dataset_names(results: Sequence[Result]) -> list[str]:
     """The dataset of each result; "" where nobody said."""
     return [str(r.protocol.get("dataset", "")) for r in results]
 
@@ -59,7 +59,7 @@ def chosen_result(
     Raises:
         ValueError: where there is none, or more than one could be meant.
     """
-    some = narrowed(results, "dataset", dataset, datasets_of(results))
+    some = narrowed(results, "dataset", dataset, dataset_names(results))
     names = [r.method for r in some]
     if method not in ("", *names):
         names = [name.partition("(")[0] for name in names]

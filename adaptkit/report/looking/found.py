@@ -40,6 +40,17 @@ def telling_first(groups: Sequence[Alike]) -> list[Alike]:
     return sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
 
 
+def left_out_row(told: str) -> dict[str, str]:
+    """What a row says of an image that the dataset left out, ``"'cat/1.png': it is empty"``.
+
+    >>> left_out_row("'cat/1.png': it is empty")
+    {'what': 'unread', 'image': 'cat/1.png', 'value': 'it is empty'}
+    """
+    quote, rest = told[:1], told[1:]
+    name, _, why = rest.partition(f"{quote}: ") if quote in ("'", '"') else (told, "", "")
+    return {"what": "unread", "image": name, "value": why}
+
+
 @dataclass(frozen=True)
 class Doubt:
     """An image whose label is likely wrong.
@@ -145,7 +156,9 @@ class Look:
         >>> {row["what"] for row in found.rows()} <= {"unread", "copy", "near", "label"}
         True
         """
-        out = [self._row("unread", place, value=why) for place, why in self.unread]
+        empty: dict[str, object] = dict.fromkeys(LOOK_FIELDS, "")
+        out = [empty | left_out_row(told) for told in self.left_out]
+        out += [self._row("unread", place, value=why) for place, why in self.unread]
         for what, all_alike in (("copy", self.copies), ("near", self.near)):
             for group, alike in enumerate(all_alike, 1):
                 out += [self._row(what, place, group=group, value=alike.cosine) for place in alike.places]
@@ -175,7 +188,8 @@ class Look:
             few, many = min(range(len(counts)), key=counts.__getitem__), max(range(len(counts)), key=counts.__getitem__)
             least, most = (f"{self.classnames[c]!r} with {counts[c]:,}" for c in (few, many))
             even = counts[few] == counts[many]
-            lines.append(f"{part}: {counts[few]:,} images of each class" if even else f"{part}: from {least} to {most}")
+            each = f"{counts[few]:,} image{'s' * (counts[few] != 1)} of each class"
+            lines.append(f"{part}: {each}" if even else f"{part}: from {least} to {most}")
         return lines
 
     def _of_alike(self, what: str, groups: Sequence[Alike]) -> list[str]:

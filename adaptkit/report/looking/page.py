@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptkit.features.datasets import Splits
 from adaptkit.io.safe import in_html
 from adaptkit.report.looking.found import Alike, Look, Place, telling_first
-from adaptkit.report.thumbnails import SIDE, small_picture
+from adaptkit.report.thumbnails import THUMBNAIL_SIDE, small_picture
 
 PICTURED = 60  # groups, and doubtful labels, that are shown as pictures
 OF_GROUP = 12  # pictures of a group
@@ -78,7 +78,7 @@ class Page:
     def figure(self, place: Place, *said: str) -> str:
         """A picture with its place."""
         told = "".join(f"<b>{in_html(one)}</b>" for one in said)
-        image = f'<img src="{self.thumbnail(place)}" alt="" width="{SIDE}">'
+        image = f'<img src="{self.thumbnail(place)}" alt="" width="{THUMBNAIL_SIDE}">'
         return f"<figure>{image}<figcaption>{told}{in_html(self.found.where(place))}</figcaption></figure>"
 
     def thumbnail(self, place: Place) -> str:
