@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.features.arranging import CannotSplitError
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.datasets import Joined, Splits, targets_of
 from adaptkit.features.items import Source
@@ -64,11 +65,11 @@ def opened_to_look(dataset: str, home: Path | None) -> tuple[Splits, list[str]]:
     """A dataset as methods get it; or, where it cannot be split for them, all of it under train, and a note why.
 
     Raises:
-        ValueError: where it cannot be opened either way.
+        ValueError: where it cannot be opened.
     """
     try:
         return pick_dataset(dataset, home), []
-    except ValueError as error:
+    except CannotSplitError as error:
         splits = pick_dataset(dataset, home, whole=True)
         return splits, [f"no method can learn from this as it is: {error}; all images are shown under train"]
 
