@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from adaptkit.io import yamls
-from adaptkit.io.errors import must_be
+from adaptkit.io.errors import alike
 from adaptkit.io.ranges import hints, ranges_in, written
 from adaptkit.io.values import default
 from adaptkit.methods.method import Method
@@ -63,9 +63,7 @@ def role_of(name: str) -> str:
         if name in plugins.table(role):
             return role
     every = [n for role in plugins.ROLES for n in plugins.table(role)]
-    near = must_be("a name", every, name).rpartition("did you mean")
-    hint = f"; did you mean{near[2]}" if near[1] else ""
-    raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
+    raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{alike(name, every)}")
 
 
 def facts(name: str) -> dict[str, Any]:
