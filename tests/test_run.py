@@ -274,7 +274,7 @@ def test_a_rate_falls_as_a_cosine_by_step_or_by_epoch():
 
 def test_lightning_is_not_imported_where_nothing_is_trained():
     code = (
-        "import sys, adaptkit; from adaptkit.testing import toy_task; task, test = toy_task();"
+        "import sys, adaptkit, adaptkit.runs.job; from adaptkit.testing import toy_task; task, test = toy_task();"
         "[adaptkit.predict(adaptkit.adapt(adaptkit.method(m), task), test) for m in ('zero-shot', 'gda')];"
         "print([m for m in ('pytorch_lightning', 'lightning_fabric', 'torchmetrics') if m in sys.modules])"
     )

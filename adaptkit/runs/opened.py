@@ -9,7 +9,6 @@ from typing import Any
 from adaptkit.io import git
 from adaptkit.io.paths import resolved
 from adaptkit.methods.task import Task
-from adaptkit.methods.train import check_trainer
 from adaptkit.runs import plugins, shelf
 from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, method
 from adaptkit.runs.evaluate import check_able
@@ -41,6 +40,8 @@ class Opened:
     def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
         check_outside(recipe)
         if recipe.trainer:
+            from adaptkit.methods.train import check_trainer  # brings Lightning, which takes seconds
+
             check_trainer(recipe.trainer)
         self.workspace = Workspace(recipe.setting(), home=home, progress=progress)
         self.tests: Sequence[EvaluationSet] = self.workspace.evaluation_sets()
