@@ -7,6 +7,7 @@ import io
 import sys
 import textwrap
 import tokenize
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import pairwise
@@ -175,8 +176,9 @@ def source(text: str) -> str:
     return " ".join(after.partition("Deviations:")[0].split()).rstrip(".")
 
 
-def comments(cls: type) -> dict[str, str]:
-    """The comment behind each annotated attribute of a class."""
+@cache
+def comments(cls: type) -> Mapping[str, str]:
+    """The comment behind each annotated attribute of a class, which is read once: many methods share their bases."""
     try:
         code = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):
