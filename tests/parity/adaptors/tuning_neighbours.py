@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from adaptkit import predict, unit
+from adaptkit.methods.ops import as_queries
 from tests.parity.adaptors.both_towers import DEEP, both_names, counted, visual_names
 from tests.parity.adaptors.prompt_learning import fitted
 from tests.parity.golden import adaptor
@@ -131,3 +132,54 @@ def prompt_kd(golden):
     made.base.eval()
     follow_plainly(golden, names, lambda _: made.loss(batch))
     held(golden, "out_logits2", predict(made.eval(), pixels))
+
+
+@adaptor("ad-clip", method="ad-clip")
+def ad_clip(golden):
+    learner = "prompt_learner"
+    golden.arrays["in_pixel_values"] = golden.arrays["in_source"]
+    task = pixel_task(golden, pool=golden["in_target"])
+    hidden, style = (
+        len(golden[f"in_w.{learner}.{part}_tokens.linear1.0.bias"]) for part in ("domain", "style_mapping")
+    )
+    made = fitted("ad-clip", task, hidden=hidden, style_hidden=style, as_released=True)
+    names = {}
+    ends, images = ("weight", "bias"), (made.domain, made.content, made.source)
+    for i in range(task.backbone.depth["image"]):
+        domain, content, source = (projectors[i] for projectors in images)
+        parts = {f"domain_tokens.linear1.{i}": domain[0], f"domain_tokens.linear2.{i}": domain[-1]}
+        parts |= {f"style_mapping_tokens.linear1.{i}": source[0], f"style_mapping_tokens.linear2.{i}": source[-1]}
+        parts[f"image_tokens.linear.{i}"] = content[0]
+        names |= {f"{learner}.{name}.{p}": getattr(layer, p) for name, layer in parts.items() for p in ends}
+    names |= {f"{learner}.image_tokens.lin.{p}": getattr(made.join, p) for p in ends}
+    started(golden, names)
+    bound = task.bind(made)
+    source, target = as_queries(bound.support, made.needs()), bound.pool
+
+    @torch.no_grad()
+    def answers(step):
+        (of_source, stand_in), (of_target, _) = made.tokens(source.statistics), made.tokens(target.statistics)
+        texts = [made.text(of_source, of_target, images.statistics) for images in (source, target)]
+        logits = [task.backbone.logits(images.x, text) for images, text in zip((source, target), texts, strict=True)]
+        held(golden, f"out_source_logits{step}", logits[0])
+        held(golden, f"out_target_probs{step}", logits[1].softmax(1))
+        if step == 0:
+            told = {
+                "domain_tokens": of_source,
+                "style_tokens": stand_in,
+                "source_text": texts[0],
+                "target_text": texts[1],
+            }
+            for name, value in told.items():
+                held(golden, f"out_{name}0", value)
+
+    def loss(step):
+        parts = [*made.parts(source, target)]
+        weights = (1.0, made.style, made.confident, made.align)
+        for name, part, weight in zip(("ce", "smn", "entropy", "kl"), parts, weights, strict=True):
+            held(golden, f"out_loss_{name}{step}", part / weight)
+        return sum(parts)
+
+    answers(0)
+    follow_plainly(golden, names, loss)
+    answers(2)
