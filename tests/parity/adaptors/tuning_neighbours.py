@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from adaptkit_plugins.domain_adaptation.poda import Mining, moments
 
 from adaptkit import predict, unit
 from adaptkit.methods.ops import as_queries
@@ -183,3 +186,65 @@ def ad_clip(golden):
     answers(0)
     follow_plainly(golden, names, loss)
     answers(2)
+
+
+def pooled(golden, maps, positions=False):
+    """Embeddings of maps, ``(N, e, h, w)``, by the golden's attention pool, and those of their regions."""
+    tokens = maps.flatten(2).mT  # (N, T, e)
+    whole = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)
+    whole = whole + golden["in_ap.positional_embedding"] if positions else whole
+
+    def linear(name, x):
+        return F.linear(x, golden[f"in_ap.{name}_proj.weight"], golden[f"in_ap.{name}_proj.bias"])
+
+    def in_heads(x):
+        return x.unflatten(-1, (golden.hyper["heads"], -1)).transpose(1, 2)
+
+    q, k, v = (in_heads(linear(name, x)) for name, x in (("q", whole[:, :1]), ("k", whole), ("v", whole)))
+    x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)[:, 0]
+    return linear("c", x), linear("c", linear("v", tokens))
+
+
+@adaptor("tai-dpt", method="tai-dpt")
+def tai_dpt(golden):
+    x, regions = map(unit, pooled(golden, golden["in_image_map"]))
+    golden.arrays["in_pixel_values"], labels = np.zeros((0, 3, 32, 32), np.float32), golden["in_labels"]
+    task, hyper = replace(pixel_task(golden, labels=labels[:0]), kind="multi-label"), golden.hyper
+    sharp = {"of_words": hyper["spatial_text"], "of_regions": hyper["spatial_image"]}
+    made = fitted("tai-dpt", task, n=hyper["n_ctx"], **sharp)
+    made.tokens, made.labels = {"input_ids": golden["in_captions"]}, labels
+    names, batch = {"ctx": made.whole, "ctx_double": made.local}, made.training_images(task)
+    started(golden, names, "in_")
+
+    @torch.no_grad()
+    def answers(step):
+        caption, words, real = made.read(made.tokens)
+        told = {"caption": made.logits(caption, words, made.of_words, real)}
+        told["image"] = made.logits(x, regions, made.of_regions)
+        for name, (whole, local) in told.items():
+            held(golden, f"out_{name}_logits{step}", whole)
+            held(golden, f"out_{name}_local_logits{step}", local)
+        cosines = regions @ made.class_embeddings()[1].T
+        held(golden, f"out_image_local_cosines{step}", cosines.transpose(0, 1))
+
+    answers(0)
+    follow_plainly(golden, names, lambda _: made.loss(batch))
+    answers(2)
+
+
+@adaptor("poda-pin", method="poda")
+def poda(golden):
+    hyper, maps = golden.hyper, golden["in_features"]
+    content, shape = maps.flatten(2).mT, maps.shape[2:]  # (B, T, W)
+    told = {name: hyper[name] for name in ("steps", "lr", "weight_decay")}
+    mine = Mining(replace(Mining().schedule, **told), positive=True)
+
+    def encode(tokens):
+        return pooled(golden, tokens.mT.unflatten(2, shape), positions=True)[0]
+
+    *style, losses = mine(content, encode, golden["in_text"])
+    held(golden, "out_losses", losses)
+    names = "style_mean", "style_std", "content_mean", "content_std"
+    for name, value in zip(names, (*style, *moments(content)), strict=True):
+        held(golden, f"out_{name}", value.mT[..., None])
+    held(golden, "out_stylised", mine.styled(content, *style).mT.unflatten(2, shape))
