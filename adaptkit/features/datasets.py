@@ -116,6 +116,7 @@ class Splits:
         notes: what else whoever runs it should know of what was found there, a line each.
         labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
             repeat.
+        pool: images to learn from without labels, e.g. of another domain; ``None`` where they are those of `train`.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -136,6 +137,7 @@ class Splits:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     labelnames: tuple[str, ...] = ()
+    pool: Source | None = None
 
     def __post_init__(self) -> None:
         """Names that tell all classes apart."""
