@@ -56,7 +56,7 @@ def trial(splits: Splits, shots: int, seed: int, minutes: float) -> dict[str, ob
     images = in_memory(found.found.images(found.workspace))
     task = found.workspace.about(range(len(splits.classnames)), images[:0])
     fixed = {
-        one.spec.label: accuracy(learn(one, task, images, found.found.groups, seed), test)
+        one.label: accuracy(learn(one, task, images, found.found.groups, seed), test)
         for one in portfolio(len(images), VIEWS)
     }
     known = found.chosen.expected
