@@ -1,9 +1,9 @@
 """`adaptkit auto` against every method of its portfolio, and how often its interval holds the truth.
 
-A draw takes K images of each class, of all parts of a dataset, as somebody's folder; all others are unseen, so that they
-come as those in the folder do. `auto` sees the folder alone. Each method of the portfolio then learns from the same images, as it does there, and everything
-is measured on the unseen ones. Minutes are of the processor's time, so that other work on the machine does not
-matter. Draws are appended to a file, so that a trial goes on where it stopped.
+A draw takes K images of each class, of all parts of a dataset, as somebody's folder; all others are unseen, so that
+they come as those in the folder do. `auto` sees the folder alone. Each method of the portfolio then learns from the
+same images, as it does there, and everything is measured on the unseen ones. Minutes are of the processor's time, so
+that other work on the machine does not matter. Draws are appended to a file, so that a trial goes on where it stopped.
 """
 
 from __future__ import annotations
