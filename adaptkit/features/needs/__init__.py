@@ -3,7 +3,7 @@
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
-from adaptkit.features.needs.text import Sentence
+from adaptkit.features.needs.text import Sentence, Words
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "Pooled",
     "Sentence",
     "Windows",
+    "Words",
 ]
