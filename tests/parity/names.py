@@ -86,6 +86,13 @@ METHODS = {
     "zlap-inductive": "zlap-inductive",
     "zlap-sparse-inductive": "zlap-inductive",
     "zpe": "zpe",
+    "anomalyclip": "anomaly-clip",
+    "anovl-vv": "ano-vl",
+    "locoop": "lo-co-op",
+    "musc": "mu-sc",
+    "neglabel": "neg-label",
+    "winclip": "win-clip",
+    "winclip-towers": "win-clip",
 }
 
 CORE = {"dassl_schedule", "fpl", "upl-select"}
