@@ -95,5 +95,5 @@ METHODS = {
     "winclip-towers": "win-clip",
 }
 
-CORE = {"dassl_schedule", "fpl", "upl-select"}
-"""Goldens of what is no method: the schedule, and supports that are labelled without labels."""
+CORE = {"aupimo", "dassl_schedule", "fpl", "upl-select"}
+"""Goldens of what is no method: a metric, the schedule, and supports that are labelled without labels."""
