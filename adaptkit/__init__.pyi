@@ -14,6 +14,7 @@ from .features.needs import Need as Need
 from .features.needs import Patches as Patches
 from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
+from .features.needs import Regions as Regions
 from .features.needs import Sentence as Sentence
 from .features.needs import Windows as Windows
 from .io.ranges import Range as Range

@@ -2,6 +2,7 @@
 
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
+from adaptkit.features.needs.regions import Regions
 from adaptkit.features.needs.several import Frames, Windows
 from adaptkit.features.needs.text import Sentence
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
@@ -17,6 +18,7 @@ __all__ = [
     "Patches",
     "Pixels",
     "Pooled",
+    "Regions",
     "Sentence",
     "Windows",
 ]

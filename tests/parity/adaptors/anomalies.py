@@ -1,9 +1,17 @@
 """Anomalies: maps of images, and the metric that judges them where next to nothing is falsely seen."""
 
-import numpy as np
+import dataclasses
+import hashlib
 
+import numpy as np
+import torch
+from adaptkit_plugins.anomaly.mu_sc import pooled
+
+from adaptkit import Images, Task, adapt, method, predict, unit
+from adaptkit.features.needs.regions import squares
+from adaptkit.methods.evaluation.maps import image_scores, map_of
 from adaptkit.methods.evaluation.pimo import at_or_above, aupimo, between_shares, shared_false
-from tests.parity.adaptors.outsiders import near
+from tests.parity.adaptors.outsiders import near, towers
 from tests.parity.golden import adaptor
 
 
@@ -28,3 +36,98 @@ def area(golden):
         assert (np.isnan(got) == empty).all(), f"{key} must be nan for normal images, and for no other"
         golden.arrays[key] = np.where(empty, 0, golden.arrays[key])
         near(golden, key, np.where(empty, 0, got))
+
+
+def of_normal(shown, text, **more):
+    """A task of maps whose support is normal."""
+    count = len(next(iter(shown.values()))) if isinstance(shown, dict) else len(shown)
+    task = Task.from_arrays((shown, torch.zeros(count, 2, 2)), text, **more)
+    return dataclasses.replace(task, kind="maps")
+
+
+def scales_of(golden, name):
+    """The sides of windows by what the golden has of them."""
+    return tuple(sorted(int(k.rpartition("_s")[2]) for k in golden.arrays if k.startswith(name)))
+
+
+def hold_answers(golden, key, made, images, size):
+    """Scores and maps of one of the two methods."""
+    made.size = size
+    answers = predict(made, images)
+    near(golden, f"out_{key}_maps", map_of(answers))
+    near(
+        golden,
+        key.join(("out_", "_image_scores" if f"out_{key}_image_scores" in golden else "_scores")),
+        image_scores(answers),
+    )
+
+
+@adaptor("winclip", method="win-clip")
+def win_clip(golden):
+    hyper, scales = golden.hyper, scales_of(golden, "in_windows_s")
+    grid, size = tuple(hyper["grid"]), tuple(hyper["image_size"])
+    images = {"x": golden["in_image_embeddings"], "patches": golden["in_patch_embeddings"]}
+    images |= {f"windows_{s}": golden[f"in_windows_s{s}"] for s in scales}
+    known = {"patches": golden["in_ref_patches"]} | {f"windows_{s}": golden[f"in_ref_windows_s{s}"] for s in scales}
+    said = iter([golden["in_text_normal"], golden["in_text_anomalous"]] * 2)
+    for s in scales:
+        near_masks = squares(grid, s)
+        golden.equal(f"out_masks_s{s}", near_masks.T)
+    for name, key in (("win-clip", "zs"), ("win-clip-plus", "fs")):
+        task = of_normal(known, golden["in_text_normal"][:1])
+        task = dataclasses.replace(task, encode=lambda sentences: next(said))
+        made = adapt(method(name, scales=scales, temperature=hyper["temperature"]), task)
+        made.grid_of = lambda windows, side: grid
+        near(golden, "out_text_embeddings", made.text)
+        hold_answers(golden, key, made, images, size)
+        with torch.no_grad():
+            shown = Images.from_arrays(images).bind(made.needs())
+            near(golden, "out_zs_grid", made.zero_shot(shown)[1])
+            if key == "fs":
+                near(golden, "out_fs_association_grid", made.association(shown))
+
+
+@adaptor("winclip-towers", method="win-clip")
+def win_clip_towers(golden):
+    hyper, scales, backbone = golden.hyper, scales_of(golden, "out_window_embeddings_s"), towers(golden)
+    pixels, name = golden["in_pixel_values"], hyper["class_name"]
+    task = of_normal(golden["in_reference_images"], torch.eye(1, backbone.dim), classnames=[name], backbone=backbone)
+    for method_name, key in (("win-clip", "zs"), ("win-clip-plus", "fs")):
+        made = method(method_name, scales=scales, temperature=hyper["temperature"], as_released=True)
+        lists = made.sentences([name])
+        digests = [hashlib.sha256("\n".join(own).encode()).hexdigest() for own in lists]
+        assert digests == hyper["sha256_of_prompts_newline_joined"], "sentences must be the release's"
+        for own, ids in zip(lists, ("in_ids_normal", "in_ids_anomalous"), strict=True):
+            length = golden[ids].shape[1]
+            assert torch.equal(backbone.tokenize(own)["input_ids"][:, :length], golden[ids]), "and so their tokens"
+        encode = torch.no_grad()(backbone.encode_text)
+        made = adapt(made, dataclasses.replace(task, encode=encode))
+        near(golden, "out_text_embeddings", made.text)
+        hold_answers(golden, key, made, pixels, pixels.shape[-1])
+    with torch.no_grad():
+        needs = made.needs()
+        near(golden, "out_image_embeddings", needs["x"].compute(backbone, pixels))
+        tokens = needs["patches"].compute(backbone, pixels)
+        near(golden, "out_patch_embeddings", backbone.points["image.norm"].untapped(tokens))
+        for s in scales:
+            near(golden, f"out_window_embeddings_s{s}", needs[f"windows_{s}"].compute(backbone, pixels))
+
+
+@adaptor("musc", method="mu-sc")
+def mu_sc(golden):
+    hyper, images = golden.hyper, len(golden["in_image_features"])
+    layers, x = golden["in_patch_tokens"][:, :, 1:], golden["in_image_features"]
+    made = method(
+        "mu-sc", degrees=tuple(hyper["r_list"]), most=hyper["topmin"][1], neighbours=tuple(hyper["k_list_rescoring"])
+    )
+    made = adapt(made, of_normal(x[:1], x[:1]))
+    made.size = hyper["image_size"]
+    for degree in hyper["r_list"]:
+        near(golden, f"out_mutual_scores_r{degree}", made.scored(layers, degree))
+    last = torch.stack([pooled(layer, hyper["r_list"][-1]) for layer in layers], 2)  # (N, P, K, W)
+    near(golden, "out_aggregated_last_r", last)
+    answers = predict(made, {"x": unit(x), "layers": layers.transpose(0, 1)})
+    near(golden, "out_anomaly_maps", map_of(answers))
+    near(golden, "out_scores_rescored", image_scores(answers))
+    near(golden, "out_scores_raw", map_of(answers).flatten(1).amax(1))
+    assert len(answers) == images, "each image must be answered"
