@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from adaptkit import Layers, Method, Pooled, Range, hookimpl, unit
 from adaptkit.io.ranges import Share, Size
 from adaptkit.methods.evaluation.maps import with_scores
+from adaptkit.methods.states import size_of, stretched
 
 AT_ONCE = 2**25  # distances in memory
 
@@ -40,15 +41,13 @@ class MuSc(Method):
     def fit(self, task):
         if not self.degrees or not self.neighbours or not all(degree % 2 for degree in self.degrees):
             raise ValueError(f"degrees must be odd, and neighbours some; got {self.degrees} and {self.neighbours}")
-        self.size = getattr(getattr(task.backbone, "preprocess", None), "size", 0)
+        self.size = size_of(task)
 
     def forward(self, batch):
         layers = batch.layers.transpose(0, 1)  # (K, N, P, W)
         side = math.isqrt(layers.shape[2])
         scores = sum(self.scored(layers, degree).mean(0) for degree in self.degrees) / len(self.degrees)  # (N, P)
-        maps = scores.unflatten(1, (side, side))
-        if self.size:
-            maps = F.interpolate(maps[:, None], size=self.size, mode="bilinear", align_corners=True)[:, 0]
+        maps = stretched(scores.unflatten(1, (side, side)), self.size, corners=True)
         return with_scores(maps, self.mixed(maps.flatten(1).amax(1), batch.x))
 
     def scored(self, layers, degree):

@@ -13,34 +13,18 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 
-from adaptkit import Dense, Method, Pooled, Range, Regions, hookimpl, unit
+from adaptkit import Dense, Pooled, Range, Regions, hookimpl, unit
 from adaptkit.features.needs.regions import squares
-from adaptkit.io.ranges import Positive
 from adaptkit.methods.evaluation.maps import with_scores
+from adaptkit.methods.states import TEMPLATES, BetweenStates
 
-STATES = (
-    ("{}", "flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect", "{} without damage"),
-    ("damaged {}", "{} with flaw", "{} with defect", "{} with damage"),
-)  # normal and anomalous
-TEMPLATES = (
-    *("a cropped photo of the {}.", "a close-up photo of a {}.", "a close-up photo of the {}."),
-    *("a bright photo of a {}.", "a bright photo of the {}.", "a dark photo of the {}.", "a dark photo of a {}."),
-    *("a jpeg corrupted photo of the {}.", "a jpeg corrupted photo of a {}."),
-    *("a blurry photo of the {}.", "a blurry photo of a {}.", "a photo of a {}.", "a photo of the {}."),
-    *("a photo of a small {}.", "a photo of the small {}.", "a photo of a large {}.", "a photo of the large {}."),
-    *("a photo of the {} for visual inspection.", "a photo of a {} for visual inspection."),
-    *("a photo of the {} for anomaly detection.", "a photo of a {} for anomaly detection."),
-)
 LEAST = 1e-12  # what is divided by
 
 
-class WinCLIP(Method):
+class WinCLIP(BetweenStates):
     """Each patch by the windows that cover it, each of which is nearer to words for normal or for damaged."""
 
-    answers = ("maps",)
-
     scales: tuple[Annotated[int, Range(1, 1_000)], ...] = (2, 3)  # sides of windows, patches
-    temperature: Positive = 0.07  # of cosines
     as_released: bool = False
 
     def needs(self):
@@ -52,24 +36,11 @@ class WinCLIP(Method):
     def fit(self, task):
         if not self.scales:
             raise ValueError("scales must be at least one side of a window; got none")
-        self.backbone = task.backbone
-        self.size = getattr(getattr(task.backbone, "preprocess", None), "size", 0)
-        encoded = [task.encode(sentences).mean(0) for sentences in self.sentences(task.classnames)]
-        self.register_buffer("text", torch.stack(encoded))  # (2, D), normal and anomalous
+        super().fit(task)
 
-    def sentences(self, names):
-        """What is said of normal and of anomalous objects."""
-        names = [name.replace("_", " ") for name in names]
-        templates = [t.replace("corrupted photo of a", "corrupted photo of the") for t in TEMPLATES]
-        templates = templates if self.as_released else TEMPLATES
+    def templates(self):
         return [
-            [
-                template.replace("{}", state.replace("{}", name))
-                for name in names
-                for state in own
-                for template in templates
-            ]
-            for own in STATES
+            t.replace("corrupted photo of a", "corrupted photo of the") if self.as_released else t for t in TEMPLATES
         ]
 
     def forward(self, batch):
@@ -82,10 +53,6 @@ class WinCLIP(Method):
         grids = [self.covered(self.anomalous(getattr(batch, f"windows_{s}")), s) for s in self.scales]
         return scores, harmonic([scores[:, None, None].expand_as(grids[0]), *grids])
 
-    def anomalous(self, x):
-        """The probability of the words for damaged, ``(...)``, of unit-norm ``(..., D)``."""
-        return (x @ unit(self.text).T / self.temperature).softmax(-1)[..., 1]
-
     def covered(self, scores, side):
         """Windows' scores, ``(B, M)``, as the harmonic mean over those that cover a patch, ``(B, h, w)``."""
         grid = self.grid_of(scores.shape[1], side)
@@ -97,10 +64,6 @@ class WinCLIP(Method):
         """Rows and columns of patches, of which there are so many windows."""
         rows = math.isqrt(windows) + side - 1
         return rows, rows
-
-    def stretched(self, grid):
-        """Maps of the size of the images, ``(B, H, W)``; of patches, where the size is not known."""
-        return F.interpolate(grid[:, None], size=self.size, mode="bilinear")[:, 0] if self.size else grid
 
 
 class WinCLIPPlus(WinCLIP):

@@ -2,7 +2,7 @@
 
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
-from adaptkit.features.needs.regions import Regions
+from adaptkit.features.needs.regions import Regions, ValuePath
 from adaptkit.features.needs.several import Frames, Windows
 from adaptkit.features.needs.text import Sentence
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
@@ -20,5 +20,6 @@ __all__ = [
     "Pooled",
     "Regions",
     "Sentence",
+    "ValuePath",
     "Windows",
 ]

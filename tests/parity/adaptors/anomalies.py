@@ -8,7 +8,7 @@ import torch
 from adaptkit_plugins.anomaly.mu_sc import pooled
 
 from adaptkit import Images, Task, adapt, method, predict, unit
-from adaptkit.features.needs.regions import squares
+from adaptkit.features.needs.regions import second_path, squares
 from adaptkit.methods.evaluation.maps import image_scores, map_of
 from adaptkit.methods.evaluation.pimo import at_or_above, aupimo, between_shares, shared_false
 from tests.parity.adaptors.outsiders import near, towers
@@ -131,3 +131,92 @@ def mu_sc(golden):
     near(golden, "out_scores_rescored", image_scores(answers))
     near(golden, "out_scores_raw", map_of(answers).flatten(1).amax(1))
     assert len(answers) == images, "each image must be answered"
+
+
+@adaptor("anovl-vv", method="ano-vl")
+def ano_vl(golden):
+    hyper, backbone, pixels = golden.hyper, towers(golden), golden["in_pixel_values"]
+    depth, chosen = backbone.depth["image"], [i - 1 for i in hyper["features_list"]]
+    chosen = [i for i in chosen if i >= depth - hyper["surgery"]]
+    path, added = second_path(backbone, hyper["surgery"]), {}
+    taps = dict(path.taps)
+    for i in range(depth):  # in the release, the next block adds its attention to tokens that were kept
+        taps[f"image.block.{i}.norm2"] = lambda x, out, i=i: added.setdefault(i, x.chunk(2)[0]) is None or out
+    ends: list[torch.Tensor] = []
+    taps[f"image.block.{depth - 1}"] = lambda x, out: (
+        ends.append(out.chunk(2)[0]) or path.taps[f"image.block.{depth - 1}"](x, out)
+    )
+    with torch.no_grad(), backbone.taps(taps):
+        backbone.encode_image(torch.cat([pixels, pixels]))
+    final = torch.cat([ends[0][:, :1], path.kept[depth - 1][:, 1:]], 1)
+    tokens = torch.stack([t for i in chosen for t in (final, added.get(i + 1, ends[0]))])
+
+    def projected(rows):
+        normed = backbone.points["image.norm"].untapped(rows)
+        return backbone.points["image.projection"].untapped(normed)
+
+    near(golden, "out_tokens", tokens)
+    with torch.no_grad():
+        near(golden, "out_pooled", projected(final))
+        near(golden, "out_projected_tokens", projected(tokens))
+        own = method("ano-vl", last=hyper["surgery"], as_released=True).needs()["path"].compute(backbone, pixels)
+    near(golden, "out_pooled", torch.cat([golden["out_pooled"][:, :1], own[:, 0]], 1))
+
+
+@adaptor("anomalyclip", method="anomaly-clip")
+def anomaly_clip(golden):
+    hyper, backbone, pixels = golden.hyper, towers(golden), golden["in_pixel_values"]
+    chosen = tuple(i - 1 for i in hyper["features_list"])
+    task = Task.from_arrays((pixels, golden["in_masks"]), torch.eye(1, backbone.dim), backbone=backbone)
+    made = method(
+        "anomaly-clip",
+        n=golden["in_w.ctx_pos"].shape[-2],
+        depth=hyper["depth"],
+        deep=hyper["t_n_ctx"],
+        blocks=chosen[hyper["feature_map_layer"][0] :],
+        last=hyper["DPAM_layer"] - 1,
+        temperature=hyper.get("temperature", 0.07),
+        sigma=float(hyper["sigma"]),
+        as_released=True,
+    )
+    task = dataclasses.replace(task, kind="maps").bind(made)
+    made.fit(task)
+    deep = {f"compound_prompts_text.{i}": words for i, words in enumerate(made.deeper)}
+    made.context.data = torch.cat([golden["in_w.ctx_pos"][0], golden["in_w.ctx_neg"][0]])
+    for name, words in deep.items():
+        words.data = golden[f"in_w.{name}"]
+    with torch.no_grad():
+        shown = Images.from_arrays(pixels)
+        shown.rows.backbone = backbone
+        x = made.needs()["x"].compute(backbone, pixels)[:, 0, 0]
+        near(golden, "out_image_features", backbone.points["image.projection"].untapped(x))
+        path = second_path(backbone, made.last)
+        with backbone.taps(path.taps):
+            backbone.encode_image(torch.cat([pixels, pixels]))
+        rows = backbone.points["image.norm"].untapped(torch.stack([path.kept[i] for i in chosen]))
+        rows = backbone.points["image.projection"].untapped(rows)
+        near(golden, "out_patch_features", rows)
+        own = made.needs()["path"].compute(backbone, pixels).transpose(0, 1)
+        start = len(chosen) - len(own)
+        near(golden, "out_patch_features", torch.cat([rows[:start], torch.cat([rows[start:, :, :1], own], 2)]))
+    optimizer = torch.optim.SGD([made.context, *made.deeper], lr=hyper["lr"])
+    steps = sum(f"out_map_loss{s}" in golden for s in range(99))
+    for s in range(steps + 1):
+        if f"out_image_scores{s}" in golden:
+            near(golden, f"out_text_features{s}", made.text().detach()[None])
+            answers = predict(made, pixels)
+            near(golden, f"out_image_scores{s}", image_scores(answers))
+            near(golden, f"out_anomaly_map{s}", map_of(answers))
+        if s < steps:
+            maps, images = made.parts(task.support)
+            near(golden, f"out_map_loss{s}", made.map_weight * maps)
+            near(golden, f"out_image_loss{s}", images)
+            optimizer.zero_grad()
+            made.loss(task.support).backward()
+            for name, grad in {"ctx_pos": made.context.grad[0], "ctx_neg": made.context.grad[1]}.items():
+                if f"out_grad{s}.{name}" in golden:
+                    near(golden, f"out_grad{s}.{name}", grad[None, None])
+            for name, words in deep.items():
+                if f"out_grad{s}.{name}" in golden:
+                    near(golden, f"out_grad{s}.{name}", words.grad)
+            optimizer.step()
