@@ -16,7 +16,7 @@ from adaptkit.features.needs.tokens import before_patches, chosen_blocks
 from adaptkit.towers.backbone import unit
 
 if TYPE_CHECKING:
-    from adaptkit.towers.backbone import Backbone
+    from adaptkit.towers.backbone import Backbone, Tap
 
 
 @dataclass(frozen=True, kw_only=True)
