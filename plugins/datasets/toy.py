@@ -1,4 +1,7 @@
-"""Five patterns and their names, drawn by a formula: runs anywhere, with no download."""
+"""Five patterns and their names, drawn by a formula: runs anywhere, with no download.
+
+``toy-pairs`` asks for images by a text beside an image, ``toy-sequences`` for short sequences.
+"""
 
 from adaptkit import hookimpl
 
@@ -9,6 +12,18 @@ def load(place=""):
     return toy_splits()
 
 
+def pairs(place=""):
+    from adaptkit.testing.toy_pairs import toy_pairs
+
+    return toy_pairs()
+
+
+def sequences(place=""):
+    from adaptkit.testing.toy_pairs import toy_sequences
+
+    return toy_sequences()
+
+
 @hookimpl
 def datasets():
-    return {"toy": load}
+    return {"toy": load, "toy-pairs": pairs, "toy-sequences": sequences}

@@ -1,0 +1,60 @@
+"""The toy task of another kind than classification, for the checks of methods that answer it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from adaptkit.features.items import Images
+from adaptkit.features.needs import Frames
+from adaptkit.methods.adapt import predict
+from adaptkit.methods.method import Method
+from adaptkit.methods.task import Task
+from adaptkit.testing.harness import ensure
+from adaptkit.testing.toy import passing_home
+
+
+def of_its_kind(method: Method, task: Task, queries: Images) -> tuple[Task, Images]:
+    """The task and its queries, or, for a method that does not answer such a task, those of one that it answers."""
+    if task.kind in method.answers or "ranking" not in method.answers or not method.gallery_needs():
+        return task, queries
+    frames = any(isinstance(need, Frames) for need in method.gallery_needs().values())
+    return toy_ranking("toy-sequences" if frames else "toy-pairs")
+
+
+@cache
+def toy_ranking(name: str) -> tuple[Task, Images]:
+    """A toy task of retrieval, and its queries."""
+    from adaptkit.api import load
+
+    return load(name, backbone="toy:0", shots=8, home=passing_home())
+
+
+def reordered(task: Task, order: Tensor) -> Task:
+    """The task about some of its classes, or items of its gallery, in another order; its images are as they were."""
+    names, prompts = tuple(task.classnames[i] for i in order), tuple(task.prompts[i] for i in order)
+    gallery = None if task.gallery is None else task.gallery[order]
+    return replace(task, classnames=names, labelnames=(), prompts=prompts, gallery=gallery)
+
+
+def otherwise_labelled(task: Task) -> Task:
+    """The task without validation images, as it is learned with other labels, or with another gallery."""
+    if task.gallery is not None:
+        return replace(reordered(task, torch.arange(len(task.gallery)).flip(0)), val=None)
+    wrong = task.support.labels.add(1) % len(task.classnames)  # type: ignore[union-attr]
+    return replace(task, support=task.support.label(wrong), val=None)
+
+
+def better_than_chance(method: Method, queries: Images) -> None:
+    """Queries find an item of theirs half as early again as by chance.
+
+    Raises:
+        AssertionError: when they do not.
+    """
+    kind, answers = method.evaluation, predict(method, queries)
+    noise = torch.rand(answers.shape, generator=torch.Generator().manual_seed(0))
+    got, chance = (kind.objective(found, queries.targets) for found in (answers, noise))  # type: ignore[arg-type]
+    ensure(got > 1.5 * chance, f"{type(method).__name__} has a mean reciprocal rank of {got:.2f}: guessing")
