@@ -8,7 +8,7 @@ Interactions: `win-clip-plus` learns from normal images alone and passes over an
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,8 @@ LEAST = 1e-12  # what is divided by
 
 class WinCLIP(BetweenStates):
     """Each patch by the windows that cover it, each of which is nearer to words for normal or for damaged."""
+
+    exempt: ClassVar = {"beats_chance": "the toy's text tower knows one sentence for a class, and none of its damage"}
 
     scales: tuple[Annotated[int, Range(1, 1_000)], ...] = (2, 3)  # sides of windows, patches
     as_released: bool = False
@@ -68,6 +70,8 @@ class WinCLIP(BetweenStates):
 
 class WinCLIPPlus(WinCLIP):
     """`WinCLIP`, and how far each patch and each window is from those of a few normal images."""
+
+    exempt: ClassVar = {}
 
     def needs(self):
         return {**super().needs(), "patches": Dense(attention="own", projected=False, unit=False)}
