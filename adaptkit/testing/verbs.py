@@ -19,7 +19,7 @@ from adaptkit.methods.search import unfold
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
-from adaptkit.testing.kinds import reordered
+from adaptkit.testing.kinds import reordered, shape_held
 
 READS, LEARNS = (
     ("forward", "needs", "support_needs", "training_images"),
@@ -70,8 +70,7 @@ def other_classes(make: Make, task: Task, queries: Images) -> None:
         torch.manual_seed(0)
         answers.append(predict(retarget(method, elsewhere), queries))
     permuted, plain = answers
-    want = (len(queries), len(some)) if method.output == "logits" else (len(queries),)
-    ensure(plain.shape == want, f"{name} must return {want} for other classes; got {tuple(plain.shape)}")
+    shape_held(method, elsewhere, queries, plain)
     want_again = plain[:, some] if plain.dim() == 2 else plain
     same(permuted, want_again, f"{name} depends on the order in which other classes are named")
 
