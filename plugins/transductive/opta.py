@@ -57,7 +57,7 @@ class OpTA(Method):
         return torch.lerp(self.means, means, self.ratio) if self.several else means
 
     def plan(self, means, x):
-        """How much of each mean goes to each query, ``(C, N)``, and the costs, in the logarithms of Sinkhorn's scales."""
+        """How much of each mean goes to each query, and what that costs, ``(C, N)`` both."""
         cost = (means.square().sum(1)[:, None] + x.square().sum(1) - 2 * means @ x.T).clamp_min(0)
         cost = cost / cost.max().clamp_min(1e-12)
         given, taken = ((torch.full_like(side, 1 / len(side)) + TINY).log() for side in (means[:, 0], x[:, 0]))
