@@ -2,6 +2,7 @@ from .api import compare as compare
 from .api import load as load
 from .api import run as run
 from .automatic.auto import auto as auto
+from .automatic.unlabelled import auto_unlabelled as auto_unlabelled
 from .features.captions import Captions as Captions
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images

@@ -16,8 +16,8 @@ from adaptkit.io.values import Spec
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.methods.widening import Widening
-from adaptkit.report.errors.behind import HeldPredictions, InFolders
 from adaptkit.report.errors.gallery import Gallery
+from adaptkit.report.errors.keepers import HeldPredictions, InFolders
 from adaptkit.report.table import Table
 from adaptkit.runs.build import AnyMethod, check_recipe, method
 from adaptkit.runs.evaluate import evaluate

@@ -2,7 +2,8 @@
 
 A draw takes K images of each class of a dataset's training images as somebody's folder; all others are unseen. `auto`
 sees the folder alone. Each method of the portfolio then learns from the same images, as it does there, and everything
-is measured on the unseen ones. Draws are appended to a file, so that a trial goes on where it stopped.
+is measured on the unseen ones. Minutes are of the processor's time, so that other work on the machine does not
+matter. Draws are appended to a file, so that a trial goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 from adaptkit.automatic.auto import auto
+from adaptkit.automatic.budget import Budget
 from adaptkit.automatic.learning import in_memory, learn
 from adaptkit.automatic.portfolio import VIEWS, portfolio
 from adaptkit.features.datasets import Joined, Splits, some_of
@@ -45,19 +50,20 @@ def trial(splits: Splits, shots: int, seed: int, minutes: float) -> dict[str, ob
     rows = draw(splits.train.labels, shots, random.Random(seed))
     unseen = [row for row in range(len(whole)) if row not in {*rows}]
     folder = replace(splits, train=some_of(whole, rows), val=None, test=some_of(whole, []))
-    found = auto(folder, backbone=BACKBONE, minutes=minutes, seed=seed)
+    with patch("adaptkit.automatic.auto.Budget", partial(Budget, clock=time.process_time)):
+        found = auto(folder, backbone=BACKBONE, minutes=minutes, seed=seed)
     test = in_memory(found.workspace.images(some_of(whole, unseen)))
     images = in_memory(found.found.images(found.workspace))
     task = found.workspace.about(range(len(splits.classnames)), images[:0])
     fixed = {
-        one.spec.name: accuracy(learn(one, task, images, found.found.groups, seed), test)
+        one.spec.label: accuracy(learn(one, task, images, found.found.groups, seed), test)
         for one in portfolio(len(images), VIEWS)
-        if not one.trained
     }
     known = found.chosen.expected
     said = {} if known is None else {"expected": known.accuracy, "low": known.low, "high": known.high}
     truth = accuracy(found.method, test)
-    return {"seed": seed, "chosen": found.name, "truth": truth, **said, "minutes": found.minutes[0], "fixed": fixed}
+    told = {"seed": seed, "chosen": found.chosen.entry.label, "truth": truth, **said}
+    return {**told, "minutes": found.minutes[0], "fixed": fixed}
 
 
 def told(name: str, rows: list[dict]) -> str:
@@ -72,8 +78,10 @@ def told(name: str, rows: list[dict]) -> str:
     return f"| {name} | {len(rows)} | {a} | {best} {b} | {c} | {d} | {e} | {held} |"
 
 
-def main(out: str, names: str = "drawings,digits,folder", draws: str = "20", minutes: str = "5") -> None:
-    """Run what is not done of so many draws of each dataset, and print the table."""
+def main(
+    out: str, names: str = "drawings,digits,folder", draws: str = "20", minutes: str = "1", first: str = "1"
+) -> None:
+    """Run what is not done of so many draws of each dataset, by seeds from `first` on, and print the table."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     print("| images | draws | auto, % | best fixed method, % | most it is below, points | expected | width | held |")
@@ -82,7 +90,7 @@ def main(out: str, names: str = "drawings,digits,folder", draws: str = "20", min
         what, shots = TRIALS[name]
         file, splits = folder / f"{name}.jsonl", dataset(what, folder / "patterns")
         done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        for seed in range(1 + len(done), 1 + int(draws)):
+        for seed in range(int(first) + len(done), int(first) + int(draws)):
             done.append(trial(splits, shots, seed, float(minutes)))
             with file.open("a") as lines:
                 lines.write(json.dumps(done[-1]) + "\n")

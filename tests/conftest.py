@@ -13,6 +13,7 @@ from tests.parity.tally import Tally
 
 HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 GIVEN_HOME = os.environ.get("ADAPTKIT_HOME", HOME)  # where notebooks find the features of earlier runs
+SLOW = ("test_ray", "test_cache", "test_failures", "test_spread", "test_resuming", "test_wheel")  # they start processes
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "OMP_NUM_THREADS": "1",
@@ -36,6 +37,11 @@ def pytest_configure(config):
     """Count goldens in the process that prints."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Tally())
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the modules whose tests take longest, or one process ends with them while the others wait."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 def pytest_collection_finish(session):

@@ -16,13 +16,16 @@ from adaptkit.automatic.certainty import Choice, wilson
 from adaptkit.automatic.folds import ALWAYS, dealt, number_of_folds, validation_rows
 from adaptkit.automatic.labelled import joined_groups, labelled_of
 from adaptkit.automatic.learning import learn
+from adaptkit.automatic.outcome import temperature
 from adaptkit.automatic.portfolio import portfolio
-from adaptkit.automatic.summary import next_commands
+from adaptkit.automatic.summary import next_commands, verdict_lines
 from adaptkit.automatic.unlabelled import names_asked
 from adaptkit.cli import main
 from adaptkit.features.datasets import Relabelled
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.runs.loading import pick_dataset
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 from tests.small import Command, photos
 
 MINUTES = 5  # far more than the toy needs
@@ -105,6 +108,38 @@ def test_the_fitted_temperature_is_the_one_that_made_the_answers():
     assert abs(heat - 7) < 0.4, f"logits that were made seven times too large must be cooled by 7; got {heat}"
     sure = fitted_heat(torch.eye(3), torch.arange(3))
     assert 0.01 < sure < 1, f"right answers only must give a finite temperature; got {sure}"
+
+
+def test_a_temperature_that_does_not_carry_over_to_other_images_is_not_applied():
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(50)
+    logits = 0.5 * torch.nn.functional.one_hot(labels, 4).double() + torch.randn(200, 4, generator=draw).double()
+    folds = torch.arange(200) % 2
+    heat, (before, after) = temperature(5 * logits, labels, folds)
+    assert heat > 2 and after < before, f"what is five times too sure must be cooled; got {heat}, {before}, {after}"
+    uneven = logits * torch.where(folds == 0, 8.0, 0.2)[:, None]
+    heat, (before, after) = temperature(uneven, labels, folds)
+    assert heat == 1 and before == after, f"each fold asks for what hurts the other; got {heat}, {before}, {after}"
+
+
+def test_each_method_is_tried_on_plain_images_and_on_views():
+    plain, both = ([one.spec.label for one in portfolio(100, views)] for views in (0, 4))
+    assert "gda(views=1, augment=none)" in plain and not any("crop" in label for label in plain), f"got {plain}"
+    assert "gda(views=4, augment=crop-flip)" in both and {*plain} < {*both}, f"views must only add to it; got {both}"
+    assert len({*both}) == len(both), "each must have a label of its own"
+
+
+def test_what_learns_from_no_image_is_counted_once_and_whole(few):
+    splits = pick_dataset("toy")
+    names = {"zero-shot"}
+    patch = pytest.MonkeyPatch()
+    only = lambda images, views: [c for c in portfolio(images, views) if c.spec.name in names]  # noqa: E731
+    patch.setattr("adaptkit.automatic.auto.portfolio", only)
+    found = ak.auto(splits, backbone="toy:0", minutes=MINUTES)
+    patch.undo()
+    known = found.chosen.expected
+    assert known.repeats == 1 and "from which it learns nothing" in verdict_lines(found)[1], f"got {known}"
+    assert (known.low, known.high) == wilson(known.accuracy, known.apart), "no fold overlaps another"
 
 
 def test_nothing_is_started_that_does_not_fit():
@@ -201,7 +236,7 @@ def test_a_method_that_fails_is_named_and_left_out(few, tmp_path, monkeypatch):
 
     monkeypatch.setattr(plugins.pick("methods", "tip-adapter"), "fit", fail)
     result = ak.auto("toy", backbone="toy:0", minutes=MINUTES)
-    row = next(one for one in result.chosen.tried if one.label == "tip-adapter")
+    row = next(one for one in result.chosen.tried if one.label.startswith("tip-adapter("))
     assert row.accuracy is None and "no such luck" in row.why, f"the failure must be told; got {row}"
 
 
@@ -216,8 +251,43 @@ def test_an_interruption_gives_the_best_so_far(few, monkeypatch):
 
     monkeypatch.setattr(contests, "learn", interrupted)
     result = ak.auto("toy", backbone="toy:0", minutes=MINUTES)
-    assert result.name == "zero-shot", f"only zero-shot had answered everything; got {result.name}"
+    assert result.name == "gda" and result.chosen.expected.folds == 1, f"gda had answered a fold; got {result.name}"
     assert "it was stopped: this is the best so far" in result.notes, f"it must say so; got {result.notes}"
+
+
+def test_whoever_leads_after_one_fold_can_be_finished():
+    splits, now = pick_dataset("toy"), [0.0]
+
+    def slowly(*given):
+        now[0] += 10
+        return learn(*given)
+
+    workspace = Workspace(Setting(dataset="toy", backbone="toy:0", select="none"), splits=splits)
+    found = labelled_of(splits)
+    images = found.images(workspace)
+    task = workspace.about(range(len(splits.classnames)), images[:0])
+    budget = Budget(130, clock=lambda: now[0])
+    contest = contests.Contest(task, images, found.groups, portfolio(len(images), 0)[1:], budget)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contests, "learn", slowly)
+        contest.run()
+    begun, done = ([e for e in contest.entries if getattr(e, what) != empty] for what, empty in BEGUN_AND_DONE)
+    assert 1 < len(begun) < len(contest.entries), f"some must be tried; got {[e.label for e in begun]}"
+    assert len(done) == 1 and contest.compared == contest.count, f"one must be finished; got {[e.label for e in done]}"
+    assert now[0] <= 130, f"all must be in time; took {now[0]}"
+
+
+BEGUN_AND_DONE = (("seconds", []), ("right", []))
+
+
+def test_where_nothing_can_be_finished_one_part_of_the_images_decides(few, monkeypatch):
+    monkeypatch.setattr(contests.Contest, "may", lambda self, entry, cost: entry.logits is None)
+    found = ak.auto("toy", backbone="toy:0", minutes=MINUTES)
+    known = found.chosen.expected
+    assert found.name != "zero-shot" and known.folds == 1, f"who learns does better; got {found.name}, {known}"
+    assert (known.low, known.high) == wilson(known.accuracy, known.apart), "no other fold overlaps that part"
+    assert "were held back once: there was no time for more" in verdict_lines(found)[1], "it must be told"
+    assert found.chosen.answers.shape[0] == known.images == 28, f"a fifth of 140 images; got {known.images}"
 
 
 def test_no_time_at_all_still_gives_an_answer(few):
@@ -231,6 +301,8 @@ def test_no_time_at_all_still_gives_an_answer(few):
         ({"minutes": 0}, "minutes must be a number from 0.01 to 10,000; got 0"),
         ({"seed": -1}, "seed must be"),
         ({"backbone": "toy2:0"}, "backbone must be one of"),
+        ({"shots": 4}, "an option of auto must be one of device, batch_size, workers, precision; got 'shots'"),
+        ({"device": "tpu"}, "device must be"),
     ],
 )
 def test_wrong_requests_are_one_line(how, words):
@@ -262,6 +334,22 @@ def test_the_command_says_what_is_chosen_and_what_is_next(few, tmp_path, capsys)
     folder = next((tmp_path / "home" / "auto").iterdir())
     code, out, err = run("predict", folder / "classifier", root)
     assert code == 0 and out.count("\n") == 9, f"the command that it names must work; got {out} {err}"
+
+
+def test_the_same_can_be_had_as_json(few, tmp_path, capsys):
+    root = photos(tmp_path / "photos", ["red", "green"], n=4)
+    run = Command(tmp_path / "home", capsys)
+    asked = ("auto", f"folder:{root}", "--backbone", "toy:0", "--minutes", MINUTES, "--json", "--device", "cpu")
+    code, out, err = run(*asked, "--batch-size", 4, "--workers", 1, "--precision", "fp32")
+    told = json.loads(out)
+    assert code == 0 and told["classes"] == ["green", "red"], f"it must succeed; got {told} {err}"
+    low, high = told["expected"]["interval"]
+    assert low <= told["expected"]["accuracy"] <= high and len(told["tried"]) > 2, f"got {told}"
+    protocol = json.loads((Path(told["folder"]) / "classifier" / "config.json").read_text())["protocol"]
+    kept = [protocol[key] for key in ("batch_size", "precision")]
+    assert kept == [4, "32-true"], f"the towers must work as they were asked to; got {kept}"
+    code, out, _ = run("auto", root, "--classes", "red,green", "--backbone", "toy:0", "--json", "--quiet")
+    assert code == 0 and json.loads(out)["methods"][0] == "zero-shot", f"so without labels; got {out}"
 
 
 def test_images_without_labels_are_answered_and_nothing_is_claimed(tmp_path, capsys):

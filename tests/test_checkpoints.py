@@ -8,6 +8,7 @@ import torch
 from adaptkit_plugins.backbones import hf
 from safetensors.torch import load_file, save_file
 
+from adaptkit.io.notices import on_a_line
 from adaptkit.towers.activation import ActivationWarning
 from adaptkit.towers.backbone import Backbone
 from tests.checkpoints import SIDE, edit, edit_tower, make_clip, make_siglip, refused
@@ -419,6 +420,16 @@ def test_an_activation_that_a_name_speaks_against_is_doubted(clip, name, act, wh
     for tower in ("vision", "text"):
         edit_tower(clip, tower, hidden_act="quick_gelu" if act == "gelu" else "gelu")
     assert hf.load(str(clip)).dim == 16, "the other one is not doubted"
+
+
+@doubted
+def test_on_the_command_line_a_doubt_is_one_line(clip, capsys):
+    edit_tower(clip, "vision", hidden_act="gelu")
+    with on_a_line():
+        hf.load(str(clip))
+        hf.load(str(clip))
+    said = capsys.readouterr().err
+    assert said.startswith("adaptkit: warning: hidden_act") and said.count("\n") == 1, f"a line, once; got {said!r}"
 
 
 @doubted

@@ -332,6 +332,10 @@ def test_the_command_tells_and_writes_what_went_wrong(ran, command, tmp_path):
     assert files[1].read_text().count('<ul class="pictures"><li>') == 1, "in the page itself"
     code, said, _ = command("errors", run, "--agreement", "--json")
     assert json.loads(said)["methods"] == ["zero-shot", "gda"], "and methods are held against each other"
+    assert json.loads(said)["about"] == "toy, 2 shots, seed 1", "it says of which cell"
+    assert command("errors", run, "--agreement", "--shots", 2)[1].startswith("toy, 2 shots, seed 1\n"), "in text, too"
+    command("errors", run, "--agreement", "--out", files[1])
+    assert "toy, 2 shots, seed 1: Cohen" in files[1].read_text(), "and on a page"
     command("errors", run, "--out", files[0], "--all")
     assert len(files[0].read_text().splitlines()) == 61, "or a line for every image"
 
@@ -366,6 +370,42 @@ def test_a_page_of_a_comparison_has_the_errors_of_every_cell(ran, command, tmp_p
     assert "data:image" not in page, "pictures stand in it on request alone"
     command("compare", tmp_path / "out", "--out", out, "--thumbnails", 2)
     assert 3 <= out.read_text().count("data:image/webp") <= 6, "of the best method's errors, with their neighbours"
+
+
+def test_agreement_is_of_cells_that_all_methods_have(ran):
+    table = ran(methods=["zero-shot", "gda", "tip-adapter"], shots=[1, 2, 4], seeds=[1, 2])
+    gone = {("gda", 4, 1), ("gda", 4, 2), ("tip-adapter", 2, 1)}
+    table.results[:] = [r for r in table if (r.method, r.shots, r.seed) not in gone]
+    found = table.agreement()
+    assert found.title == "toy, 2 shots, seed 2", "the most shots and the first seed that all have"
+    assert table.agreement(shots=1).title == "toy, 1 shot, seed 1", "or those that are asked for"
+    with pytest.raises(ValueError, match="shots must be one of 1, 2; got 4"):
+        table.agreement(shots=4)
+    with pytest.raises(ValueError, match="dataset must be one of toy; got 'toi'; did you mean 'toy'"):
+        table.agreement(dataset="toi")
+    table.results[:] = [r for r in table if (r.method, r.shots) not in {("gda", 1), ("tip-adapter", 2)}]
+    with pytest.raises(ValueError, match="methods must have a number of shots that all have; got none"):
+        table.agreement()
+
+
+def test_damaged_predictions_leave_their_cell_out_of_a_page(ran, command, tmp_path):
+    ran(seeds=[1, 2])
+    out, kept = tmp_path / "page.html", tmp_path / "out" / "predictions"
+    gda, _ = sorted(kept.glob("gda*"))
+    whole = gda.read_bytes()
+    gda.write_bytes(whole[:-9])
+    code, _, told = command("compare", tmp_path / "out", "--out", out)
+    assert code == 0 and told.startswith("adaptkit: warning: predictions must be as a run writes them"), told
+    assert told.count("\n") == 1 and gda.name in told, "a line names the file"
+    page = out.read_text()
+    assert page.count("predictions that cannot be read: of seed ") == 1, "the page says which are left out"
+    assert page.count("<template") == 3 and str(tmp_path) not in page, "and has all others"
+    for file in kept.glob("gda*"):
+        file.write_bytes(b"")
+    command("compare", tmp_path / "out", "--out", out)
+    page = out.read_text()
+    assert "predictions that cannot be read: of seeds 1, 2" in page, "of a method without any, too"
+    assert page.count("<template") == 2, "which then agrees with none"
 
 
 def test_a_page_of_runs_without_predictions_is_as_before(ran, command, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from adaptkit_plugins.backbones import hf
 from PIL import Image
 
+import adaptkit.towers.hub
 from adaptkit import Patches, Pooled, unit
 from tests.checkpoints import (
     IMAGE,
@@ -428,6 +429,6 @@ def test_a_checkpoint_is_fetched_when_the_hub_answers(hub, clip):
 
     monkeypatch, constants = hub
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hf, "host_answers", lambda url: True)
+    monkeypatch.setattr(adaptkit.towers.hub, "host_answers", lambda url: True)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert hf.load("tests/tiny@v2").dim == 16

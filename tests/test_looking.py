@@ -227,9 +227,27 @@ def test_the_command_says_what_it_found_and_writes_it_down(photos, tmp_path, cap
     if suffix == "csv":
         rows = [row for row in csv.DictReader(text.splitlines()) if row["what"] == "copy"]
         assert sorted(row["image"] for row in rows) == ["test/dog/<b>.png", "train/cat/0.png"], "a row for each image"
+        (bad,) = [row for row in csv.DictReader(text.splitlines()) if row["what"] == "unread"]
+        assert bad["image"].endswith("train/dog/bad.png") and "it holds none of" in bad["value"], "unreadable ones, too"
     else:
         assert "&lt;b&gt;.png" in text and "<b>.png" not in text, "names are text"
-        assert "data:image/jpeg;base64," in text and "<script" not in text, "pictures are in it, and nothing runs"
+        assert "data:image/webp;base64," in text and "<script" not in text, "pictures are in it, and nothing runs"
+
+
+def test_a_class_of_copies_alone_is_looked_at_though_it_cannot_be_split(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("cat", "owl"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            picture = Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+            picture.save(tmp_path / name / f"{i}.png")
+    for i in range(1, 4):
+        shutil.copy(tmp_path / "owl" / "0.png", tmp_path / "owl" / f"{i}.png")
+    found = ak.look(f"folder:{tmp_path}", backbone="")
+    assert found.sizes == {"train": 8} and [len(group.places) for group in found.copies] == [4], "all copies are found"
+    assert "no method can learn from this as it is: a class must have two different images" in found.notes[0]
+    assert main(["data", "look", f"folder:{tmp_path}", "--backbone", "none", "--out", str(tmp_path / "l.html")]) == 0
+    assert "fewer of 'owl'; all images are shown under train" in capsys.readouterr().out, "the command says it, too"
 
 
 def test_without_a_backbone_or_labels_of_one_class_less_is_told(photos):

@@ -271,6 +271,15 @@ def test_masks_are_means_of_the_tokens_inside():
         computed(Masks(), backbone, [Masked(image, masks[:1, :, :32])])
 
 
+def test_without_an_augmentation_the_one_view_is_the_plain_image(tmp_path):
+    cache = FeatureCache(toy_backbone(0), Store(tmp_path))
+    need = Pooled(views=1, augment="none")
+    assert need == Pooled(views=1, plain_first=True) and Pooled(augment="none") == Pooled(), "they are the same tensor"
+    assert not Pooled(views=1, augment="none", fresh=True).fresh, "there is nothing to draw anew"
+    rows = cache.images(IMAGES, need, ALL)
+    assert torch.equal(rows[:, 0], cache.images(IMAGES, Pooled(), ALL)), "it must be the plain image's row"
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -280,12 +289,14 @@ def test_masks_are_means_of_the_tokens_inside():
         (lambda: Frames(count=0), "count must be at least 1; got 0"),
         (lambda: Windows(rows=0), "rows and columns must be at least 1; got 0 and 3"),
         (lambda: Windows(side=1.5), "side must be above 0 and at most 1; got 1.5"),
+        (lambda: Pooled(views=4, augment="none"), "views must be 1 with augment 'none', the plain image alone; got 4"),
+        (lambda: Pooled(augment="crop"), "augment must be one of none, crop-flip"),
         (lambda: Masks(count=0), "count must be at least 1"),
         (lambda: Masks(views=2, augment="augmix"), "augment must move pixels only"),
         (lambda: computed(Layers(tokens=(17,), blocks=(0,)), toy_backbone("0")), "places from -17 to 16; got 17"),
         (lambda: Pooled().prepare([1], toy_backbone("0"), -1, ""), "an item must be an image for Pooled; got list"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_a_need_that_cannot_be_met_says_so(make, said):
     with pytest.raises(ValueError, match=said):

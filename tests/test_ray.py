@@ -17,12 +17,35 @@ from adaptkit.features.store import Store
 from adaptkit.runs import build, job, plugins, recipe
 
 pytest.importorskip("ray")
+QUICK = {"RAY_worker_niceness": "0", "RAY_prestart_worker_first_driver": "false"}
+"""Workers that other tests do not starve, and none that nobody asked for."""
 
 PLUGIN = '''
-"""Methods that count, fail, and end their process."""
+"""Methods that count, fail, and end their process; a backbone that a new process has at once, without transformers."""
 import os, signal, time
 from pathlib import Path
-from adaptkit import ZeroShot, hookimpl
+import torch
+from torch import nn
+from adaptkit import Backbone, Preprocess, ZeroShot, hookimpl
+
+class Light(Backbone):
+    def __init__(self):
+        self.model = nn.ModuleDict({"image": nn.Linear(3, 8), "text": nn.Embedding(128, 8)})
+        self.model["image"].weight.data = torch.arange(24.0).view(8, 3).sin()
+        self.model["text"].weight.data = torch.arange(1024.0).view(128, 8).sin()
+        self.model["image"].bias.data.zero_()
+        self.preprocess = Preprocess(size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        self.points, self.dim, self.width, self.depth, self.vocabulary = {}, 8, {}, {}, "letters"
+        self.freeze()
+
+    def tokenize(self, sentences):
+        return {"input_ids": torch.tensor([[ord(c) % 128 for c in s[:20].ljust(20)] for s in sentences])}
+
+    def image(self, pixels, project):
+        return self.model["image"](pixels.mean((2, 3)))
+
+    def text(self, tokens):
+        return self.model["text"](tokens["input_ids"]).mean(1)
 
 class Slow(ZeroShot):
     def fit(self, task):
@@ -41,6 +64,10 @@ class Deadly(ZeroShot):
 @hookimpl
 def methods():
     return {"slow": Slow, "broken": Broken, "deadly": Deadly}
+
+@hookimpl
+def backbones():
+    return {"light": lambda name: Light()}
 '''
 MACHINE = ("seconds", "memory", "digest")  # what two runs may differ in
 
@@ -51,10 +78,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ray")
     (folder / "methods_for_ray.py").write_text(PLUGIN)
     plugins.use_file(folder / "methods_for_ray.py")
-    before = os.environ.get("ADAPTKIT_HOME")
-    os.environ["ADAPTKIT_HOME"] = str(folder)
-    yield folder
-    os.environ["ADAPTKIT_HOME"] = before or ""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUICK, "ADAPTKIT_HOME": str(folder)}.items():
+            patch.setenv(name, value)
+        yield folder
     plugins.manager().unregister(name="methods_for_ray")
     plugins.table.cache_clear()
 
@@ -132,7 +159,7 @@ def test_two_workers_one_killed_get_what_a_run_in_turn_gets_bit_for_bit(workers,
 
 
 def test_a_cell_that_fails_or_ends_its_worker_each_time_is_named_and_the_others_are_run(workers, tmp_path):
-    one = asked("broken", "zero-shot", "deadly", seeds=[1])
+    one = asked("broken", "zero-shot", "deadly", seeds=[1], backbone="light:0")
     found, said = done(tmp_path, one, workers)
     causes = {failure.method: failure.cause for failure in found.failures}
     assert [result.method for result in found] == ["zero-shot"], f"what can be run must be; got {said}"
@@ -167,7 +194,7 @@ def test_workers_that_have_other_code_are_refused(workers, tmp_path, monkeypatch
 
     monkeypatch.setattr(opened, "file_name", lambda cell, *rest: f"{cell.label}.another")
     with pytest.raises(ValueError, match=r"workers must have this process's adaptkit.*zero-shot.another"):
-        done(tmp_path, asked("zero-shot", seeds=[7]), workers)
+        done(tmp_path, asked("zero-shot", seeds=[7], backbone="light:0"), workers)
     assert not [*(tmp_path / "out").glob("zero*.json")], "what they made must not be kept"
 
 
@@ -265,7 +292,18 @@ def below(pid):
 )
 def test_a_signal_ends_workers_at_once_and_leaves_what_is_finished(number, code, words, place, tmp_path):
     plugin, home, out = place / "methods_for_ray.py", tmp_path / "home", tmp_path / "out"
-    what = ["run", "toy", "--set", "methods=[slow]", "--seeds", ",".join(map(str, range(400))), "--shots", "1"]
+    what = [
+        "run",
+        "toy",
+        "--set",
+        "methods=[slow]",
+        "--set",
+        "backbone=light:0",
+        "--seeds",
+        ",".join(map(str, range(400))),
+        "--shots",
+        "1",
+    ]
     command = [sys.executable, "-m", "adaptkit", *what, "--plugin", plugin, "--home", home, "--out", out]
     environment = {**os.environ, "ADAPTKIT_HOME": str(home)}
     with subprocess.Popen([*command, "--engine", "ray", "--workers", "1"], env=environment, stderr=-1) as running:

@@ -97,6 +97,7 @@ def test_other_numbers_and_the_inputs_that_differ_are_named(copied, capsys):
         ", was 1.0.0",
         "threads ",
         "0 equal, 1 different",
+        "were read as stored; no record names the size of their batches",
     ):
         assert words in said, f"it must say {words!r}; got {said}"
     assert "select" not in said.partition("inputs")[2], "the record's own protocol is run, and does not differ"

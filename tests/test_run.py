@@ -272,11 +272,17 @@ def test_a_rate_falls_as_a_cosine_by_step_or_by_epoch():
     assert warm[:6] == pytest.approx([0.3] * 5 + [2.0]), "after a warm-up the cosine must start at its full height"
 
 
-def test_lightning_is_not_imported_where_nothing_is_trained():
+def test_lightning_is_not_imported_where_nothing_is_trained(tmp_path):
     code = (
-        "import sys, adaptkit; from adaptkit.testing import toy_task; task, test = toy_task();"
+        "import sys, pathlib, adaptkit, adaptkit.runs.job;"
+        "from adaptkit.testing import toy_task; task, test = toy_task();"
         "[adaptkit.predict(adaptkit.adapt(adaptkit.method(m), task), test) for m in ('zero-shot', 'gda')];"
-        "print([m for m in ('pytorch_lightning', 'lightning_fabric', 'torchmetrics') if m in sys.modules])"
+        "print([m for m in ('pytorch_lightning', 'lightning_fabric', 'torchmetrics') if m in sys.modules]);"
+        "from adaptkit.runs import opened, recipe; asked = recipe.read_recipe('toy', {'methods': ['coop']});"
+        "opened.Opened(asked, pathlib.Path(sys.argv[1])); print('pytorch_lightning' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]", "nothing that only training needs may be imported"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    alone, training = done.stdout.splitlines()
+    assert alone == "[]", "nothing that only training needs may be imported"
+    assert training == "True", "a recipe that trains must have it once it is opened: a first cell's time has no import"

@@ -137,6 +137,20 @@ def test_eight_lines_have_colours_and_the_others_are_grey():
     assert crowd.caption[0] == "grey: 52 others, which are behind" and "m3(x=1)" not in crowd.caption[1], "and notes"
 
 
+def test_a_band_breaks_where_one_seed_has_no_spread():
+    pytest.importorskip("matplotlib")
+    rows = [result("a", s, shots=k, accuracy=0.5 + k / 100 + s / 50) for k in (1, 2, 4, 8, 16) for s in (1, 2, 3)]
+    rows = [r for r in rows if (r.shots, r.seed) not in {(4, 2), (4, 3)}]
+    axes = Table(rows).plot().axes[0]
+    (band,), (line, *_) = axes.collections, axes.lines
+    pieces = [path.vertices for path in band.get_paths()]
+    assert [(xy[:, 0].min(), xy[:, 0].max()) for xy in pieces] == [(0, 1), (3, 4)], "nothing is drawn at 4 shots"
+    assert line.get_xdata().tolist() == [0, 1, 2, 3, 4], "the line itself goes on"
+    assert all(xy[:, 1].max() > xy[:, 1].min() + 1 for xy in pieces), "and where seeds differ it has a width"
+    one = Table([r for r in rows if r.seed == 1])
+    assert not any(len(band.get_paths()) for band in one.plot().axes[0].collections), "of one seed there is no band"
+
+
 def test_one_number_of_shots_makes_bars_the_best_on_top():
     pytest.importorskip("matplotlib")
     rows = [result(m, s, shots=0, accuracy=v + s / 100) for m, v in (("a", 0.2), ("b(x=1)", 0.6)) for s in (1, 2)]

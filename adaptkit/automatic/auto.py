@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Any
 
 from adaptkit.automatic.budget import Budget
 from adaptkit.automatic.contest import Contest
@@ -17,6 +18,7 @@ from adaptkit.automatic.page import auto_page
 from adaptkit.automatic.portfolio import DEFAULT, portfolio
 from adaptkit.automatic.result import BACKBONES, CLIP, AutoResult
 from adaptkit.features.datasets import Splits
+from adaptkit.io.errors import must_be
 from adaptkit.io.files import atomic_write, ensure_writable
 from adaptkit.io.ranges import Range, Seed, hold
 from adaptkit.report.looking.found import Look
@@ -27,6 +29,7 @@ from adaptkit.saving.classifier import save_classifier, vacant
 
 Minutes = Annotated[float, Range(0.01, 10_000)]
 """How long it may take."""
+MACHINE = ("device", "batch_size", "workers", "precision")  # what of a setting says how the towers work
 SECONDS_A_LOOK = 0.02  # seconds that it takes to look at an image
 SHARE_LOOKING = 0.2  # of the time that is left, for looking at the images
 
@@ -41,6 +44,7 @@ def auto(
     home: Path | None = None,
     progress: bool = False,
     say: Callable[[str], object] = lambda _: None,
+    **machine: Any,  # noqa: ANN401 (keys of a recipe)
 ) -> AutoResult:
     """Find the method that does best on labelled images, say how good it is expected to be, and save it.
 
@@ -56,6 +60,7 @@ def auto(
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         progress: show bars while extracting.
         say: told, in lines, what happens.
+        machine: ``device``, ``batch_size``, ``workers`` and ``precision``, as in a recipe.
 
     Raises:
         ValueError: for images that are not of one class each, or of one class all, and for a folder that is in use.
@@ -66,7 +71,7 @@ def auto(
     """
     budget, folder = started(minutes, seed), free(out)
     splits = open_whole(dataset, home)
-    workspace = opened_by(splits, backbone, home, progress)
+    workspace = opened_by(splits, backbone, home, progress, machine)
     found = best(splits, workspace, budget, seed, say)
     notes = [*backbone_note(workspace, backbone), *found.notes]
     found = replace(found, minutes=(budget.used / 60, minutes), notes=notes)
@@ -89,12 +94,16 @@ def free(out: Path | str | None) -> Path | None:
     return folder
 
 
-def opened_by(splits: Splits, backbone: str, home: Path | None, progress: bool) -> Workspace:
+def opened_by(
+    splits: Splits, backbone: str, home: Path | None, progress: bool, machine: Mapping[str, Any] = MappingProxyType({})
+) -> Workspace:
     """A workspace of the asked backbone, or of the first that is installed."""
+    if odd := sorted({*machine} - {*MACHINE}):
+        raise ValueError(must_be("an option of auto", MACHINE, odd[0]))
     names = [backbone] if backbone else [*BACKBONES]
     for name in names:
         try:
-            setting = Setting(dataset=splits.name, backbone=name, select="none")
+            setting = Setting(dataset=splits.name, backbone=name, select="none", **machine)
             return Workspace(setting, home=home, progress=progress, splits=splits)
         except ValueError:
             if name == names[-1]:
@@ -131,7 +140,7 @@ def best(splits: Splits, workspace: Workspace, budget: Budget, seed: int, say: C
     contest = Contest(task, images, found.groups, portfolio(len(images), views), budget, seed=seed, say=say)
     contest.run()
     if not contest.count:
-        contest.entries.sort(key=lambda entry: entry.label != DEFAULT)
+        contest.entries.sort(key=lambda entry: entry.candidate.spec.name != DEFAULT)
         notes.append("nothing can be estimated: no class has two different images")
     chosen = chosen_of(contest)
     notes += contest_notes(contest, found)

@@ -6,7 +6,8 @@ et al., Bootstrapping the out-of-sample predictions for efficient and accurate c
 
 Methods learned from overlapping images, so their errors depend on each other: images count as fewer, by the factor of
 Nadeau and Bengio (Inference for the generalization error, Machine Learning 52, 2003) for one k-fold cross-validation,
-``1 + k / (k - 1)``. The interval is Wilson's for that many images.
+``1 + k / (k - 1)``; what learns from no image, or from none of one
+part, counts them whole. The interval is Wilson's for that many images.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adaptkit.automatic.contest import Contender
+from adaptkit.automatic.contender import Contender
 from adaptkit.methods.calibration import fitted_heat
 
 DRAWS = 1000  # of the bootstrap
@@ -40,7 +41,7 @@ class Expected:
         seen: accuracy of the chosen method in the cross-validation, before the correction.
         images: that were answered.
         apart: of these, how many show different things.
-        folds: of the cross-validation.
+        folds: of the cross-validation; 1 where one part of the images was held back, once.
         repeats: of it, for the chosen method.
     """
 
@@ -126,14 +127,15 @@ def expected_of(entry: Contender, options: Choice, at: int, groups: Tensor, fold
         options: what was chosen by.
         at: its place there.
         groups: ``(N,)`` of the tested images.
-        folds: of the cross-validation.
+        folds: of the cross-validation, or 1.
         seed: of the bootstrap.
     """
     accuracy = options.corrected(groups.numpy(), seed)
     images, apart = len(groups), len(groups.unique())
-    low, high = wilson(accuracy, apart / (1 + folds / (folds - 1)))
+    overlap = 1.0 if entry.unlearned or folds == 1 else 1 + folds / (folds - 1)
+    low, high = wilson(accuracy, apart / overlap)
     seen = float(options.right[at].mean())
-    return Expected(accuracy, low, high, seen, images, apart, folds, len(entry.right))
+    return Expected(accuracy, low, high, seen, images, apart, folds, entry.repeats)
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from math import ceil
 
 import torch
 from torch import Tensor
 
 from adaptkit.automatic.budget import Budget
+from adaptkit.automatic.contender import Contender
 from adaptkit.automatic.folds import ALWAYS, dealt, number_of_folds
 from adaptkit.automatic.learning import learn
 from adaptkit.automatic.portfolio import Candidate
 from adaptkit.features.items import Images
 from adaptkit.methods.predicting import predict
 from adaptkit.methods.task import Task
-from adaptkit.runs.build import method
 from adaptkit.runs.failures import cause_of
 from adaptkit.towers import threads
 
 REPEATS = 5  # of the cross-validation, where there is time
 GUESS, GUESS_TRAINED = 1.0, 15.0  # seconds that the first fold of a method may take, before anything is known
 FEWEST = 3  # methods that a halving leaves
-
-
-@dataclass
-class Contender:
-    """A method in the contest.
-
-    Attributes:
-        candidate: the method.
-        right: of each finished repeat, whether each tested image was answered right, ``(N,)`` booleans.
-        logits: of the first repeat, ``(N, C)``, of each image by a method that did not learn from it.
-        folds: answered so far in the repeat that is not finished.
-        seconds: that each fold took.
-        why: it was not tried further; "" for none.
-        failed: whether that is because it failed.
-    """
-
-    candidate: Candidate
-    right: list[Tensor] = field(default_factory=list)
-    logits: Tensor | None = None
-    folds: int = 0
-    seconds: list[float] = field(default_factory=list)
-    why: str = ""
-    failed: bool = False
-
-    @property
-    def label(self) -> str:
-        """Its name, as the portfolio has it only once."""
-        return self.candidate.spec.name
-
-    @property
-    def cost(self) -> float:
-        """Seconds that one more fold will take."""
-        later = self.seconds[1:] or self.seconds  # the first loads what the others share
-        return sum(later) / len(later)
-
-    def accuracy(self) -> float:
-        """Mean over the finished repeats."""
-        return float(torch.stack(self.right).double().mean())
 
 
 class Contest:
@@ -70,6 +31,7 @@ class Contest:
         entries: every method, in the order of the portfolio.
         tested: rows of the images that are answered by methods which did not learn from them.
         count: of folds; 0 where there are too few images for any.
+        compared: folds that the comparison is made of: all, or the first alone where there was no time for more.
         interrupted: whether it was stopped from outside.
     """
 
@@ -89,7 +51,7 @@ class Contest:
         self.labels: Tensor = images.labels.cpu()  # type: ignore[union-attr]
         self.count = number_of_folds(self.labels, groups)
         self.tested = (self.deal(0) != ALWAYS).nonzero()[:, 0] if self.count else torch.zeros(0, dtype=torch.long)
-        self.count = self.count if len(self.tested) else 0
+        self.count = self.compared = self.count if len(self.tested) else 0
         self.interrupted = False
 
     def deal(self, repeat: int) -> Tensor:
@@ -112,21 +74,22 @@ class Contest:
             self.interrupted = True
             for entry in self.entries:
                 entry.why = entry.why or ("" if entry.right else "stopped")
+        self.settle()
 
     def rungs(self) -> None:
         """One fold for all, the whole for those that are not far behind, and more repeats for half, and half again.
 
-        What is trained comes last, if its first fold is not far behind either.
+        What is trained comes last, if its first fold is not far behind either. Whoever leads can always be finished.
         """
         for trained in (False, True):
             new = [entry for entry in self.entries if entry.candidate.trained == trained]
             for entry in new:
-                if self.text_alone(entry):
+                if entry.unlearned:
                     self.answer_once(entry)
-                elif self.may(entry, GUESS_TRAINED if trained else GUESS):
+                elif self.may(entry, self.guess(trained) + self.finishing()):
                     self.answer_folds(entry, 0, [0])
             alive = self.halved([e for e in self.entries if e.logits is not None and not e.failed], first=True)
-            for entry in self.cheap_first(alive):
+            for entry in self.leader_first(alive):
                 if not entry.right and self.may(entry, entry.cost * (self.count + trained)):
                     self.answer_folds(entry, 0, range(1, self.count))
         alive = self.ranked
@@ -147,13 +110,45 @@ class Contest:
             return False
         return True
 
+    def learned(self) -> list[Contender]:
+        """Methods that learned from images, and answered a fold at least."""
+        return [e for e in self.entries if not e.unlearned and not e.failed and e.logits is not None]
+
+    def finishing(self) -> float:
+        """Seconds that whoever leads after one fold needs for the others and to learn from all, until one has it."""
+        tried = self.learned()
+        if not tried or any(entry.right for entry in tried):
+            return 0.0
+        return self.leader_first(tried)[0].cost * self.count
+
+    def guess(self, trained: bool) -> float:
+        """Seconds that a first fold may take: as many as the slowest so far."""
+        known = [entry.seconds[0] for entry in self.learned() if entry.candidate.trained == trained]
+        return max([GUESS_TRAINED if trained and not known else GUESS, *known])
+
+    def leader_first(self, entries: Sequence[Contender]) -> list[Contender]:
+        """Who did best in the first fold, then the others, the cheap ones first."""
+        if not entries:
+            return []
+        leader = max(entries, key=lambda entry: float(self.first_fold(entry).double().mean()))
+        return [leader, *self.cheap_first([entry for entry in entries if entry is not leader])]
+
+    def settle(self) -> None:
+        """Compare all by the first fold alone, where no method that learns from images came further."""
+        tried = self.learned()
+        if not tried or any(entry.right for entry in tried):
+            return
+        first = self.deal(0) == 0
+        for entry in [*tried, *self.ranked]:
+            logits: Tensor = entry.logits  # type: ignore[assignment]
+            entry.logits = logits[first[self.tested] if entry.right else first]
+            entry.right = [entry.logits.argmax(1) == self.labels[first]]
+            entry.why = ""
+        self.tested, self.compared = first.nonzero()[:, 0], 1
+
     def cheap_first(self, entries: Sequence[Contender]) -> Iterator[Contender]:
         """By what a fold costs."""
         return iter(sorted(entries, key=lambda entry: entry.cost))
-
-    def text_alone(self, entry: Contender) -> bool:
-        """Whether a method learns from no image: then each fold answers alike."""
-        return not method(entry.candidate.spec).all_needs(of_support=True)
 
     def answer_once(self, entry: Contender) -> None:
         """Answer all images at once by a method that learns from none."""

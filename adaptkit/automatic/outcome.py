@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from adaptkit.automatic.certainty import Expected, choice, expected_of
-from adaptkit.automatic.contest import Contender, Contest
+from adaptkit.automatic.contender import Contender
+from adaptkit.automatic.contest import Contest
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.methods.evaluation.classification import classification, condensed
 from adaptkit.report.significance import OverImages, Verdict, verdicts
@@ -86,36 +87,47 @@ def chosen_of(contest: Contest) -> Chosen:
     entry, logits = ranked[at], ranked[at].logits
     if logits is None:
         raise ValueError("a ranked method must have answered; got no logits")
-    heat = fitted_heat(logits, labels)
+    heat, errors = temperature(logits, labels, contest.deal(0)[contest.tested])
     confusion = torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.long)
     confusion.index_put_((labels, logits.argmax(1)), torch.ones_like(labels), accumulate=True)
     return Chosen(
         entry,
-        expected_of(entry, options, at, groups, contest.count, contest.seed),
+        expected_of(entry, options, at, groups, contest.compared, contest.seed),
         table_of(contest, entry),
         heat,
-        calibration_errors(logits, labels, contest.deal(0)[contest.tested]),
+        errors,
         confusion,
         logits / heat,
         contest.tested,
     )
 
 
-def calibration_errors(logits: Tensor, labels: Tensor, folds: Tensor) -> tuple[float, float]:
-    """Expected calibration error before and after; each fold at the temperature that the others have."""
+def temperature(logits: Tensor, labels: Tensor, folds: Tensor) -> tuple[float, tuple[float, float]]:
+    """The temperature by which the negative log-likelihood is least; 1 where one fitted to other folds raises it.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``.
+        folds: ``(N,)``.
+
+    Returns:
+        it, and expected calibration errors before and after, between 0 and 1; a fold's temperature is the others'.
+    """
     cooled = logits.clone()
     for k in folds.unique().tolist():
         if (folds != k).any():
             cooled[folds == k] /= fitted_heat(logits[folds != k], labels[folds != k])
-    before, after = (classification(condensed(x, labels))["ece"] for x in (logits, cooled))
-    return before, after
+    before, after = (classification(condensed(x, labels)) for x in (logits, cooled))
+    if after["nll"] < before["nll"]:
+        return fitted_heat(logits, labels), (before["ece"], after["ece"])
+    return 1.0, (before["ece"], before["ece"])
 
 
 def tried_of(entry: Contender, verdict: Verdict | None = None) -> Tried:
     """A line of the table."""
     accuracy = entry.accuracy() if entry.right and not entry.failed else None
     why = f"failed: {entry.why}" if entry.failed else entry.why
-    return Tried(entry.label, accuracy, len(entry.right), entry.cost if entry.seconds else 0.0, verdict, why)
+    return Tried(entry.label, accuracy, entry.repeats, entry.cost if entry.seconds else 0.0, verdict, why)
 
 
 def table_of(contest: Contest, best: Contender) -> list[Tried]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from adaptkit.automatic.outcome import Tried
 from adaptkit.automatic.result import AutoResult
 from adaptkit.automatic.summary import next_commands, verdict_lines
-from adaptkit.io.safe import line
-from adaptkit.report import page
-from adaptkit.report.errors.sections import answers_sections, style
+from adaptkit.io.safe import in_html
+from adaptkit.report.errors.sections import answers_sections
+from adaptkit.report.page.document import document
 
 LIMITS = (
     "The estimate is of images that come as these did: from the same camera, place and time, as often of each class. "
@@ -23,28 +22,14 @@ LIMITS = (
 
 def auto_page(result: AutoResult) -> str:
     """The page."""
-    css = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
-    own = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    title = plain_html(f"{result.dataset}: {result.name}")
+    rules = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     parts = [overview(result), tried_section(result), sections_of(result), data_section(result), limits(result)]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
-        f'<link rel="icon" href="data:,">\n<title>{title}</title>\n<style>{css}{style()}{own}</style>\n</head>\n'
-        f"<body>\n<main>\n<h1>{title}</h1>\n{''.join(parts)}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def plain_html(text: object) -> str:
-    """Text that is no markup."""
-    return escape(line(str(text)))
+    return document(f"{result.dataset}: {result.name}", "".join(parts), rules)
 
 
 def items(lines: Sequence[str]) -> str:
     """Lines as a list."""
-    return f"<ul>{''.join(f'<li>{plain_html(one)}</li>' for one in lines)}</ul>" if lines else ""
+    return f"<ul>{''.join(f'<li>{in_html(one)}</li>' for one in lines)}</ul>" if lines else ""
 
 
 def overview(result: AutoResult) -> str:
@@ -57,9 +42,7 @@ def overview(result: AutoResult) -> str:
         "classes": f"{len(result.counts):,}",
         f"minutes, of {stated:g}": f"{used:.1f}",
     }
-    boxes = "".join(
-        f"<div><b>{plain_html(value)}</b><span>{plain_html(name)}</span></div>" for name, value in tiles.items()
-    )
+    boxes = "".join(f"<div><b>{in_html(value)}</b><span>{in_html(name)}</span></div>" for name, value in tiles.items())
     span = ""
     if known is not None:
         low, high, middle = (100 * value for value in (known.low, known.high, known.accuracy))
@@ -69,7 +52,7 @@ def overview(result: AutoResult) -> str:
             f'<div class="ends"><span>0 %</span><span>95 % interval: {low:.1f} to {high:.1f} %</span>'
             "<span>100 %</span></div>"
         )
-    about = plain_html(f"backbone {result.workspace.setting.backbone}")
+    about = in_html(f"backbone {result.workspace.setting.backbone}")
     return f'<p>{about}</p><div class="tiles">{boxes}</div>{span}{items([v.strip() for v in verdict_lines(result)])}'
 
 
@@ -93,13 +76,13 @@ def tried_row(one: Tried) -> str:
     """A method's row."""
     accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
     bar = f'<span class="track"><span class="bar" style="width:{80 * (one.accuracy or 0):.0f}px"></span></span>'
-    said = plain_html(one.why)
+    said = in_html(one.why)
     if one.verdict:
         kind = "bad" if one.verdict.differs else ""
         told = "" if one.verdict.differs else ", not told apart"
         said = f'<span class="{kind}">{100 * one.verdict.difference:+.1f}</span> (p = {one.verdict.p:.3g}{told})'
     return (
-        f'<tr><th scope="row">{plain_html(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
+        f'<tr><th scope="row">{in_html(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
         f'<td>{one.seconds:.2f}</td><td class="why">{said}</td></tr>'
     )
 
@@ -124,7 +107,7 @@ def data_section(result: AutoResult) -> str:
 
 def limits(result: AutoResult) -> str:
     """What cannot be known, and what to do next."""
-    commands = plain_html("\n".join(next_commands(result))).replace("\\n", "\n")
+    commands = "\n".join(map(in_html, next_commands(result)))
     return (
         f"<section><h2>What this cannot know</h2>{items(LIMITS)}</section>"
         f"<section><h2>Next</h2><pre>{commands}</pre></section>"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptkit.io.values import Spec
+from adaptkit.towers.preprocess import NO_AUGMENT
 
 VIEWS = 4  # random views of a labelled image, where there is time for them
 KERNEL_ROWS = 8000  # rows that an exact kernel may hold
@@ -30,26 +32,31 @@ class Candidate:
 def portfolio(images: int, views: int) -> list[Candidate]:
     """What is tried on so many labelled images, of which so many random views are at hand.
 
-    >>> [candidate.spec.name for candidate in portfolio(100, 0)]
-    ['zero-shot', 'linear-probe']
+    Each learns from the plain images, and most once more from random views: crops and mirror images help with objects,
+    and hurt where left and right, or the border, tell classes apart, as with digits.
+
+    >>> [candidate.spec.name for candidate in portfolio(100, 0)][:3]
+    ['zero-shot', 'linear-probe', 'gda']
     """
+    plain = {"views": 1, "augment": NO_AUGMENT}
+    found = [Candidate(Spec("zero-shot"), "nothing"), Candidate(Spec("linear-probe")), *seeing(images, plain)]
+    if views:
+        found += seeing(images, {"views": views, "augment": "crop-flip"})
+    return sorted(found, key=lambda one: one.trained)
 
-    def of(name: str, **options: Any) -> Spec:  # noqa: ANN401 (an option's value)
-        return Spec.of({name: options} if options else name)
 
-    found = [Candidate(of("zero-shot"), "nothing"), Candidate(of("linear-probe"))]
-    if not views:
-        return found
-    kernel: dict[str, Any] = {"average": True} if images * views > KERNEL_ROWS else {}
+def seeing(images: int, what: Mapping[str, Any]) -> list[Candidate]:
+    """Methods that learn from so many images, plain or in random views."""
+    kernel: dict[str, Any] = {"average": True} if images * what["views"] > KERNEL_ROWS else {}
     kernel |= {"features": 4096} if images > KERNEL_ROWS else {}
-    crops = {"views": views, "augment": "crop-flip"}
     return [
-        *found,
-        Candidate(of("gda", views=views)),
-        Candidate(of("tip-adapter", views=views)),
-        Candidate(of("proker", views=views, **kernel)),
-        Candidate(of("ape", views=views)),
-        Candidate(of("lp-plus-plus", views=views), "stopping"),
-        Candidate(of("diht-probe", views=views)),
-        Candidate(of("clap", **crops), "nothing", trained=True),
+        Candidate(Spec("gda", what)),
+        Candidate(Spec("timo", what)),
+        Candidate(Spec("tip-adapter", what)),
+        Candidate(Spec("proker", {**what, **kernel})),
+        Candidate(Spec("ape", what)),
+        Candidate(Spec("lp-plus-plus", what), "stopping"),
+        Candidate(Spec("diht-probe", what)),
+        Candidate(Spec("task-res", what), "nothing", trained=True),
+        Candidate(Spec("clap", what), "nothing", trained=True),
     ]

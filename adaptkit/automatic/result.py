@@ -47,7 +47,7 @@ class AutoResult:
     @property
     def name(self) -> str:
         """Of the chosen method."""
-        return self.chosen.entry.label
+        return self.chosen.entry.candidate.spec.name
 
     @property
     def accuracy(self) -> float | None:

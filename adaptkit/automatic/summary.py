@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shlex import quote
 
+from adaptkit.automatic.certainty import Expected
 from adaptkit.automatic.outcome import Chosen
 from adaptkit.automatic.result import CLIP, AutoResult
 from adaptkit.io.jsons import strict_json
@@ -47,12 +48,12 @@ def table_rows(chosen: Chosen, most: int = METHODS_SHOWN) -> list[list[str]]:
 def verdict_lines(result: AutoResult) -> list[str]:
     """What is chosen, how good it is expected to be, and whether it is better than the others."""
     chosen, known = result.chosen, result.chosen.expected
+    label = chosen.entry.label
     if known is None:
-        return [f"chosen: {result.name}, without an estimate: how often it is right cannot be known from these images"]
+        return [f"chosen: {label}, without an estimate: how often it is right cannot be known from these images"]
     lines = [
-        f"chosen: {result.name}; expected to be right about {known.text()} of new images, if they come as these did",
-        f"  95 % interval, by {known.repeats} times {known.folds}-fold cross-validation on {known.images:,} images, "
-        "corrected for the choice",
+        f"chosen: {label}; expected to be right about {known.text()} of new images, if they come as these did",
+        f"  95 % interval, {how_known(known, chosen)}, corrected for the choice",
     ]
     if rivals := chosen.rivals:
         lines.append(f"  not told apart from it: {', '.join(rivals)}")
@@ -64,6 +65,49 @@ def verdict_lines(result: AutoResult) -> list[str]:
     return lines
 
 
+def how_known(known: Expected, chosen: Chosen) -> str:
+    """What the estimate is made of."""
+    if chosen.entry.unlearned:
+        return f"by its answers to {known.images:,} images, from which it learns nothing"
+    if known.folds == 1:
+        return f"by {known.images:,} images that were held back once: there was no time for more"
+    return f"by {known.repeats} times {known.folds}-fold cross-validation on {known.images:,} images"
+
+
+def summary_values(result: AutoResult) -> dict[str, object]:
+    """The same as plain values; accuracies are between 0 and 1."""
+    chosen, (used, stated) = result.chosen, result.minutes
+    known = chosen.expected
+    expected = known and {"accuracy": known.accuracy, "interval": (known.low, known.high), "seen": known.seen}
+    tried = [
+        {
+            "method": one.label,
+            "accuracy": one.accuracy,
+            "repeats": one.repeats,
+            "seconds": one.seconds,
+            "p": one.verdict and one.verdict.p,
+            "told_apart": one.verdict and one.verdict.differs,
+            "why": one.why,
+        }
+        for one in chosen.tried
+    ]
+    return {
+        "dataset": result.dataset,
+        "backbone": result.workspace.setting.backbone,
+        "images": sum(result.counts),
+        "classes": list(result.workspace.splits.classnames),
+        "method": chosen.entry.candidate.spec.plain,
+        "expected": expected,
+        "temperature": chosen.temperature,
+        "calibration_error": chosen.ece and {"before": chosen.ece[0], "after": chosen.ece[1]},
+        "tried": tried,
+        "notes": result.notes,
+        "minutes": {"used": used, "stated": stated},
+        "folder": result.folder,
+        "next": next_commands(result),
+    }
+
+
 def next_commands(result: AutoResult) -> list[str]:
     """What to run next."""
     folder = quote(str(result.folder / "classifier")) if result.folder else "FOLDER"
@@ -71,7 +115,9 @@ def next_commands(result: AutoResult) -> list[str]:
     if result.found.alone:
         spec = result.chosen.entry.candidate.spec
         asked = strict_json([{spec.name: spec.options}] if spec.options else [spec.name], indent=None)
-        keys = {"methods": asked, "dataset": result.dataset, "backbone": result.workspace.setting.backbone}
+        setting = result.workspace.setting
+        keys = {"methods": asked, "dataset": result.dataset, "backbone": setting.backbone}
+        keys |= {} if setting.precision == "auto" else {"precision": setting.precision}
         settings = " ".join(f"--set {quote(f'{key}={value}')}" for key, value in keys.items())
         lines.append(
             f"adaptkit run few_shot --shots all --seeds 1 {settings}"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ def auto_unlabelled(
     home: Path | None = None,
     progress: bool = False,
     say: Callable[[str], object] = lambda _: None,
+    **machine: Any,  # noqa: ANN401 (keys of a recipe)
 ) -> UnlabelledResult:
     """Answer images without labels by zero-shot and by transductive methods, as long as there is time.
 
@@ -91,11 +93,12 @@ def auto_unlabelled(
         home: where features are kept; default ``$ADAPTKIT_HOME``.
         progress: show bars while extracting.
         say: told, in lines, what happens.
+        machine: as in `auto`.
     """
     budget, folder = started(minutes, seed), free(out) or Path(out)
     paths, left = readable_below(place, home)
     splits = Splits(f"folder:{place}", tuple(classes), train=Pictures([]), test=Pictures(paths))
-    workspace = opened_by(splits, backbone, home, progress)
+    workspace = opened_by(splits, backbone, home, progress, machine)
     images = as_images(paths, workspace.cache)
     task = workspace.about(range(len(classes)), images[:0].label(torch.zeros(0, dtype=torch.long)), pool=images)
     images.bind({"x": Pooled()}).load()  # extracted

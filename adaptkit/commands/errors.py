@@ -58,7 +58,7 @@ def check_files(options: Namespace) -> None:
 
 def results_of(options: Namespace) -> Table:
     """The run's results, with what is behind them."""
-    from adaptkit.report.errors.behind import InFolders
+    from adaptkit.report.errors.keepers import InFolders
     from adaptkit.report.runs import read_results
 
     home = home_folder(options)

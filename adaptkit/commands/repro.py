@@ -14,6 +14,11 @@ from adaptkit.io.shots import ALL_SHOTS
 from adaptkit.runs.failures import read_failures
 from adaptkit.runs.repro import Rerun, Stored, run_again, stored_cells
 
+UNKNOWN_BATCH = (
+    "no record names the size of their batches, on which last digits depend; an empty --home computes them anew, "
+    "in batches of the recipe's size"
+)
+
 
 def command(options: Namespace) -> int:
     """Run stored records again; 1 where some are not equal, or could not be run."""
@@ -34,6 +39,8 @@ def command(options: Namespace) -> int:
             found.append(again)
         counts = Counter(again.status for again in found)
         print(f"{counts['equal']} equal, {counts['different']} different, {counts['not run']} not run")
+        if counts["different"]:
+            print(line(f"features that {home} had were read as stored; {UNKNOWN_BATCH}"))
         if options.json:
             answer({"run": folder, "damaged": wrong, "records": [asdict(again) for again in found]})
     return int(bool(wrong) or counts["equal"] < len(found))

@@ -28,6 +28,10 @@ SHARED = "half of each class train, a fifth val, the rest test, by sha256"
 FROM_TRAIN = "val is a fifth of each class of train, by sha256"
 
 
+class CannotSplitError(ValueError):
+    """Images that cannot be parted into those to learn from and those to be judged by."""
+
+
 class Pickable(Source, Protocol):
     """A source of which some items can be taken."""
 
@@ -174,7 +178,7 @@ def share_out(found: Found) -> list[str]:
         if len(rank) < 2:
             what = "a dataset" if found.several else "a class"
             got = "fewer" if found.several else f"fewer of {c!r}"
-            raise ValueError(f"{what} must have two different images to be split; got {got}")
+            raise CannotSplitError(f"{what} must have two different images to be split; got {got}")
         train, val = (len(rank) + 1) // 2, len(rank) // 5
         for i in rows:
             own = rank[found.keys[i]]

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adaptkit.io.notices import Notice
+
 ShardLine = dict[str, Any]  # a line of a log
 
 ENTRY = ("shard", "rows", "shape", "bytes", "sha256", "seconds")
@@ -12,7 +14,7 @@ CAP = 16 * 2**20  # bytes of a shard that others are merged into, at most: a mer
 FAN = 8  # shards of a size that are merged into one of the next
 
 
-class DamagedShardWarning(UserWarning):
+class DamagedShardWarning(Notice):
     """A shard is missing or altered: its rows count as missing, until they are computed and appended again."""
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
+from html import escape
 from typing import TextIO
 
 _UNSEEN = (  # controls, marks that turn the direction of text, what has no width, halves of characters, and tags
@@ -45,6 +46,15 @@ def in_lines(text: str) -> str:
 def in_markdown(text: str) -> str:
     """Text inside a line of Markdown: neither markup, HTML, a link nor the end of a cell of a table."""
     return _MARKDOWN.sub(lambda found: "&lt;" if found[0] == "<" else f"\\{found[0]}", line(text))
+
+
+def in_html(text: object) -> str:
+    r"""Text that HTML takes literally, in an element or an attribute, in one line.
+
+    >>> in_html("a < b" + chr(10))
+    'a &lt; b\\n'
+    """
+    return escape(line(str(text)))
 
 
 def item(text: str) -> str:

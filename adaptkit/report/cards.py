@@ -7,13 +7,14 @@ import io
 import sys
 import textwrap
 import tokenize
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
 from adaptkit.io import yamls
-from adaptkit.io.errors import must_be
+from adaptkit.io.errors import alike
 from adaptkit.io.ranges import hints, ranges_in, written
 from adaptkit.io.values import default
 from adaptkit.methods.method import Method
@@ -63,9 +64,7 @@ def role_of(name: str) -> str:
         if name in plugins.table(role):
             return role
     every = [n for role in plugins.ROLES for n in plugins.table(role)]
-    near = must_be("a name", every, name).rpartition("did you mean")
-    hint = f"; did you mean{near[2]}" if near[1] else ""
-    raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{hint}")
+    raise ValueError(f"a name must be in one of the tables of 'adaptkit list'; got {name!r}{alike(name, every)}")
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -177,8 +176,9 @@ def source(text: str) -> str:
     return " ".join(after.partition("Deviations:")[0].split()).rstrip(".")
 
 
-def comments(cls: type) -> dict[str, str]:
-    """The comment behind each annotated attribute of a class."""
+@cache
+def comments(cls: type) -> Mapping[str, str]:
+    """The comment behind each annotated attribute of a class, which is read once: many methods share their bases."""
     try:
         code = textwrap.dedent(inspect.getsource(cls))
     except (OSError, TypeError):

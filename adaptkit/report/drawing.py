@@ -99,10 +99,9 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
     gap = (high - low) * size * LINE / 72 / inches
     heights = spread_apart([y for _, _, y, _, _ in ends], gap, low, high)
     for (name, x, y, colour, strong), height in zip(ends, heights, strict=True):
-        told = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
         ink = "#7A6A00" if colour == OKABE_ITO[-1] else colour if strong else "#6E6E6E"  # letters that paper shows
         axes.annotate(
-            plotted(told),
+            plotted(shortened(name)),
             xy=(x, y),
             xytext=(right + 0.035 * (right - axes.get_xlim()[0]), height),
             textcoords="data",
@@ -120,6 +119,11 @@ def name_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str, bool]], b
             },
         )
     axes.set(xlim=axes.get_xlim(), ylim=(low, high))
+
+
+def shortened(name: str) -> str:
+    """A name that there is room for."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
 
 
 def spread_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -159,9 +163,8 @@ def draw_bars(axes: Axes, shown: Drawing) -> None:
     for y, (mean, end, each) in enumerate(zip(means, ends, found, strict=True)):
         text = each.text(shown.metric, shown.spread)
         axes.annotate(text, (max(mean, end), y), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
-    told = [plotted(names[m] if len(names[m]) <= LONGEST_NAME else f"{names[m][: LONGEST_NAME - 3]}...") for m in order]
-    axes.set_yticks(range(len(order)), told)
+    axes.set_yticks(range(len(order)), [plotted(shortened(names[method])) for method in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_xlim(min(0.0, *means, 0.0), 1.16 * max([*ends, 1e-9]))
+    axes.set_xlim(min(0.0, *means), 1.16 * max([*ends, 1e-9]))
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -8,6 +8,7 @@ from math import isfinite, nan
 
 from adaptkit.report.scores import Score, Spread, falling, percent
 
+NO_MATPLOTLIB = "a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'"
 COLOURED = 8  # lines, the best ones
 MOST_NAMED = 24  # lines, for whose names there is room
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
+from adaptkit.io.jsons import strict_json
 from adaptkit.io.shots import plain_shots
 from adaptkit.report import formats
 from adaptkit.report.across import Across, numbers_across, sheet_across
@@ -23,16 +22,7 @@ COSTS_OF = ("extract", "fit", "predict")
 
 def as_json(tables: Sequence[Mapping[str, Any]]) -> str:
     """Tables as text; numbers that are none (NaN, infinite) are null."""
-    return json.dumps({"format": JSON_FORMAT, "tables": finite(list(tables))}, indent=1, allow_nan=False)
-
-
-def finite(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-    """A value in which every number is one."""
-    if isinstance(value, Mapping):
-        return {key: finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+    return strict_json({"format": JSON_FORMAT, "tables": list(tables)})
 
 
 def comparison_json(comparison: Comparison) -> str:

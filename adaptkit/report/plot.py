@@ -14,7 +14,7 @@ from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import plotted
 from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.report.backbones import backbone_line
-from adaptkit.report.figure_data import Drawing
+from adaptkit.report.figure_data import NO_MATPLOTLIB, Drawing
 from adaptkit.report.scores import SPREADS, Score, Spread, option_notes, percent, score
 from adaptkit.runs.results import Result
 
@@ -109,7 +109,7 @@ def figure(shown: Drawing) -> Figure:
 
         from adaptkit.report.drawing import blank_figure, draw_bars, draw_lines
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
+        raise ImportError(NO_MATPLOTLIB) from error
 
     shots = {k for by_shots in shown.curves.values() for k in by_shots}
     made = blank_figure(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)

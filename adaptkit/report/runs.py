@@ -12,7 +12,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.io.shots import plain_shots
 from adaptkit.io.values import Spec, convert
 from adaptkit.report.edges import edge_lines
-from adaptkit.report.errors.behind import InFolders
+from adaptkit.report.errors.keepers import InFolders
 from adaptkit.report.table import Table, fewer
 from adaptkit.runs.failures import read_failures
 from adaptkit.runs.folders import RECIPE_FILE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adaptkit.io import git
 from adaptkit.io.paths import resolved
 from adaptkit.methods.task import Task
-from adaptkit.methods.train import check_trainer
 from adaptkit.runs import plugins, shelf
 from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, method
 from adaptkit.runs.evaluate import check_able
@@ -41,6 +41,8 @@ class Opened:
     def __init__(self, recipe: Recipe, home: Path, progress: bool = False) -> None:
         check_outside(recipe)
         if recipe.trainer:
+            from adaptkit.methods.train import check_trainer  # brings Lightning, which takes seconds, for who trains
+
             check_trainer(recipe.trainer)
         self.workspace = Workspace(recipe.setting(), home=home, progress=progress)
         self.tests: Sequence[EvaluationSet] = self.workspace.evaluation_sets()
@@ -48,6 +50,8 @@ class Opened:
             check_elsewhere(recipe)
         built = {label: method(spec) for label, spec in recipe.labels().items()}
         check_able(built, self.workspace.splits.kind, recipe.sequence)
+        if any(hasattr(each, "schedule") for one in built.values() for each in one.modules()):
+            import_module("adaptkit.methods.train")  # now, or the first cell's record would count it as fitting
         self.steps = self.workspace.steps()
         self.fixed = protocol(recipe, self.workspace, self.tests)
         self.shared = participants(self.workspace)

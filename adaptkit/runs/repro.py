@@ -102,18 +102,18 @@ def run_again(folder: Path, cells: Sequence[Stored], home: Path) -> Iterator[Rer
         cells: as `stored_cells` found them.
         home: of features; those that it has are read.
     """
-    gone = dict[Any, str]()  # why a setting cannot be opened, which holds for all of its cells
+    gone = dict[Any, Exception]()
     for then in cells:
-        here, why = open_for(folder, then[0], home, gone)
-        if here is None:
-            yield became(then[0], "not run", why=why)
+        try:
+            job, setting = open_for(folder, then[0], home, gone)
+        except (ValueError, OSError) as error:
+            yield became(then[0], "not run", why=" ".join(str(error).split()))
             continue
-        job = here[0]
         made = make(job, home, lambda path: True).outcome
         if isinstance(made, Failure):
             yield became(then[0], "different", why=f"it fails now: {made.cause}")
             continue
-        modules = changed_modules(folder, then[0], made[0], here[1].code(job.cell))
+        modules = changed_modules(folder, then[0], made[0], setting.code(job.cell))
         numbers = changed_numbers(then, made)
         yield became(
             then[0],
@@ -128,20 +128,28 @@ def became(then: Result, status: Status, **more: Any) -> Rerun:  # noqa: ANN401 
     return Rerun(then.method, plain_shots(then.shots), then.seed, status, **more)
 
 
-def open_for(folder: Path, then: Result, home: Path, gone: dict[Any, str]) -> tuple[tuple[Job, Opened] | None, str]:
-    """The job of a record with its setting opened; or why not, which holds for all records of the setting."""
-    where: Any = None
+def open_for(folder: Path, then: Result, home: Path, gone: dict[Any, Exception]) -> tuple[Job, Opened]:
+    """The job of a record, and its setting opened.
+
+    Args:
+        folder: of the record.
+        then: the record.
+        home: of features.
+        gone: why settings could not be opened, which is tried once for all of their records.
+
+    Raises:
+        ValueError: where the record does not say enough, or the setting cannot be opened.
+        OSError: the same.
+    """
+    job = job_of(folder, then)
+    setting = key_of(job.recipe, home)
+    if setting in gone:
+        raise gone[setting]
     try:
-        job = job_of(folder, then)
-        where = key_of(job.recipe, home)
-        if where in gone:
-            return None, gone[where]
-        return (job, opened(job.recipe, home)), ""
+        return job, opened(job.recipe, home)
     except (ValueError, OSError) as error:
-        why = " ".join(str(error).split())
-        if where is not None:
-            gone[where] = why
-        return None, why
+        gone[setting] = error
+        raise
 
 
 def job_of(folder: Path, then: Result) -> Job:

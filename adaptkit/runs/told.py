@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -23,6 +22,7 @@ from adaptkit.runs.results import Result, digest_of
 
 PREDICTIONS, IMAGES = "predictions", "images"  # folders beside the records
 CLASS_COLUMNS = ("predicted", "others")  # columns of class ids
+RANKED_COLUMNS = ("others", "likely")  # columns with several entries an image
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def slim(name: str, column: np.ndarray, among: Sequence[int] | None) -> np.ndarr
 def answers_digest(result: Result) -> str:
     """What ties predictions to their record: the cell, and all that it answered."""
     said = {name: getattr(result, name) for name in ("tag", "method", "shots", "seed", "step", "metrics", "right")}
-    return digest_of(json.loads(json.dumps(said)))
+    return digest_of(said)
 
 
 def told_files(
@@ -149,19 +149,22 @@ def read_told(path: Path, result: Result) -> list[Told]:
         ValueError: when the file is not as it was written, or another record's, naming it.
         OSError: when one cannot be read.
     """
-    data, images = read_file(path), path.parents[1] / IMAGES
+    data = read_file(path)
     try:
-        length = int.from_bytes(data[:8], "little")
+        length = int.from_bytes(data[:8], "little")  # of the header, which safetensors reads from files alone
         about = parse_json(parse_json(data[8 : 8 + length])["__metadata__"]["about"])
         arrays = load(data)
         if content_digest(arrays) != about["content"]:
             raise ValueError("its numbers were changed after they were written")
         if about["record"] != answers_digest(result):
             raise ValueError(f"it is not that of the record beside it, {result.method}, seed {result.seed}")
-        return [
-            held_alike(Told(e["name"], read_asked(images, e["images"]), {c: arrays[f"{i}.{c}"] for c in e["columns"]}))
-            for i, e in enumerate(about["sets"])
-        ]
+        found = list[Told]()
+        for number, tested in enumerate(about["sets"]):
+            columns = {name: arrays[f"{number}.{name}"] for name in tested["columns"]}
+            found.append(Told(tested["name"], read_asked(path.parents[1] / IMAGES, tested["images"]), columns))
+            hold_rows(found[-1])
+            hold_classes(found[-1])
+        return found
     except Exception as error:  # safetensors has an error of its own, and a header may hold anything
         raise ValueError(
             f"predictions must be as a run writes them; got {str(path)!r}: {error}; "
@@ -169,30 +172,38 @@ def read_told(path: Path, result: Result) -> list[Told]:
         ) from error
 
 
-def held_alike(told: Told) -> Told:
-    """Answers that belong to their images: as many, and of classes that there are.
+def hold_rows(told: Told) -> None:
+    """Refuse answers that are not one for each image, or no numbers.
 
     Raises:
-        ValueError: when they do not.
+        ValueError: saying what they must be.
     """
     asked, count = told.asked, len(told.asked["images"])
-    labels = [0] * count if asked["labels"] is None else asked["labels"]
-    digests = asked["digests"] or [""] * count
-    if {len(each) for each in (*told.columns.values(), labels, digests)} - {count}:
+    beside = [rows for rows in (asked["labels"], asked["digests"] or None) if rows is not None]
+    if any(len(each) != count for each in (*told.columns.values(), *beside)):
         raise ValueError(f"it must answer each of {count} images")
     for name, column in told.columns.items():
-        if column.ndim != (2 if name in ("others", "likely") else 1) or not np.isfinite(column).all():
+        if column.ndim != (2 if name in RANKED_COLUMNS else 1) or not np.isfinite(column).all():
             raise ValueError(f"{name} must be finite, one row an image; got {column.dtype} {column.shape}")
+
+
+def hold_classes(told: Told) -> None:
+    """Refuse labels and answers that are no class of those that there are.
+
+    Raises:
+        ValueError: saying what they must be.
+    """
+    asked, labels = told.asked, told.asked["labels"] or []
     if not all(isinstance(name, str) for name in asked["names"]) or len({type(each) for each in labels}) > 1:
         raise ValueError("names must be text, and labels numbers or lists of them")
-    if asked["kind"] != "ranking":
-        given = [each for label in labels for each in (label if isinstance(label, list) else [label])]
-        ids = [told.columns[name] for name in CLASS_COLUMNS if name in told.columns]
-        most = [int(each.max(initial=0)) for each in ids]
-        whole = all(each.dtype.kind == "u" for each in ids)
-        if not whole or not all(type(c) is int and 0 <= c < len(asked["names"]) for c in (*given, *most)):
-            raise ValueError(f"it must answer with one of {len(asked['names'])} classes; got another")
-    return told
+    if asked["kind"] == "ranking":  # answers are items of a gallery
+        return
+    given = [each for label in labels for each in (label if isinstance(label, list) else [label])]
+    answers = [told.columns[name] for name in CLASS_COLUMNS if name in told.columns]
+    most = [int(each.max(initial=0)) for each in answers]
+    whole = all(each.dtype.kind == "u" for each in answers)
+    if not whole or not all(type(c) is int and 0 <= c < len(asked["names"]) for c in (*given, *most)):
+        raise ValueError(f"it must answer with one of {len(asked['names'])} classes; got another")
 
 
 def read_asked(folder: Path, name: str) -> dict[str, Any]:

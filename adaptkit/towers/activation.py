@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from adaptkit.io.notices import Notice
 from adaptkit.towers.checkpoint import read_mapping
 
 OPENCLIP_CONFIG = "open_clip_config.json"
@@ -19,7 +20,7 @@ TRAINED = (  # by names of the checkpoints' publishers, the first that fits
 )
 
 
-class ActivationWarning(UserWarning):
+class ActivationWarning(Notice):
     """A checkpoint's name says another activation than its config: features would be a little wrong, silently."""
 
 

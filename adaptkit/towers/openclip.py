@@ -12,7 +12,7 @@ from adaptkit.towers.backbone import Backbone, Tokens
 from adaptkit.towers.openclip_images import image_tower
 from adaptkit.towers.openclip_text import OpenWords, text_tower
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.processor import are_three, is_side
+from adaptkit.towers.processor import are_three, ensure_followed, is_side
 
 
 class OpenCLIPBackbone(Backbone):
@@ -87,9 +87,7 @@ def openclip_preprocess(spec: Mapping[str, Any], size: object, where: str) -> Pr
         "resize_mode": (spec.get("resize_mode") in ("shortest", "squash"), "'shortest' or 'squash'"),
         "mode": (spec.get("mode", "RGB") == "RGB", "'RGB'"),
     }
-    for key, (good, allowed) in rules.items():
-        if not good:
-            raise ValueError(f"{key!r} of {where} must be {allowed}; got {size if key == 'size' else spec.get(key)!r}")
+    ensure_followed(rules, {**spec, "size": size}, f"of {where}")
     fit = "crop" if spec["resize_mode"] == "shortest" else "squash"
     norm = {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])}
     return Preprocess(size=sides[0], fit=fit, resample=spec["interpolation"], centre="rounded", **norm)  # type: ignore[arg-type]

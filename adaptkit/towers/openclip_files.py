@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adaptkit.io.hub import host_answers
 from adaptkit.towers.activation import OPENCLIP_CONFIG, TRAINED, ActivationWarning
 from adaptkit.towers.formats import foreign_file
+from adaptkit.towers.hub import first_file, from_hub, snapshot
 
 CONFIG = OPENCLIP_CONFIG
 WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 PICKLED = (".bin", ".pt", ".pth")
-SNAPSHOT_FILES = ["*.json", "*.txt", "*.model", "open_clip_model.safetensors"]
+TEXTS = ("*.json", "*.txt", "*.model")
 NO_WEIGHTS = ("position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size", "num_batches_tracked")
 
 
@@ -165,50 +166,47 @@ def weights_of_tag(model: str, tag: str, said: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: when it is not there and nothing can be fetched, with what to do.
     """
-    from huggingface_hub import constants, hf_hub_download
-    from open_clip.pretrained import download_pretrained
+    repo, names = files_of_tag(said)
+    shown = names[0] if names == WEIGHT_FILES else names[-1]  # the file that is said to be published
+    return from_hub(
+        repo,
+        partial(first_file, repo, names),
+        f"weights {model}/{tag} must be",
+        f"{shown} --local-dir {model}; bring that file and write open_clip:{model}/{model}/{shown}",
+    )
 
+
+def files_of_tag(said: Mapping[str, Any]) -> tuple[str, Sequence[str]]:
+    """The repository of published weights, and what their file may be called there, the safest first.
+
+    >>> files_of_tag({"hf_hub": "timm/vit_base_patch32_clip_224.openai/model.bin"})
+    ('timm/vit_base_patch32_clip_224.openai', ('model.safetensors', 'model.bin'))
+    """
     repo, _, file = said["hf_hub"].rpartition("/")
-    names = [file, f"{file.rpartition('.')[0]}.safetensors"] if file else [*WEIGHT_FILES]
-    for name in reversed(names) if file else names:
-        with contextlib.suppress(Exception):  # not there
-            return Path(hf_hub_download(repo, name, local_files_only=True))
-    if constants.HF_HUB_OFFLINE or not host_answers(constants.ENDPOINT):
-        raise ValueError(
-            f"weights {model}/{tag} must be in {constants.HF_HUB_CACHE!r} while HF_HUB_OFFLINE is set or "
-            f"{constants.ENDPOINT} does not answer; got none of {repo}\nwhere there is network: hf download {repo} "
-            f"{names[0]} --local-dir {model}; bring that file and write open_clip:{model}/{model}/{names[0]}"
-        )
-    try:
-        return Path(download_pretrained(dict(said)))
-    except Exception as cause:  # of many kinds, and long
-        raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; got {' '.join(str(cause).split())}") from None
+    return repo, (str(Path(file).with_suffix(".safetensors")), file) if file else WEIGHT_FILES
 
 
-def folder_of_hub(name: str) -> Path:
+def folder_of_hub(name: str, hint: str = "") -> Path:
     """The folder of a repository as OpenCLIP saves it, downloaded if need be.
+
+    Args:
+        name: ``owner/name``, with a revision after ``@``, if one is wanted.
+        hint: what else the name may mean, to put behind it in an error.
 
     Raises:
         ValueError: when it is not there and nothing can be fetched.
     """
-    from huggingface_hub import constants, snapshot_download
-
     repo, _, revision = name.partition("@")
-    wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": SNAPSHOT_FILES}
-    with contextlib.suppress(Exception):  # not there
-        folder = Path(snapshot_download(repo, **wanted, local_files_only=True))
-        if (folder / CONFIG).is_file() and (folder / WEIGHT_FILES[0]).is_file():
-            return folder
-    if constants.HF_HUB_OFFLINE or not host_answers(constants.ENDPOINT):
-        raise ValueError(
-            f"what follows 'open_clip:' must be a folder, a model of OpenCLIP, or in {constants.HF_HUB_CACHE!r} while "
-            f"HF_HUB_OFFLINE is set or {constants.ENDPOINT} does not answer; got {name!r}\nwhere there is network: hf "
-            f"download {repo} --local-dir {repo.split('/')[-1]}; bring that folder and name it"
-        )
-    try:
-        folder = Path(snapshot_download(repo, **wanted))
-        if not (folder / WEIGHT_FILES[0]).is_file():
-            folder = Path(snapshot_download(repo, **{**wanted, "allow_patterns": ["open_clip_pytorch_model.bin"]}))
-        return folder
-    except Exception as cause:  # of many kinds, and long
-        raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; got {' '.join(str(cause).split())}") from None
+    return from_hub(
+        repo,
+        partial(snapshot, repo, revision, TEXTS, WEIGHT_FILES),
+        "what follows 'open_clip:' must be a folder, a model of OpenCLIP, or",
+        f"--local-dir {repo.split('/')[-1]}; bring that folder and name it",
+        asked=f"{name!r}{hint}",
+        whole=is_whole,
+    )
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds config and weights of OpenCLIP."""
+    return (folder / CONFIG).is_file() and any((folder / name).is_file() for name in WEIGHT_FILES)

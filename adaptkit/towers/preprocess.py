@@ -41,6 +41,9 @@ mixture of Hendrycks et al., arXiv:1912.02781, that TPT and TDA use. ``slight-cr
 only one that never mirrors. The others change more, ``moco`` as in Chen et al., arXiv:2104.02057: see `augments`.
 """
 
+NO_AUGMENT = "none"
+"""In place of one of them: no random views, the plain image."""
+
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 VERSION = 1  # of the arithmetic below; part of every stored feature's key
 

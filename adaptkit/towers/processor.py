@@ -31,23 +31,38 @@ def read_preprocess(spec: Mapping[str, Any], file: Path) -> Preprocess:
     spec = {key: value for key, value in inner.items() if value is not None}
     edge, side = _edge_and_side(spec)
     crops = spec.get("do_center_crop", False)
+    resizes = bool(edge if crops else side)
     rules = {
         **{key: (spec.get(key, True) is True, "true") for key in NEEDED_STEPS},
         **{key: (spec.get(key, False) is False, "false, or left out") for key in REFUSED_STEPS},
         "do_center_crop": (crops in (True, False), "true or false"),
-        "size": (edge if crops else side, "a shortest_edge with do_center_crop, an equal height and width without"),
-        "crop_size": (side, "an equal height and width"),
+        "size": (resizes, "a shortest_edge with do_center_crop, an equal height and width without"),
+        "crop_size": (bool(side), "an equal height and width"),
         "rescale_factor": (is_near(spec.get("rescale_factor", 1 / 255), 1 / 255), "1/255"),
         "resample": (is_number(spec.get("resample")) and spec["resample"] in RESAMPLE, "2 (bilinear) or 3 (bicubic)"),
         "image_mean": (are_three(spec.get("image_mean")), "three numbers"),
         "image_std": (are_three(spec.get("image_std"), positive=True), "three numbers above 0"),
     }
-    for key, (good, allowed) in rules.items():
-        if not good:
-            raise ValueError(f"{key!r} in {str(file)!r} must be {allowed}; got {spec.get(key)!r}")
+    ensure_followed(rules, spec, f"in {str(file)!r}")
     norm = {"mean": tuple(spec["image_mean"]), "std": tuple(spec["image_std"])}
     fit, resample = "crop" if crops else "squash", RESAMPLE[spec["resample"]]
     return Preprocess(size=side, edge=edge, fit=fit, resample=resample, **norm)  # type: ignore[arg-type]
+
+
+def ensure_followed(rules: Mapping[str, tuple[bool, str]], spec: Mapping[str, Any], where: str) -> None:
+    """Refuse preprocessing that asks for something else than we do.
+
+    Args:
+        rules: whether what is said under a key is good, and what must be there.
+        spec: what is said.
+        where: it is said, to go on with after the key.
+
+    Raises:
+        ValueError: naming the first key that is not good.
+    """
+    for key, (good, allowed) in rules.items():
+        if not good:
+            raise ValueError(f"{key!r} {where} must be {allowed}; got {spec.get(key)!r}")
 
 
 def _edge_and_side(spec: Mapping[str, Any]) -> tuple[int, int]:

@@ -12,19 +12,21 @@ as floating point.
 """
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from adaptkit import Backbone, hookimpl
 from adaptkit.io.errors import must_be
-from adaptkit.io.hub import host_answers, is_id, nearest
+from adaptkit.io.hub import is_id, nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.activation import ensure_activation
 from adaptkit.towers.adapters import merge_adapter, split_adapter
-from adaptkit.towers.checkpoint import NEEDED, WEIGHTS, ensure_fits, ensure_floats, ensure_whole, missing, read_mapping
+from adaptkit.towers.checkpoint import NEEDED, ensure_fits, ensure_floats, ensure_whole, missing, read_mapping
 from adaptkit.towers.clip import LINEARS, CLIPBackbone, SiglipBackbone, block_points, no_tokenizer
 from adaptkit.towers.formats import foreign_file
+from adaptkit.towers.hub import cached, from_hub, snapshot
 from adaptkit.towers.processor import read_preprocess
 from adaptkit.towers.sizes import ensure_sizes
 from adaptkit.towers.tokens import Words
@@ -40,6 +42,7 @@ OTHERS = {
     **{f"{kind}_{tower}_model": ALONE for kind in ("siglip2", *READERS) for tower in ("text", "vision")},
 }
 VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model")
+TEXTS, SAFE = ("*.json", "*.txt", "*.model"), "model*.safetensors"
 BINS = "pytorch_model*.bin"  # of older repositories; read with weights_only, so that no code in it runs
 EYE_LINEARS = {**LINEARS, "o_proj": "out", "up_proj": "fc1", "down_proj": "fc2"}
 
@@ -159,44 +162,31 @@ def ensure_square(config, preprocess, file):
 
 def find(name):
     """The folder of a checkpoint, downloaded if need be."""
-    from huggingface_hub import constants, errors, snapshot_download
-
     path, (repo, _, revision) = expanded(name), name.partition("@")
     if name and path.is_dir():
         return path
-    got = f"got {name!r}{nearest(path, Path.is_dir)}"
+    asked = f"{name!r}{nearest(path, Path.is_dir)}"
     if path.exists() or not is_id(repo):
         what = foreign_file(path) if path.is_file() else ""
-        raise ValueError(f"what follows 'hf:' must be a folder or an id of the hub; {got}{what}")
-    wanted = {"revision": revision or None, "allow_patterns": ["*.json", "*.txt", "*.model", "model*.safetensors"]}
-    with contextlib.suppress(errors.LocalEntryNotFoundError):
-        folder = Path(snapshot_download(repo, **wanted, local_files_only=True))
-        if not missing(folder):
-            return folder
-    if constants.HF_HUB_OFFLINE or not host_answers(constants.ENDPOINT):
-        place, at = repo.split("/")[-1], f" --revision {revision}" if revision else ""
-        raise ValueError(
-            f"what follows 'hf:' must be a folder or in {constants.HF_HUB_CACHE!r} while HF_HUB_OFFLINE is set or "
-            f"{constants.ENDPOINT} does not answer; {got}\nwhere there is network: hf download {repo}{at} --local-dir "
-            f"{place}; bring that folder and write hf:{place}, or bring the whole cache and set HF_HOME to it"
-        )
-    try:
-        folder = Path(snapshot_download(repo, **wanted))
-        if not any((folder / file).is_file() for file in WEIGHTS[:2]):
-            folder = Path(snapshot_download(repo, **{**wanted, "allow_patterns": [BINS]}))
-        return folder
-    except Exception as cause:  # of many kinds, and long
-        raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; {got}: {' '.join(str(cause).split())}") from None
+        raise ValueError(f"what follows 'hf:' must be a folder or an id of the hub; got {asked}{what}")
+    place, at = repo.split("/")[-1], f"--revision {revision} " if revision else ""
+    return from_hub(
+        repo,
+        partial(snapshot, repo, revision, TEXTS, (SAFE, BINS)),
+        "what follows 'hf:' must be a folder or",
+        f"{at}--local-dir {place}; bring that folder and write hf:{place}, or bring the whole cache and set HF_HOME to "
+        "it",
+        asked=asked,
+        whole=lambda folder: not missing(folder),
+    )
 
 
 def offline():
     """Ids in Hugging Face's cache whose config names a model that is read here."""
-    from huggingface_hub import constants
-
-    for config in Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/config.json"):
+    for repo, folder in cached("config.json"):
         with contextlib.suppress(OSError, ValueError):
-            if read_mapping(config).get("model_type") in (*READERS, *EYES) and not missing(config.parent):
-                yield config.parts[-4].removeprefix("models--").replace("--", "/")
+            if read_mapping(folder / "config.json").get("model_type") in (*READERS, *EYES) and not missing(folder):
+                yield repo
 
 
 load.offline = offline

@@ -20,16 +20,20 @@ from pathlib import Path
 import torch
 
 from adaptkit import hookimpl
+from adaptkit.io.errors import alike
 from adaptkit.io.hub import is_id, nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.checkpoint import read_mapping
+from adaptkit.towers.hub import cached
 from adaptkit.towers.openclip import OpenCLIPBackbone, openclip_preprocess
 from adaptkit.towers.openclip_files import (
     CONFIG,
     FoundModel,
     ensure_activation_fits,
+    files_of_tag,
     folder_of_hub,
     in_folder,
+    is_whole,
     put_weights,
     weights_of_tag,
 )
@@ -62,16 +66,8 @@ def find(name, open_clip):
     if model in open_clip.list_models():
         return of_model(model, rest, open_clip)
     if "/" in name and is_id(name.partition("@")[0]):
-        return from_folder(folder_of_hub(name))
-    raise ValueError(f"{HOW}; got {name!r}{alike(model, open_clip) or nearest(folder, Path.is_dir)}")
-
-
-def alike(model, open_clip):
-    """``"; did you mean 'RN50'?"``, or nothing."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(model, open_clip.list_models(), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        return from_folder(folder_of_hub(name, alike(model, open_clip.list_models())))
+    raise ValueError(f"{HOW}; got {name!r}{alike(model, open_clip.list_models()) or nearest(folder, Path.is_dir)}")
 
 
 def from_folder(folder):
@@ -105,7 +101,7 @@ def of_model(model, rest, open_clip):
     said = f"a tag, one of {', '.join(fits)}, or a file" if fits else "a file"
     if not fits and tags:
         said += f", or {model}-quickgelu with one of {', '.join(tags)}"
-    hint = "; without weights a model answers at random" * (not rest) + nearest(file, Path.is_file) * bool(rest)
+    hint = alike(rest, fits) or nearest(file, Path.is_file) if rest else "; without weights a model answers at random"
     raise ValueError(f"what follows 'open_clip:{model}/' must be {said}; got {rest!r}{hint}")
 
 
@@ -179,12 +175,19 @@ def tokenizer(found, open_clip):
 
 
 def offline():
-    """Ids in Hugging Face's cache that are models of OpenCLIP."""
-    from huggingface_hub import constants
+    """What Hugging Face's cache holds for OpenCLIP: repositories as it saves them, and models with a tag."""
+    if not find_spec("open_clip"):
+        return
+    yield from (repo for repo, folder in cached(CONFIG) if is_whole(folder))
+    if held := {(repo, file.name) for repo, folder in cached("*") for file in folder.iterdir()}:
+        import open_clip
+        from open_clip.pretrained import get_pretrained_cfg
 
-    if find_spec("open_clip"):
-        for config in Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/{CONFIG}"):
-            yield config.parts[-4].removeprefix("models--").replace("--", "/")
+        for model, tag in open_clip.list_pretrained():
+            said = get_pretrained_cfg(model, tag)
+            repo, names = files_of_tag(said)
+            if fits_gelu(open_clip.get_model_config(model), said) and any((repo, name) in held for name in names):
+                yield f"{model}/{tag}"
 
 
 load.offline = offline

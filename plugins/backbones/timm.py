@@ -8,21 +8,24 @@ Source: Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861; DINOv2, arXi
 Deviations: the embedding is what the classifier would read. What is transparent is laid over white; `timm` drops it.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from adaptkit import Backbone, Preprocess, hookimpl
-from adaptkit.io.hub import host_answers, nearest
+from adaptkit.io.errors import alike
+from adaptkit.io.hub import nearest
 from adaptkit.io.paths import expanded
 from adaptkit.towers.checkpoint import read_mapping
 from adaptkit.towers.clip import no_tokenizer
+from adaptkit.towers.hub import cached, first_file, from_hub
 from adaptkit.towers.openclip_files import read_weights
 from adaptkit.towers.openclip_images import pooled_by
-from adaptkit.towers.processor import are_three, is_number, is_side
+from adaptkit.towers.processor import are_three, ensure_followed, is_number, is_side
 from adaptkit.towers.timm_points import trunk_points
 
 HOW = "'timm:' must be followed by a model of timm with a tag or a file, or by a folder with config.json"
@@ -88,7 +91,8 @@ def find(name, timm):
         return of_folder(folder, timm)
     model, _, rest = name.partition("/")
     if not timm.is_model(model):
-        raise ValueError(f"{HOW}; got {name!r}{alike(model, timm) or nearest(folder, Path.is_dir)}")
+        known = [*timm.list_models(), *timm.list_pretrained()]
+        raise ValueError(f"{HOW}; got {name!r}{alike(model, known) or nearest(folder, Path.is_dir)}")
     cfg = timm.get_pretrained_cfg(model)
     cfg = cfg.to_dict() if cfg is not None else {}
     if not rest:
@@ -97,14 +101,6 @@ def find(name, timm):
     if not file.is_file():
         raise ValueError(f"what follows 'timm:{model}/' must be a file; got {rest!r}{nearest(file, Path.is_file)}")
     return Tower(model, cfg, {}, file)
-
-
-def alike(model, timm):
-    """``"; did you mean 'resnet50'?"``, or nothing."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(model, [*timm.list_models(), *timm.list_pretrained()], n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def of_folder(folder, timm):
@@ -129,29 +125,34 @@ def of_folder(folder, timm):
 
 def of_hub(model, cfg, timm):
     """The file of published weights: in the cache of the hub, or downloaded."""
-    from huggingface_hub import constants, hf_hub_download
-
     repo = cfg.get("hf_hub_id")
     if not repo:
-        tags = [tag for tag in timm.list_pretrained() if tag.partition(".")[0] == model.partition(".")[0]]
+        tags = [tag for tag in timm.list_pretrained(f"{model.partition('.')[0]}.*") if repo_of(tag, timm)]
         said = f"have a tag, one of {', '.join(tags)}" if tags else "come with a file, timm:NAME/FILE"
         raise ValueError(f"a model of timm must {said}; got {model!r}; without weights it answers at random")
-    for name in OWN_FILES:
-        with contextlib.suppress(Exception):  # not there
-            return Path(hf_hub_download(repo, name, local_files_only=True))
-    if constants.HF_HUB_OFFLINE or not host_answers(constants.ENDPOINT):
-        raise ValueError(
-            f"weights of {model} must be in {constants.HF_HUB_CACHE!r} while HF_HUB_OFFLINE is set or "
-            f"{constants.ENDPOINT} does not answer; got none of {repo}\nwhere there is network: hf download {repo} "
-            f"{OWN_FILES[0]} --local-dir {model}; bring that file and write timm:{model}/{model}/{OWN_FILES[0]}"
-        )
-    said = None
-    for name in OWN_FILES:
-        try:
-            return Path(hf_hub_download(repo, name))
-        except Exception as cause:  # of many kinds, and long
-            said = " ".join(str(cause).split())
-    raise ValueError(f"{repo!r} must be on {constants.ENDPOINT}; got {said}")
+    return from_hub(
+        repo,
+        partial(first_file, repo, OWN_FILES),
+        f"weights of {model} must be",
+        f"{OWN_FILES[0]} --local-dir {model}; bring that file and write timm:{model}/{model}/{OWN_FILES[0]}",
+    )
+
+
+def repo_of(model, timm):
+    """Where the hub has a model's published weights, or nothing."""
+    return getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None)
+
+
+def offline():
+    """Models whose published weights Hugging Face's cache holds."""
+    here = {repo for repo, _ in cached(*OWN_FILES)}
+    if here and find_spec("timm"):
+        import timm
+
+        yield from (model for model in timm.list_pretrained() if repo_of(model, timm) in here)
+
+
+load.offline = offline
 
 
 def read_preprocess(cfg, name):
@@ -167,9 +168,7 @@ def read_preprocess(cfg, name):
         "mean": (are_three(cfg.get("mean")), "three numbers"),
         "std": (are_three(cfg.get("std"), positive=True), "three numbers above 0"),
     }
-    for key, (good, allowed) in rules.items():
-        if not good:
-            raise ValueError(f"{key!r} of timm's {name} must be {allowed}; got {cfg.get(key)!r}")
+    ensure_followed(rules, cfg, f"of timm's {name}")
     norm = {"mean": tuple(cfg["mean"]), "std": tuple(cfg["std"])}
     fit, edge = "crop" if mode == "center" else "squash", math.floor(size[1] / share)
     return Preprocess(size=size[1], edge=edge, fit=fit, resample=resample, centre="rounded", **norm)

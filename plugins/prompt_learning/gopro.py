@@ -30,6 +30,7 @@ class Statistics(Need):
     dtype: ClassVar[str] = "float32"
 
     def compute(self, backbone, pixels):
+        backbone.require("image.block.0")
         rows = []
 
         def keep(_, out):
@@ -69,7 +70,6 @@ class GOPro(Method):
 
     def fit(self, task):
         self.backbone, width, dim = task.backbone, task.backbone.width, task.backbone.dim
-        self.backbone.require("image.block.0")
         self.prompts = Prompts(task.backbone, task.classnames, n=self.n, init=self.init)
         self.context = nn.Parameter(self.prompts.start(self.std))  # (n, W)
         maps = [[nn.Linear(width["image"], width["text"]) for _ in range(task.backbone.depth["image"])] for _ in "12"]

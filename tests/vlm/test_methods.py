@@ -56,7 +56,7 @@ def test_methods_that_enter_towers_enter_these(kind, name, tasks):
         check(checked, lambda: method(name), task, test[:6])
 
 
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", [*TOWERS, "gopro"])
 def test_a_resnet_refuses_by_name_what_it_has_not(name, tasks):
     task, _ = tasks("resnet")
     with pytest.raises(ValueError, match=r"tap point 'image|encoder must be 'text'"):

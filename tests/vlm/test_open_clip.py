@@ -170,12 +170,13 @@ def test_a_model_without_weights_is_refused_with_its_tags():
     refused("ViT-B-32", "laion2b_s34b_b79k", "at random", "or a file")
     assert "openai" not in refused("ViT-B-32").split("got")[0], "tags of another activation are no choice"
     refused("RN50", "RN50-quickgelu with one of openai, yfcc15m, cc12m")
-    refused("RN50-quickgelu/opnai", "one of openai, yfcc15m, cc12m")
+    refused("RN50-quickgelu/opnai", "one of openai, yfcc15m, cc12m", "did you mean 'openai'")
 
 
 def test_names_of_nothing_are_said_at_once():
     refused("", "must be followed by")
     refused("RN5", "did you mean 'RN50'")
+    refused("RN51/weights.pt", "hf download RN51/weights.pt", "did you mean 'RN50'")
     refused("nobody/nothing", "hf download nobody/nothing")
     message = refused("RN50-quickgelu/openai", "timm/resnet50_clip.openai")
     assert "open_clip_model.safetensors" in message, "the file to bring must be named"
@@ -283,3 +284,20 @@ def test_positions_of_a_published_tag_are_interpolated_and_of_a_file_are_not(sav
     model = plugin.made(found)
     put_weights(model, found)
     assert len(model.visual.positional_embedding) == 65, "positions must be those of the larger square"
+
+
+def test_what_the_cache_of_the_hub_holds_is_known(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert [*plugin.load.offline()] == [], "an empty cache"
+    for repo, *files in (
+        ("tests--whole", "open_clip_config.json", "open_clip_pytorch_model.bin"),
+        ("tests--half", "open_clip_config.json"),
+        ("timm--resnet50_clip.openai", "open_clip_model.safetensors"),
+    ):
+        snapshot = tmp_path / f"models--{repo}/snapshots/abc"
+        snapshot.mkdir(parents=True)
+        for file in files:
+            (snapshot / file).write_text("{}")
+    assert [*plugin.load.offline()] == ["tests/whole", "RN50-quickgelu/openai"], "whole, and of the right activation"

@@ -82,3 +82,22 @@ def test_what_is_no_tower_of_timm_is_refused(tmp_path):
     refused(tmp_path / "c", "must hold one of model.safetensors")
     (tmp_path / "c" / "config.json").write_text('{"architecture": "nothing"}')
     refused(tmp_path / "c", "must be a model of timm")
+
+
+def test_models_in_the_cache_of_the_hub_are_known_and_read(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert [*plugin.load.offline()] == [], "an empty cache"
+    model = "test_vit.r160_in1k"
+    repo = tmp_path / "hub" / f"models--timm--{model}"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc")
+    (repo / "snapshots").mkdir()
+    saved(repo / "snapshots" / "abc", model)
+    assert [*plugin.load.offline()] == [model], "by the name that is written behind timm:"
+    assert plugin.load(model).dim == 64, "its weights are those of the cache"
+
+
+def test_a_model_that_the_hub_does_not_have_wants_a_file():
+    refused("gcvit_base.in1k", "must come with a file")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adaptkit.commands.parsing.parser import Commands, whole_number
+from adaptkit.commands.parsing.machine import add_machine
+from adaptkit.commands.parsing.parser import Commands, add_json, whole_number
 
 
 def add_auto(commands: Commands) -> None:
@@ -17,4 +18,6 @@ def add_auto(commands: Commands) -> None:
     command.add_argument("--classes", default="", metavar="A,B,C", help=names)
     command.add_argument("--out", type=Path, metavar="FOLDER", help="new or empty; default: auto/DATASET in the home")
     command.add_argument("--seed", type=whole_number, default="1", metavar="S", help="of folds and training; default 1")
+    add_machine(command)
+    add_json(command)
     command.add_argument("--quiet", action="store_true", help="no progress bars, and only the summary")

@@ -33,12 +33,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
-        from difflib import get_close_matches
+        from adaptkit.io.errors import alike
 
         wrong = re.search(r"invalid choice: '(.*?)'", message)
         names = [str(name) for action in self._actions for name in action.choices or ()]
-        near = get_close_matches(wrong[1], names, n=1) if wrong else []
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = alike(wrong[1], names) if wrong else ""
         self.exit(2, f"{self.prog}: error: {message}{hint}\n")
 
 

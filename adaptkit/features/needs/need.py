@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adaptkit.io.errors import must_be
 from adaptkit.io.ranges import Views, hold
-from adaptkit.towers.preprocess import AUGMENTS
+from adaptkit.towers.preprocess import AUGMENTS, NO_AUGMENT
 
 if TYPE_CHECKING:
     from adaptkit.towers.backbone import Backbone
@@ -30,7 +30,8 @@ class Need:
     Attributes:
         views: 0 for the plain image; V for V views, which adds an axis: ``(N, V, ...)``.
         plain_first: the first of the V views is the plain image, and V - 1 are random.
-        augment: how random views are drawn, a name in `adaptkit.towers.preprocess.AUGMENTS`.
+        augment: how random views are drawn, a name in `adaptkit.towers.preprocess.AUGMENTS`; ``"none"`` draws none, and
+            the one view is the plain image.
         fresh: draw the views anew at every reading, as most training scripts do, and never store them.
         backbone: "" for the task's own backbone, or another's name, e.g. ``"hf:facebook/dino-vitb16"``.
         stored: rows are kept on disk; what is not is computed at every reading.
@@ -44,6 +45,8 @@ class Need:
 
     >>> import adaptkit as ak
     >>> ak.Pooled(views=4) == ak.Pooled(views=4) != ak.Pooled()
+    True
+    >>> ak.Pooled(views=1, augment="none") == ak.Pooled(views=1, plain_first=True)
     True
     """
 
@@ -60,11 +63,21 @@ class Need:
     visual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.augment == NO_AUGMENT:
+            self._be_plain()
         if self.augment not in AUGMENTS:
-            raise ValueError(must_be("augment", AUGMENTS, self.augment))
+            raise ValueError(must_be("augment", (NO_AUGMENT, *AUGMENTS), self.augment))
         if self.views < (least := int(self.plain_first or self.fresh)):
             raise ValueError(f"views must be at least {least}; got {self.views}")
         hold(self.views or 1, Views, "views")
+
+    def _be_plain(self) -> None:
+        """Be the need that reads the plain image in place of its only view."""
+        if self.views > 1:
+            raise ValueError(f"views must be 1 with augment {NO_AUGMENT!r}, the plain image alone; got {self.views}")
+        plain = {"plain_first": bool(self.views), "fresh": False, "augment": type(self).augment}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     def table(self, random: bool) -> Need:
         """The need whose rows are on disk: one view, unread. All readings and all counts of views share it."""

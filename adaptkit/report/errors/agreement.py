@@ -25,6 +25,7 @@ class Agreement:
         one_right: share of images that the row's method answers right and the column's wrong.
         both_wrong: share of images that both answer wrong.
         hard: images that all methods answer wrong, by their places.
+        title: which answers these are: dataset, shots and seed.
     """
 
     methods: Sequence[str]
@@ -33,6 +34,7 @@ class Agreement:
     one_right: np.ndarray
     both_wrong: np.ndarray
     hard: np.ndarray
+    title: str = ""
 
     def frame(self) -> DataFrame:
         """Kappa of each pair as a pandas table."""
@@ -40,7 +42,9 @@ class Agreement:
         return data_frame(self.kappa, index=names, columns=names)
 
 
-def agreement(predicted: Mapping[str, Sequence[int] | np.ndarray], labels: Sequence[int] | np.ndarray) -> Agreement:
+def agreement(
+    predicted: Mapping[str, Sequence[int] | np.ndarray], labels: Sequence[int] | np.ndarray, title: str = ""
+) -> Agreement:
     """How far the answers of methods to the same N images agree.
 
     Source of kappa: Cohen, A Coefficient of Agreement for Nominal Scales, 1960.
@@ -48,6 +52,7 @@ def agreement(predicted: Mapping[str, Sequence[int] | np.ndarray], labels: Seque
     Args:
         predicted: class ids ``(N,)`` by method.
         labels: class ids ``(N,)``.
+        title: which answers these are.
 
     Raises:
         ValueError: without methods or images, or when these are not as many.
@@ -70,4 +75,4 @@ def agreement(predicted: Mapping[str, Sequence[int] | np.ndarray], labels: Seque
     right = answers == true
     hit, miss = right.astype(float), (~right).astype(float)
     both, one, none = (pairs / len(true) for pairs in (hit @ hit.T, hit @ miss.T, miss @ miss.T))
-    return Agreement(list(predicted), kappa, both, one, none, np.flatnonzero(~right.any(0)))
+    return Agreement(list(predicted), kappa, both, one, none, np.flatnonzero(~right.any(0)), title)

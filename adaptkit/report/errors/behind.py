@@ -1,93 +1,16 @@
-"""The predictions behind results: where they are kept, and which of them somebody asks for."""
+"""The predictions behind results, for those who ask a table of results for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
-from adaptkit.io.errors import must_be
-from adaptkit.io.shots import plain_shots
 from adaptkit.report.errors.agreement import Agreement, agreement
-from adaptkit.report.errors.gallery import Gallery
+from adaptkit.report.errors.choosing import alike_results, cell_title, chosen_result, dataset_names, narrowed
+from adaptkit.report.errors.keepers import Keeper
 from adaptkit.report.errors.predictions import Predictions, set_of
 from adaptkit.report.scores import heading
 from adaptkit.runs.results import Result
-from adaptkit.runs.told import PREDICTIONS, Told, file_beside, read_told
-
-
-class Keeper(Protocol):
-    """What knows the predictions behind results."""
-
-    def told(self, result: Result) -> list[Told]:
-        """What was answered, test set by test set; nothing where it was not kept."""
-        ...
-
-    def gallery(self, result: Result, told: Told) -> Gallery | None:
-        """Pictures of the images of one test set."""
-        ...
-
-
-@dataclass
-class HeldPredictions:
-    """Predictions in memory, as `adaptkit.api.compare` has them.
-
-    Attributes:
-        pairs: results with what was told.
-        galleries: by test set.
-    """
-
-    pairs: list[tuple[Result, list[Told]]] = field(default_factory=list)
-    galleries: dict[str, Gallery] = field(default_factory=dict)
-
-    def told(self, result: Result) -> list[Told]:
-        """What was answered, test set by test set."""
-        return next((told for own, told in self.pairs if own is result), [])
-
-    def gallery(self, result: Result, told: Told) -> Gallery | None:
-        """Pictures of the images of one test set."""
-        return self.galleries.get(told.name)
-
-
-@dataclass(frozen=True)
-class InFolders:
-    """Predictions beside the records of runs.
-
-    Attributes:
-        folders: of the runs.
-        home: where features are kept; ``None`` is the default.
-        dataset: where the images are now, if not where the recipe says.
-    """
-
-    folders: Sequence[Path]
-    home: Path | None = None
-    dataset: str = ""
-
-    def file(self, result: Result) -> Path | None:
-        """The file of a record's predictions, if there is one."""
-        name = Path(file_beside(f"*.{result.tag}", result.step)).name
-        found = [path for f in self.folders for path in sorted((f / PREDICTIONS).glob(name))] if result.tag else []
-        return found[0] if found else None
-
-    def told(self, result: Result) -> list[Told]:
-        """What was answered, test set by test set.
-
-        Raises:
-            ValueError: when the file is not as it was written, or another record's.
-        """
-        path = self.file(result)
-        return [] if path is None else read_told(path, result)
-
-    def gallery(self, result: Result, told: Told) -> Gallery | None:
-        """Pictures of the images of one test set, and of the support that is drawn again."""
-        from adaptkit.report.errors.reopening import reopened_sets
-
-        path = self.file(result)
-        if path is None:
-            return None
-        run = path.parents[1]
-        return Gallery(lambda: reopened_sets(run, self.home, self.dataset, result, told.name), told.asked["digests"])
 
 
 class HasPredictions:
@@ -138,8 +61,8 @@ class HasPredictions:
         """Whether the methods make the same errors; see `adaptkit.report.errors.agreement`.
 
         Args:
-            shots: default: the most that all have.
-            seed: default: the first.
+            shots: default: the most that all have; methods that take no labelled images are asked as they are.
+            seed: default: the first that all have.
             test: the test set; default: the task's own.
             dataset: of several.
         """
@@ -167,54 +90,17 @@ def of_result(keeper: Keeper | None, result: Result, test: str = "") -> Predicti
 def agreement_of(
     keeper: Keeper | None, results: Sequence[Result], shots: int | str | None, seed: int | None, test: str, dataset: str
 ) -> Agreement:
-    """The agreement of all methods that answered a test set at some shots and with some seed."""
-    methods = dict.fromkeys(r.method for r in results if not dataset or r.protocol.get("dataset") == dataset)
-    found = {m: of_result(keeper, chosen_result(results, m, shots, seed, dataset), test) for m in methods}
+    """The agreement of all methods that answered a test set at some shots and with some seed.
+
+    Raises:
+        ValueError: where no answers can be held against each other.
+    """
+    chosen = alike_results(narrowed(results, "dataset", dataset, dataset_names(results)), shots, seed)
+    found = {result.method: of_result(keeper, result, test) for result in chosen}
     known = {m: p for m, p in found.items() if "predicted" in p.columns and not isinstance(p.labels, list)}
     if not known:
         raise ValueError("agreement must be of answers about classes; got scores, or several labels an image")
     first = next(iter(known.values()))
     if odd := [m for m, p in known.items() if list(p.images) != list(first.images)]:
         raise ValueError(f"methods must have answered the same images; got other ones of {odd[0]!r}; name a dataset")
-    return agreement({m: p.predicted for m, p in known.items()}, first.labels)
-
-
-def chosen_result(
-    results: Sequence[Result], method: str, shots: int | str | None, seed: int | None, dataset: str, step: int = 0
-) -> Result:
-    """The result that is asked for; of a sequence the last step, unless another is.
-
-    Raises:
-        ValueError: where there is none, or more than one could be meant.
-    """
-    some = narrowed(results, "dataset", dataset, [str(r.protocol.get("dataset", "")) for r in results])
-    names = [r.method for r in some]
-    if method not in ("", *names):
-        names = [name.partition("(")[0] for name in names]
-    some = narrowed(some, "method", method, names)
-    every = [plain_shots(r.shots) for r in some]
-    most = plain_shots(max(r.shots for r in some))
-    some = narrowed(some, "shots", most if shots is None else shots, every)
-    seeds = [r.seed for r in some]
-    some = narrowed(some, "seed", seeds[0] if seed is None else seed, seeds)
-    if len({r.method for r in some}) > 1:
-        raise ValueError(must_be("method", dict.fromkeys(r.method for r in some), method))
-    if step:
-        some = narrowed(some, "step", step, [r.step for r in some])
-    return max(some, key=lambda r: r.step)
-
-
-def narrowed(results: Sequence[Result], what: str, asked: object, values: Sequence[object]) -> list[Result]:
-    """The results that have the value asked for; all where "" is asked for and they share one.
-
-    Raises:
-        ValueError: where none has it, or it must be asked for.
-    """
-    if not results:
-        raise ValueError("predictions must be of results; got none")
-    if asked == "" and len(set(values)) == 1:
-        return list(results)
-    found = [result for result, value in zip(results, values, strict=True) if value == asked]
-    if not found:
-        raise ValueError(must_be(what, dict.fromkeys(values), asked))
-    return found
+    return agreement({m: p.predicted for m, p in known.items()}, first.labels, cell_title(chosen, test))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from adaptkit.report.errors.mistakes import Mistake
+from adaptkit.report.thumbnails import small_picture
 
 if TYPE_CHECKING:
     from adaptkit.features.items import Images
 
-THUMBNAIL_SIDE = 112  # pixels of a thumbnail's longer side
-QUALITY = 70  # of WebP
 OpenSets = Callable[[], tuple["Images", "Images"]]  # the images of the test set, in order, and the support
 
 
@@ -106,10 +103,6 @@ def thumbnail(images: Images, place: int, digest: str = "") -> str:
         key, picture = source.open(int(images.index[place]))
         if (digest and key != digest) or not hasattr(picture, "convert"):
             return ""
-        small = picture.convert("RGB")
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        return small_picture(picture)
     except (ValueError, OSError):  # moved, or no picture any more
         return ""
-    held = BytesIO()
-    small.save(held, format="WEBP", quality=QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(held.getvalue()).decode()}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptkit.report.errors.sections import as_html, data_table, section
+from adaptkit.io.safe import in_html
+from adaptkit.report.errors.sections import data_table, percentage, section
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ def mistakes_section(found: Sequence[Mistake], note: str = "") -> str:
     title = "Surest errors"
     if not found:
         return section(title, "no labelled image was answered wrong")
-    told = as_html(note)
+    told = in_html(note)
     if not any(each.picture for each in found):
-        rows = [[m.image, m.label, m.predicted, percent_of(m.probability)] for m in found]
+        rows = [[m.image, m.label, m.predicted, percentage(m.probability)] for m in found]
         head = ["image", "true", "answered", "probability, %"]
         return section(title, told, data_table(head, rows, 3, title))
     items = "".join(f"<li>{pictured(each)}</li>" for each in found)
@@ -53,23 +54,18 @@ def mistakes_section(found: Sequence[Mistake], note: str = "") -> str:
 
 def pictured(found: Mistake) -> str:
     """One image with its neighbours."""
-    sure = f", {percent_of(found.probability)} %" if found.probability is not None else ""
+    sure = f", {percentage(found.probability)} %" if found.probability is not None else ""
     three = [
         (found.picture, f"answered {found.predicted}{sure}"),
         (found.near_label, f"true: {found.label}"),
         (found.near_predicted, found.predicted),
     ]
     shown = "".join(
-        f"<figure>{image_of(picture, said)}<figcaption>{as_html(said)}</figcaption></figure>" for picture, said in three
+        f"<figure>{image_of(picture, said)}<figcaption>{in_html(said)}</figcaption></figure>" for picture, said in three
     )
-    return f'<div title="{as_html(found.image)}">{shown}</div>{as_html(found.image)}'
+    return f'<div title="{in_html(found.image)}">{shown}</div>{in_html(found.image)}'
 
 
 def image_of(picture: str, said: str) -> str:
     """A picture, or an empty place where there is none."""
-    return f'<img src="{as_html(picture)}" alt="{as_html(said)}">' if picture else '<div class="none"></div>'
-
-
-def percent_of(share: float | None) -> str:
-    """A probability in percent."""
-    return "-" if share is None else f"{100 * share:.1f}"
+    return f'<img src="{in_html(picture)}" alt="{in_html(said)}">' if picture else '<div class="none"></div>'

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adaptkit.io.safe import plotted
 from adaptkit.report.errors.counts import Numbers, reliability
+from adaptkit.report.figure_data import NO_MATPLOTLIB
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,18 +71,9 @@ def new_figure(width: float, height: float, rows: int = 1, **more: Any) -> tuple
         ImportError: without matplotlib.
     """
     try:
-        from matplotlib.figure import Figure
+        from adaptkit.report.drawing import SelfShowing
     except ImportError as error:
-        raise ImportError("a plot needs matplotlib; pip install 'adaptkit-vlm[demo]'") from error
-
-    class Drawn(Figure):
-        """A figure that shows itself in notebooks, whatever backend they have."""
-
-        def _repr_png_(self) -> bytes:
-            held = BytesIO()
-            self.savefig(held, format="png", dpi=100)
-            return held.getvalue()
-
-    figure = Drawn(figsize=(width, height), layout="constrained")
+        raise ImportError(NO_MATPLOTLIB) from error
+    figure = SelfShowing(figsize=(width, height), layout="constrained")
     sharing = {"sharex": more.pop("sharex")} if "sharex" in more else {}
     return figure, figure.subplots(rows, **sharing, gridspec_kw=more or None)

@@ -80,6 +80,18 @@ class Predictions:
         return self.predicted == self.labels
 
     @property
+    def about_classes(self) -> bool:
+        """Whether each image has one class at most and is answered by one: then there is a confusion matrix."""
+        return "predicted" in self.columns and not isinstance(self.labels, list) and self.kind != "ranking"
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """The images that have a right answer, by their places: of no labels at all none is."""
+        if isinstance(self.labels, list):
+            return np.flatnonzero([bool(own) for own in self.labels])
+        return np.flatnonzero(self.labels != NO_LABEL)
+
+    @property
     def counts(self) -> np.ndarray:
         """How many images of each class, in rows, were taken for each, in columns, ``(C, C)``."""
         if isinstance(self.labels, list) or self.kind == "ranking":
@@ -95,8 +107,7 @@ class Predictions:
         """The images that were answered wrong, by their places, the surest of them first."""
         if "predicted" not in self.columns:
             return np.zeros(0, int)
-        labelled = np.array([self.has_label(i) for i in range(len(self))], bool)
-        wrong = np.flatnonzero(labelled & ~self.right)
+        wrong = self.labelled[~self.right[self.labelled]]
         sure = self.columns.get("confidence", np.zeros(len(self)))[wrong]
         return wrong[np.argsort(-sure, kind="stable")][:most]
 
@@ -104,21 +115,17 @@ class Predictions:
         """Image, label, predicted, probability, right and others, of each image or of some by their places."""
         of = self.columns
         named = self.kind != "ranking"  # a gallery's items have no names
-        out = []
+        labelled, out = {*self.labelled.tolist()}, []
         for i in range(len(self)) if places is None else np.asarray(places).tolist():
             row: dict[str, Any] = {"image": self.images[i], "label": self.named(self.labels[i], named)}
             if "predicted" in of:
                 row["predicted"] = self.named(int(of["predicted"][i]), named)
                 row |= {"probability": float(of["confidence"][i])} if "confidence" in of else {}
-                row["right"] = bool(self.right[i]) if self.has_label(i) else None
+                row["right"] = bool(self.right[i]) if i in labelled else None
                 row["others"] = [self.named(c, named) for c in of["others"][i].tolist()]
             row |= {name: of[name][i].item() for name in ("score", "met") if name in of}
             out.append(row)
         return out
-
-    def has_label(self, i: int) -> bool:
-        """Whether there is a right answer: of no labels at all none is."""
-        return bool(self.labels[i]) if isinstance(self.labels, list) else bool(self.labels[i] != NO_LABEL)
 
     def named(self, label: Any, named: bool = True) -> Any:  # noqa: ANN401 (a class id, or several)
         """A class's name; of several labels all of them; ``None`` where there is none."""
@@ -149,8 +156,7 @@ class Predictions:
         """How often answers of a given confidence are right."""
         from adaptkit.report.errors.plots import reliability_figure
 
-        known = [i for i in range(len(self)) if self.has_label(i)]
-        return reliability_figure(self.confidence[known], self.right[known], self.title)
+        return reliability_figure(self.confidence[self.labelled], self.right[self.labelled], self.title)
 
     def mistakes(self, n: int = 12, pictures: bool = True) -> list[Mistake]:
         """The surest errors, with what else is known about them.
@@ -183,11 +189,10 @@ class Predictions:
     def sections(self, errors: int = 12, pictures: bool = False) -> str:
         """All sections of a page about these answers, as HTML."""
         parts = []
-        if "predicted" in self.columns and not isinstance(self.labels, list) and self.kind != "ranking":
-            known = [i for i in range(len(self)) if self.has_label(i)]
+        if self.about_classes:
             parts.append(confusion_section(self.labels, self.predicted, self.names))
             if "confidence" in self.columns:
-                parts.append(reliability_section(self.confidence[known], self.right[known]))
+                parts.append(reliability_section(self.confidence[self.labelled], self.right[self.labelled]))
             parts.append(classes_section(self.labels, self.predicted, self.names))
         if "predicted" in self.columns:
             note = self.gallery.note() if pictures and self.gallery else ""

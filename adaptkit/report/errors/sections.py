@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from adaptkit.io.safe import line
+from adaptkit.io.safe import in_html
 from adaptkit.report.errors.agreement import Agreement
 from adaptkit.report.errors.counts import (
     Numbers,
@@ -70,17 +69,12 @@ def confusion_section(labels: Numbers, predicted: Numbers, names: Sequence[str])
         return pairs_section(counts, names)
     shown = counts[np.ix_(there, there)]
     some = [names[i] for i in there.tolist()]
-    heads = "".join(f'<th scope="col" title="{as_html(name)}"><span>{as_html(name)}</span></th>' for name in some)
-    rows = "".join(matrix_row(i, shown, some) for i in range(len(some)))
-    whole = (
-        f'<table class="matrix"><thead><tr><th scope="col">true \\ answered</th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
+    rows = [matrix_row(i, shown, some) for i in range(len(some))]
     what = (
         '<span class="key hit"></span>right <span class="key miss"></span>wrong; numbers are images, '
         "shades the share of the row's images"
     )
-    return section("Confusion", what, scroll(whole, "Confusion matrix"))
+    return section("Confusion", what, matrix("Confusion matrix", "true \\ answered", some, rows))
 
 
 def matrix_row(i: int, counts: np.ndarray, names: Sequence[str]) -> str:
@@ -92,12 +86,12 @@ def matrix_row(i: int, counts: np.ndarray, names: Sequence[str]) -> str:
             continue
         share = count / size
         kinds = " ".join(["hit"] * (i == j) + ["deep"] * (share > DEEP))
-        said = f"{count} of {size} answered {as_html(names[j])}"
+        said = f"{count} of {size} answered {in_html(names[j])}"
         shown = str(count) if len(names) <= NUMBERED else ""
         label = "" if shown else f' aria-label="{count}"'
         shade = share if i == j else share**0.6  # few errors of a class must be seen, too
         cells.append(f'<td class="{kinds}" style="--s:{shade:.2f}" title="{said}"{label}>{shown}</td>')
-    return f'<tr><th scope="row" title="{as_html(names[i])}">{as_html(names[i])}</th>{"".join(cells)}</tr>'
+    return f'<tr><th scope="row" title="{in_html(names[i])}">{in_html(names[i])}</th>{"".join(cells)}</tr>'
 
 
 def pairs_section(counts: np.ndarray, names: Sequence[str]) -> str:
@@ -160,14 +154,13 @@ def agreement_section(found: Agreement, names: Sequence[str]) -> str:
     """
     if len(names) < 2:
         return ""
-    heads = "".join(f'<th scope="col" title="{as_html(name)}"><span>{as_html(name)}</span></th>' for name in names)
-    rows = "".join(agreement_row(i, found, names) for i in range(len(names)))
-    whole = f'<table class="matrix"><thead><tr><th scope="col"></th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    rows = [agreement_row(i, found, names) for i in range(len(names))]
+    about = f"{in_html(found.title)}: " * bool(found.title)
     said = (
-        "Cohen's kappa of answers, in hundredths: 100 where two methods answer the same, 0 where they agree as by "
-        f"chance; all are wrong about {len(found.hard):,} images"
+        f"{about}Cohen's kappa of answers, in hundredths: 100 where two methods answer the same, 0 where they agree as "
+        f"by chance; all are wrong about {len(found.hard):,} images"
     )
-    return section("Agreement between methods", said, scroll(whole, "Agreement"))
+    return section("Agreement between methods", said, matrix("Agreement", "", names, rows))
 
 
 def agreement_row(i: int, found: Agreement, names: Sequence[str]) -> str:
@@ -175,27 +168,34 @@ def agreement_row(i: int, found: Agreement, names: Sequence[str]) -> str:
     cells = []
     for j, value in enumerate(found.kappa[i].tolist()):
         shares = [100 * each[i, j] for each in (found.both_right, found.one_right, found.one_right.T, found.both_wrong)]
-        one, two = as_html(names[i]), as_html(names[j])
+        one, two = in_html(names[i]), in_html(names[j])
         said = "both right {:.1f} %, only {one} {:.1f} %, only {two} {:.1f} %, both wrong {:.1f} %"
         kinds = "hit" + " deep" * (value > DEEP)
         told = said.format(*shares, one=one, two=two)
         cells.append(f'<td class="{kinds}" style="--s:{max(0.0, value):.2f}" title="{told}">{100 * value:.0f}</td>')
-    return f'<tr><th scope="row" title="{as_html(names[i])}">{as_html(names[i])}</th>{"".join(cells)}</tr>'
+    return f'<tr><th scope="row" title="{in_html(names[i])}">{in_html(names[i])}</th>{"".join(cells)}</tr>'
 
 
 def section(title: str, said: str, body: str = "") -> str:
     """A heading, a line and what is below it; `said` and `body` are HTML."""
-    return f'<section class="errors"><h3>{as_html(title)}</h3><p>{said}</p>{body}</section>'
+    return f'<section class="errors"><h3>{in_html(title)}</h3><p>{said}</p>{body}</section>'
+
+
+def matrix(said: str, corner: str, names: Sequence[str], rows: Sequence[str]) -> str:
+    """Rows of cells, as HTML, below the names of the columns."""
+    heads = "".join(f'<th scope="col" title="{in_html(name)}"><span>{in_html(name)}</span></th>' for name in names)
+    head = f'<thead><tr><th scope="col">{in_html(corner)}</th>{heads}</tr></thead>'
+    return scroll(f'<table class="matrix">{head}<tbody>{"".join(rows)}</tbody></table>', said)
 
 
 def data_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int, said: str) -> str:
     """Rows of text as a table whose first columns, so many, are names."""
-    first = "".join(f'<th scope="col">{as_html(cell)}</th>' for cell in head)
+    first = "".join(f'<th scope="col">{in_html(cell)}</th>' for cell in head)
     body = "".join(
         "<tr>"
-        + f'<th scope="row" title="{as_html(row[0])}">{as_html(row[0])}</th>'
-        + "".join(f'<td class="text" title="{as_html(cell)}">{as_html(cell)}</td>' for cell in row[1:texts])
-        + "".join(f"<td>{as_html(cell)}</td>" for cell in row[max(1, texts) :])
+        + f'<th scope="row" title="{in_html(row[0])}">{in_html(row[0])}</th>'
+        + "".join(f'<td class="text" title="{in_html(cell)}">{in_html(cell)}</td>' for cell in row[1:texts])
+        + "".join(f"<td>{in_html(cell)}</td>" for cell in row[max(1, texts) :])
         + "</tr>"
         for row in rows
     )
@@ -204,12 +204,7 @@ def data_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int, s
 
 def scroll(inner: str, said: str) -> str:
     """What may be wider than the page: it can be reached, and moved, by the keyboard."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{as_html(said)}">{inner}</div>'
-
-
-def as_html(name: str) -> str:
-    """A name as HTML: neither markup nor a character that cannot be seen."""
-    return escape(line(name))
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{in_html(said)}">{inner}</div>'
 
 
 def percentage(share: float | None) -> str:

@@ -10,17 +10,11 @@ from adaptkit.io.safe import csv_text, line
 from adaptkit.io.text import columns
 from adaptkit.report.errors.agreement import Agreement
 from adaptkit.report.errors.counts import most_confused
-from adaptkit.report.errors.mistakes import percent_of
 from adaptkit.report.errors.predictions import Predictions, said
 from adaptkit.report.errors.sections import percentage
 from adaptkit.report.scores import option_notes
 
 TERMINAL_ROWS = 10  # rows of a table for a terminal
-
-
-def about_classes(told: Predictions) -> bool:
-    """Whether each image has one class, and is answered by one: then there is a confusion matrix."""
-    return "predicted" in told.columns and not isinstance(told.labels, list) and told.kind != "ranking"
 
 
 def answers_csv(told: Predictions, every: bool = False) -> str:
@@ -48,7 +42,7 @@ def plain_answers(told: Predictions, most: int) -> dict[str, Any]:
     found: dict[str, Any] = {"about": told.title, "kind": told.kind, "images": len(told)}
     if "predicted" in told.columns:
         found |= {"wrong": len(told.errors())}
-    if about_classes(told):
+    if told.about_classes:
         found |= {"macro_f1": told.macro_f1, "classes": [asdict(scores) for scores in told.per_class()]}
         found["confused"] = [asdict(pair) for pair in most_confused(told.counts, told.names)]
     rows = told.rows(told.errors(most) if "predicted" in told.columns else range(min(most, len(told))))
@@ -61,7 +55,7 @@ def answers_text(told: Predictions, most: int) -> str:
         return f"{told.title}: scores of {len(told):,} images; --out scores.csv has them"
     wrong = len(told.errors())
     parts = [f"{told.title}: {len(told):,} images, {wrong:,} answered wrong"]
-    if about_classes(told):
+    if told.about_classes:
         parts[0] += f", macro-F1 {percentage(told.macro_f1)} %"
         pairs = [
             [p.label, p.predicted, str(p.count), percentage(p.share)] for p in most_confused(told.counts, told.names)
@@ -74,7 +68,7 @@ def answers_text(told: Predictions, most: int) -> str:
     errors = told.rows(told.errors(most))
     if errors:
         rows = [
-            [str(r["image"]), said(r["label"]), said(r["predicted"]), percent_of(r.get("probability"))] for r in errors
+            [str(r["image"]), said(r["label"]), said(r["predicted"]), percentage(r.get("probability"))] for r in errors
         ]
         parts.append(columns([["surest errors", "true", "answered", "probability, %"], *rows]))
     return "\n\n".join(parts)
@@ -85,11 +79,12 @@ def agreement_text(found: Agreement, names: Sequence[str]) -> str:
     rows = [[line(name), *(f"{value:.2f}" for value in row)] for name, row in zip(names, found.kappa, strict=True)]
     table = columns([["kappa", *map(line, names)], *rows])
     notes = "".join(f"\n{line(note)}" for note in option_notes(list(found.methods)))
-    return f"{table}\n{notes}\nimages that all methods answer wrong: {len(found.hard):,}"
+    about = f"{line(found.title)}\n\n" * bool(found.title)
+    return f"{about}{table}\n{notes}\nimages that all methods answer wrong: {len(found.hard):,}"
 
 
 def plain_agreement(found: Agreement) -> dict[str, Any]:
     """The agreement of methods as plain values, in matrices whose rows and columns are the methods."""
     names = ("kappa", "both_right", "one_right", "both_wrong")
     matrices = {name: getattr(found, name).tolist() for name in names}
-    return {"methods": list(found.methods), **matrices, "all_wrong": found.hard.tolist()}
+    return {"about": found.title, "methods": list(found.methods), **matrices, "all_wrong": found.hard.tolist()}

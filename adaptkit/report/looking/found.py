@@ -35,6 +35,22 @@ class Alike:
         return {part for part, _ in self.places}
 
 
+def telling_first(groups: Sequence[Alike]) -> list[Alike]:
+    """Groups across parts first, then those under several labels: these spoil answers."""
+    return sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
+
+
+def left_out_row(told: str) -> dict[str, str]:
+    """What a row says of an image that the dataset left out, ``"'cat/1.png': it is empty"``.
+
+    >>> left_out_row("'cat/1.png': it is empty")
+    {'what': 'unread', 'image': 'cat/1.png', 'value': 'it is empty'}
+    """
+    quote, rest = told[:1], told[1:]
+    name, _, why = rest.partition(f"{quote}: ") if quote in ("'", '"') else (told, "", "")
+    return {"what": "unread", "image": name, "value": why}
+
+
 @dataclass(frozen=True)
 class Doubt:
     """An image whose label is likely wrong.
@@ -140,7 +156,9 @@ class Look:
         >>> {row["what"] for row in found.rows()} <= {"unread", "copy", "near", "label"}
         True
         """
-        out = [self._row("unread", place, value=why) for place, why in self.unread]
+        empty: dict[str, object] = dict.fromkeys(LOOK_FIELDS, "")
+        out = [empty | left_out_row(told) for told in self.left_out]
+        out += [self._row("unread", place, value=why) for place, why in self.unread]
         for what, all_alike in (("copy", self.copies), ("near", self.near)):
             for group, alike in enumerate(all_alike, 1):
                 out += [self._row(what, place, group=group, value=alike.cosine) for place in alike.places]
@@ -170,17 +188,17 @@ class Look:
             few, many = min(range(len(counts)), key=counts.__getitem__), max(range(len(counts)), key=counts.__getitem__)
             least, most = (f"{self.classnames[c]!r} with {counts[c]:,}" for c in (few, many))
             even = counts[few] == counts[many]
-            lines.append(f"{part}: {counts[few]:,} images of each class" if even else f"{part}: from {least} to {most}")
+            each = f"{counts[few]:,} image{'s' * (counts[few] != 1)} of each class"
+            lines.append(f"{part}: {each}" if even else f"{part}: from {least} to {most}")
         return lines
 
     def _of_alike(self, what: str, groups: Sequence[Alike]) -> list[str]:
-        """Groups, those across parts or with several labels first."""
-        ranked = sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
+        """Groups, the most telling first."""
         across = sum(len(alike.parts) > 1 for alike in groups)
         odd = sum(len(alike.labels) > 1 for alike in groups)
         told = f" ({across:,} of them across parts, {odd:,} under several labels)" * bool(groups)
         texts = []
-        for alike in ranked:
+        for alike in telling_first(groups):
             names = ", ".join(repr(self.classnames[c]) for c in alike.labels)
             under = f", labelled {names}" if len(alike.labels) > 1 else ""
             texts.append(" = ".join(map(self.where, alike.places[:LISTED])) + under)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaptkit.features.arranging import CannotSplitError
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.datasets import Joined, Splits, targets_of
 from adaptkit.features.items import Source
@@ -49,13 +51,27 @@ def looked(
     dataset: str, backbone: str, with_test: bool, home: Path | None, progress: bool = False
 ) -> tuple[Splits, Look]:
     """The dataset by its name, and what was found of it."""
-    splits = pick_dataset(dataset, home)
+    splits, unsplit = opened_to_look(dataset, home)
     cache = None
     if backbone:
         setting = Setting(dataset=dataset, backbone=backbone)
         towers = pick_backbone(backbone).to(pick_device(setting.device))
         cache = open_cache(towers, setting, home=home, progress=progress)
-    return splits, look_at(splits, cache, with_test=with_test, progress=progress)
+    found = look_at(splits, cache, with_test=with_test, progress=progress)
+    return splits, replace(found, notes=(*unsplit, *found.notes))
+
+
+def opened_to_look(dataset: str, home: Path | None) -> tuple[Splits, list[str]]:
+    """A dataset as methods get it; or, where it cannot be split for them, all of it under train, and a note why.
+
+    Raises:
+        ValueError: where it cannot be opened.
+    """
+    try:
+        return pick_dataset(dataset, home), []
+    except CannotSplitError as error:
+        splits = pick_dataset(dataset, home, whole=True)
+        return splits, [f"no method can learn from this as it is: {error}; all images are shown under train"]
 
 
 def look_at(splits: Splits, cache: FeatureCache | None, *, with_test: bool = False, progress: bool = False) -> Look:
@@ -86,28 +102,32 @@ class Looking:
         """Everything."""
         copies = self.copies()
         good = [i for i, seen in enumerate(self.seen) if seen.pixels]
-        near, threshold, judgement = list[Alike](), 1.0, (list[Doubt](), 0, 0.0)
+        near, threshold = list[Alike](), 1.0
+        doubts, judged, agreed = list[Doubt](), 0, 0.0
         if len(good) < len(self.seen):
             self.notes.append("what is no picture, or cannot be read, was compared with nothing")
         if self.cache is not None and good:
             x = self.cache.images(self.whole, Pooled(), torch.tensor(good))  # (N, D)
             near, threshold = self.near(x, good)
-            judgement = self.doubts(x, good, [*copies, *near])
+            doubts, judged, agreed = self.doubts(x, good, [*copies, *near])
         if "test" in self.parts and "test" not in self.read:
             self.notes.append("labels of test were not read; --with-test reads them")
         return Look(
-            self.splits.name,
-            self.splits.labelnames,
-            {name: len(part) for name, part in self.parts.items()},
-            {name: self.counts(self.parts[name]) for name in self.read},
-            {
-                name: [str(getattr(part, "where", int)(i)) for i in range(len(part))]
-                for name, part in self.parts.items()
-            },
-            in_lines_of(self.seen),
-            self.splits.left_out,
-            tuple((self.places[i], seen.wrong) for i, seen in enumerate(self.seen) if seen.wrong),
-            *(tuple(copies), tuple(near), threshold, tuple(judgement[0]), *judgement[1:], tuple(self.notes)),
+            dataset=self.splits.name,
+            classnames=self.splits.labelnames,
+            sizes={name: len(part) for name, part in self.parts.items()},
+            counts={name: self.counts(self.parts[name]) for name in self.read},
+            names={name: places_of(part) for name, part in self.parts.items()},
+            pictures=in_lines_of(self.seen),
+            left_out=self.splits.left_out,
+            unread=tuple((self.places[i], seen.wrong) for i, seen in enumerate(self.seen) if seen.wrong),
+            copies=tuple(copies),
+            near=tuple(near),
+            threshold=threshold,
+            doubts=tuple(doubts),
+            judged=judged,
+            agreed=agreed,
+            notes=tuple(self.notes),
         )
 
     def counts(self, part: Source) -> list[int]:
@@ -159,7 +179,8 @@ class Looking:
         apart = Counter(label for label, _ in {(self.whole.labels[good[n]], group[good[n]]) for n in rows})
         rows = [n for n in rows if apart[self.whole.labels[good[n]]] > 1]
         if few := sum(count < 2 for count in apart.values()):
-            self.notes.append(f"{few:,} classes have fewer than two different images: their labels are not judged")
+            classes_have = "class has" if few == 1 else "classes have"
+            self.notes.append(f"{few:,} {classes_have} fewer than two different images: labels of these are not judged")
         labels = [int(self.whole.labels[good[n]]) for n in rows]
         classes = sorted({*labels})
         if len(classes) < 2:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
-from PIL import Image
-
 from adaptkit.features.datasets import Splits
-from adaptkit.io.safe import line
-from adaptkit.report.looking.found import Alike, Look, Place
+from adaptkit.io.safe import in_html
+from adaptkit.report.looking.found import Alike, Look, Place, telling_first
+from adaptkit.report.thumbnails import THUMBNAIL_SIDE, small_picture
 
 PICTURED = 60  # groups, and doubtful labels, that are shown as pictures
 OF_GROUP = 12  # pictures of a group
-THUMB = 112
 
 
 def looking_page(found: Look, splits: Splits) -> str:
     """The page."""
     page = Page(found, splits)
     parts = {
-        "title": literal(f"A look at {found.dataset}"),
-        "summary": "".join(f"<li>{literal(told)}</li>" for told in summary(found)),
+        "title": in_html(f"A look at {found.dataset}"),
+        "summary": "".join(f"<li>{in_html(told)}</li>" for told in summary(found)),
         "labels": page.doubts(),
         "copies": page.groups(found.copies),
         "near": page.groups(found.near),
@@ -40,11 +35,6 @@ def looking_page(found: Look, splits: Splits) -> str:
 def summary(found: Look) -> list[str]:
     """The lines of a look that are no list."""
     return [told.strip() for told in found.lines() if not told.startswith("  ")]
-
-
-def literal(told: object) -> str:
-    """Text that HTML takes literally."""
-    return escape(line(str(told)))
 
 
 class Page:
@@ -63,23 +53,20 @@ class Page:
 
     def groups(self, groups: Sequence[Alike]) -> str:
         """Groups of images, as pictures, those across parts or under several labels first."""
-        ranked = sorted(groups, key=lambda alike: (len(alike.parts) == 1, len(alike.labels) < 2))
         rows = []
-        for alike in ranked[:PICTURED]:
+        for alike in telling_first(groups)[:PICTURED]:
             names = ", ".join(self.found.classnames[c] for c in alike.labels)
             odd = ' class="odd"' if len(alike.labels) > 1 or len(alike.parts) > 1 else ""
-            said = (
-                f"<p{odd}>{literal(f'cosine {alike.cosine:.3f}')}{literal(f', labelled {names}' if names else '')}</p>"
-            )
+            said = f"<p{odd}>cosine {alike.cosine:.3f}{f', labelled {in_html(names)}' if names else ''}</p>"
             rows.append(said + self.shelf(self.figure(place) for place in alike.places[:OF_GROUP]))
         return ("".join(rows) or "<p>none</p>") + more(groups)
 
     def classes(self) -> str:
         """Images of each class in each part whose labels were read."""
         parts = [part for part, counts in self.found.counts.items() if counts]
-        head = "".join(f"<th>{literal(part)}</th>" for part in parts)
+        head = "".join(f"<th>{in_html(part)}</th>" for part in parts)
         rows = [
-            f"<tr><td>{literal(name)}</td>{''.join(f'<td>{self.found.counts[part][c]:,}</td>' for part in parts)}</tr>"
+            f"<tr><td>{in_html(name)}</td>{''.join(f'<td>{self.found.counts[part][c]:,}</td>' for part in parts)}</tr>"
             for c, name in enumerate(self.found.classnames)
         ]
         return f"<table><thead><tr><th>class</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -90,18 +77,14 @@ class Page:
 
     def figure(self, place: Place, *said: str) -> str:
         """A picture with its place."""
-        told = "".join(f"<b>{literal(one)}</b>" for one in said)
-        image = f'<img src="{self.thumbnail(place)}" alt="" width="{THUMB}">'
-        return f"<figure>{image}<figcaption>{told}{literal(self.found.where(place))}</figcaption></figure>"
+        told = "".join(f"<b>{in_html(one)}</b>" for one in said)
+        image = f'<img src="{self.thumbnail(place)}" alt="" width="{THUMBNAIL_SIDE}">'
+        return f"<figure>{image}<figcaption>{told}{in_html(self.found.where(place))}</figcaption></figure>"
 
     def thumbnail(self, place: Place) -> str:
         """A small picture as text."""
         part, i = place
-        picture = self.sources[part].open(i)[1].convert("RGBA")  # type: ignore[union-attr]
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-        picture.thumbnail((THUMB, THUMB))
-        picture.save(file := io.BytesIO(), "JPEG", quality=80)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        return small_picture(self.sources[part].open(i)[1])  # type: ignore[union-attr]
 
 
 def more(items: Sequence[object]) -> str:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from adaptkit.features.datasets import picture_file_of
 from adaptkit.features.decoding import decoders
 from adaptkit.features.items import Source
+from adaptkit.towers.preprocess import rgb
 
 SHRUNK = 12  # of what a picture is shrunk to: small enough that re-encoding hardly shows
 HANDED_OVER = 4096  # pictures given to the threads together
@@ -73,10 +74,7 @@ def see(source: Source, i: int) -> Sight:
 
 def shrunk(picture: Image.Image) -> np.ndarray:
     """A picture at 12 x 12 pixels, on white, mean 0 and norm 1, ``(432,)``: brightness and contrast do not count."""
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    small = np.asarray(picture.convert("RGB").resize((SHRUNK, SHRUNK), Image.Resampling.BOX), np.float32).ravel()
+    small = np.asarray(rgb(picture).resize((SHRUNK, SHRUNK), Image.Resampling.BOX), np.float32).ravel()
     small = small - small.mean()
     return small / max(float(np.linalg.norm(small)), 1.0)
 

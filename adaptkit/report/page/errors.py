@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptkit.io.notices import notice
 from adaptkit.report.comparison import AVERAGE, Column, Comparison
 from adaptkit.report.errors.agreement import agreement
-from adaptkit.report.errors.behind import InFolders, of_result
+from adaptkit.report.errors.behind import of_result
+from adaptkit.report.errors.keepers import InFolders
 from adaptkit.report.errors.mistakes import mistakes_section
 from adaptkit.report.errors.predictions import Predictions
 from adaptkit.report.errors.sections import (
@@ -18,6 +20,7 @@ from adaptkit.report.errors.sections import (
     classes_section,
     confusion_section,
     reliability_section,
+    section,
 )
 from adaptkit.report.scores import falling, short_names
 from adaptkit.runs.results import Result
@@ -52,28 +55,44 @@ def column_templates(
     comparison: Comparison, column: Column, keeper: InFolders, best: str, thumbnails: int
 ) -> Iterator[str]:
     """The sections of one dataset and number of shots: the best method's first, then the others', then agreement."""
-    told = dict[str, Predictions]()
+    told, seeds = dict[str, Predictions](), dict[str, int]()
     for method in sorted(comparison.methods, key=lambda method: method != best):
         results = [result for group in comparison.rows(column, method) for result in group]
-        found = list(kept_answers(keeper, results))
-        if not found:
-            continue
-        told[method] = found[0]
-        body = pooled_sections(found, thumbnails if method == best else 0)
-        yield errors_template(column, method, body)
+        found, damaged = kept_answers(keeper, results)
+        body = damaged_section(damaged)
+        if found:
+            seeds[method], told[method] = found[0]
+            body = pooled_sections([each for _, each in found], thumbnails if method == best else 0) + body
+        if body:
+            yield errors_template(column, method, body)
     named = {m: p for m, p in told.items() if countable(p) and list(p.images) == list(told[next(iter(told))].images)}
     if len(named) > 1:
         order = [method for method in comparison.methods if method in named]
         short = short_names(order)
-        agreed = agreement({method: named[method].predicted for method in order}, named[order[0]].labels)
+        title = ", ".join(dict.fromkeys(f"seed {seeds[method]}" for method in order))
+        agreed = agreement({method: named[method].predicted for method in order}, named[order[0]].labels, title)
         yield errors_template(column, "", agreement_section(agreed, [short[method] for method in order]))
 
 
-def kept_answers(keeper: InFolders, results: Sequence[Result]) -> Iterator[Predictions]:
-    """What was answered with each seed about the task's own images, where it was kept."""
+def kept_answers(keeper: InFolders, results: Sequence[Result]) -> tuple[list[tuple[int, Predictions]], list[int]]:
+    """Seeds with what was answered about the task's own images, where it was kept; and seeds where it is damaged."""
+    found, damaged = list[tuple[int, Predictions]](), list[int]()
     for result in results:
-        if keeper.file(result) is not None:
-            yield of_result(keeper, result)
+        try:
+            if keeper.file(result) is not None:
+                found.append((result.seed, of_result(keeper, result)))
+        except (ValueError, OSError) as error:
+            notice(f"{error}; the page says nothing of these errors")
+            damaged.append(result.seed)
+    return found, damaged
+
+
+def damaged_section(damaged: Sequence[int]) -> str:
+    """Which seeds are left out as their predictions are damaged."""
+    if not damaged:
+        return ""
+    seeds = ", ".join(map(str, damaged))
+    return section("Left out", f"predictions that cannot be read: of seed{'s' * (len(damaged) > 1)} {seeds}")
 
 
 def countable(told: Predictions) -> bool:
@@ -84,7 +103,7 @@ def countable(told: Predictions) -> bool:
 def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     """The sections about one method: counts over all seeds, and the surest errors of the first."""
     parts, one = [], found[0]
-    if countable(one) and one.kind != "ranking":
+    if one.about_classes and "confidence" in one.columns:
         same = [told for told in found if list(told.names) == list(one.names)]
         labels = np.concatenate([told.labels for told in same])
         predicted = np.concatenate([told.predicted for told in same])
