@@ -41,7 +41,7 @@ def test_bayes_tta_is_the_papers(covariance):
     close(got, want, "bayes-tta's logits", 1e-3)
 
 
-def tested(widths, count=400):
+def one_will_do(widths, count=400):
     """What the test says of images of two classes that are spread so wide."""
     rng = np.random.default_rng(0)
     y = np.arange(count) % 2
@@ -51,9 +51,9 @@ def tested(widths, count=400):
 
 
 def test_covariances_are_shared_unless_classes_differ_in_them():
-    assert tested((0.5, 0.5)), "one covariance must do for classes of one width"
-    assert not tested((0.3, 0.6)), "classes of other widths must have their own"
-    assert tested((0.3, 0.6), count=16), "too few images must leave one covariance"
+    assert one_will_do((0.5, 0.5)), "one covariance must do for classes of one width"
+    assert not one_will_do((0.3, 0.6)), "classes of other widths must have their own"
+    assert one_will_do((0.3, 0.6), count=16), "too few images must leave one covariance"
 
 
 def test_what_came_before_the_decision_counts_after_it():
@@ -65,6 +65,4 @@ def test_what_came_before_the_decision_counts_after_it():
     for row in torch.as_tensor(x).float():
         late.answer(row[None]), own.answer(row[None])
     assert late.decided and not len(late.seen), "images must be let go once the test is made"
-    assert torch.allclose(late.scatters, own.scatters), (
-        "scatters must be as if classes had had their own from the start"
-    )
+    assert torch.allclose(late.scatters, own.scatters), "scatters must be as if they had been apart before"

@@ -1,4 +1,6 @@
-"""Other ways to learn the classes: OpTA, BayesTTA, Neural Priming, GraphAdapter, REAL-Linear, ICIS, Text-To-Concept."""
+"""Other ways to learn the classes, on features that are there: graphs, transport, retrieved images, other towers."""
+
+import sys
 
 import numpy as np
 import torch
@@ -210,3 +212,18 @@ def text_to_concept(golden):
     scale = model.scale_z / model.scale_x
     held(golden, W=model.map.weight * scale, b=model.map.bias * scale, aligned=model.aligned(golden["in_query"]))
     held(golden, zero_shot=predict(model.eval(), {"z": golden["in_query"]}))
+
+
+@adaptor("smote", method="smote")
+def smote(golden):
+    model, x = method("smote", k=golden.hyper["k"], seed=golden.hyper["seed"]), golden["in_features"]
+    labels, names = golden["in_labels"], [f"class {c}" for c in range(int(golden["in_labels"].max()) + 1)]
+    task = Task.from_arrays((x, labels), torch.eye(len(names), x.shape[1]), classnames=names)
+    balanced = model.base_task(task).support
+    name, need = next(iter(model.base.support_needs().items()))
+    rows = getattr(balanced.bind({name: need}), name)
+    held(golden, features=rows, labels=balanced.labels)
+    drawn = sys.modules[type(model).__module__].drawn
+    _, base, neighbour, step = drawn(x, labels, golden.hyper["k"], golden.hyper["seed"])
+    within = torch.stack([(labels[:i] == c).sum() for i, c in enumerate(labels)])  # place of a row in its class
+    held(golden, new_base=within[base], new_neighbour=within[neighbour], new_step=step)
