@@ -227,3 +227,27 @@ def smote(golden):
     _, base, neighbour, step = drawn(x, labels, golden.hyper["k"], golden.hyper["seed"])
     within = torch.stack([(labels[:i] == c).sum() for i, c in enumerate(labels)])  # place of a row in its class
     held(golden, new_base=within[base], new_neighbour=within[neighbour], new_step=step)
+
+
+@adaptor("swat-cutmix", method="swat")
+def swat(golden):
+    hyper, labels, order = golden.hyper, golden["in_labels"], golden["in_permutation"]
+    module = sys.modules[type(method("swat")).__module__]
+    mixed, share, box = module.pasted(golden["in_images"], order, hyper["lam"], golden["in_randint"])
+    held(golden, mixed=mixed, lam=share, box=box)
+    x = F.normalize(mixed.flatten(1) @ golden["in_projection"], dim=1)
+    task = Task.from_arrays(
+        nothing(golden["in_head"]),
+        golden["in_head"],
+        logit_scale=float(torch.tensor(hyper["log_logit_scale"]).exp()),
+    )
+    for name, balance in {"ce": "none", "balanced": "softmax"}.items():
+        model = method("swat", balance=balance)
+        model.backbone, model.head = task.backbone, torch.nn.Parameter(golden["in_head"])
+        model.frequencies = torch.tensor(hyper["counts"], dtype=torch.float)
+        logits = model.logits(x)
+        loss = (share * model.losses(logits, labels) + (1 - share) * model.losses(logits, labels[order])).mean()
+        held(golden, **{f"loss_{name}": loss, f"grad_head_{name}": torch.autograd.grad(loss, model.head)[0]})
+        if name == "ce":
+            weight = torch.where(golden["in_source"] > 0, hyper["fewshot_weight"], 1.0)
+            held(golden, loss_weighted=(weight * model.losses(model.logits(x), labels)).mean())
