@@ -41,11 +41,14 @@ class TextToConcept(ZeroShot):
         return {"z": Pooled(backbone=self.second, unit=False)}
 
     def support_needs(self):
-        return {"x": Pooled(unit=False), "z": Pooled(backbone=self.second, unit=False)}
+        return self.pool_needs()
+
+    def pool_needs(self):
+        return {"x": Pooled(unit=False), **self.needs()}
 
     def training_images(self, task):
         pool = task.pool
-        return task.support if pool is None or not len(pool) else pool.bind(self.support_needs())
+        return task.support if pool is None or not len(pool) else pool.bind(self.pool_needs())
 
     def fit(self, task):
         super().fit(task)
