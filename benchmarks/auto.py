@@ -56,11 +56,12 @@ def trial(splits: Splits, shots: int, seed: int, minutes: float) -> dict[str, ob
     images = in_memory(found.found.images(found.workspace))
     task = found.workspace.about(range(len(splits.classnames)), images[:0])
     fixed = {
-        one.spec.label: accuracy(learn(one, task, images, found.found.groups, seed), test)
+        one.label: accuracy(learn(one, task, images, found.found.groups, seed), test)
         for one in portfolio(len(images), VIEWS)
     }
     known = found.chosen.expected
-    said = {} if known is None else {"expected": known.accuracy, "low": known.low, "high": known.high}
+    numbers = {"expected": "accuracy", "seen": "seen", "low": "low", "high": "high"}
+    said = {} if known is None else {key: getattr(known, name) for key, name in numbers.items()}
     truth = accuracy(found.method, test)
     told = {"seed": seed, "chosen": found.chosen.entry.label, "truth": truth, **said}
     return {**told, "minutes": found.minutes[0], "fixed": fixed}
