@@ -117,6 +117,8 @@ class Splits:
         labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
             repeat.
         pool: images to learn from without labels, e.g. of another domain; ``None`` where they are those of `train`.
+        gallery: of a ranking, what is searched, where that is items and not the sentences of the classes; `classnames`
+            are then the names of its items, and sources are of a `Composite`'s items.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -138,9 +140,13 @@ class Splits:
     notes: tuple[str, ...] = ()
     labelnames: tuple[str, ...] = ()
     pool: Source | None = None
+    gallery: Source | None = None
 
     def __post_init__(self) -> None:
         """Names that tell all classes apart."""
+        if self.gallery is not None and len(self.gallery) != len(self.classnames):
+            got = f"{len(self.classnames)} for {len(self.gallery)} items of {self.name}"
+            raise ValueError(f"classnames must be one for each item of the gallery; got {got}")
         object.__setattr__(self, "labelnames", distinct(self.labelnames or self.classnames))
 
     def said(self) -> list[str]:

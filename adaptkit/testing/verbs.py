@@ -20,6 +20,7 @@ from adaptkit.methods.search import unfold
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
+from adaptkit.testing.kinds import reordered, shape_held
 
 READS, LEARNS = (
     ("forward", "needs", "support_needs", "training_images"),
@@ -66,13 +67,11 @@ def other_classes(make: Make, task: Task, queries: Images) -> None:
         return
     some = torch.randperm(len(task.classnames) - 1, generator=torch.Generator().manual_seed(3))  # one class less
     for order in (some, some.sort().values):
-        names, prompts = tuple(task.classnames[i] for i in order), tuple(task.prompts[i] for i in order)
-        elsewhere = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
+        elsewhere = replace(reordered(task, order), support=task.support[:0], val=None)
         torch.manual_seed(0)
         answers.append(predict(retarget(method, elsewhere), queries))
     permuted, plain = answers
-    want = (len(queries), len(some)) if method.output == "logits" else (len(queries),)
-    ensure(plain.shape == want, f"{name} must return {want} for other classes; got {tuple(plain.shape)}")
+    shape_held(method, elsewhere, queries, plain)
     want_again = plain[:, some] if plain.dim() == 2 else plain
     same(permuted, want_again, f"{name} depends on the order in which other classes are named")
 

@@ -1,9 +1,9 @@
 """OpenMoji's drawings, sorted as Unicode sorts emoji: real images that install from PyPI. ``openmoji``.
 
-``openmoji:line`` is for the adaptation of domains. Training and validation images are those of ``openmoji``; the pool is
-the training images without their colours, and the test images are the domain ``line``; those with colours are the
-domain ``colour``. ``openmoji:several`` is for several labels an image: a sheet for every drawing, with it and three more
-of its own split, of one to three classes as the drawing's digest says.
+``openmoji:line`` is for the adaptation of domains. Training and validation images are those of ``openmoji``; the pool
+is the training images without their colours, and the test images are the domain ``line``; those with colours are the
+domain ``colour``. ``openmoji:several`` is for several labels an image: a sheet for every drawing, with it and three
+more of its own split, of one to three classes as the drawing's digest says.
 
 The classes are 23 of the 33 sub-categories with 16 emoji or more of one code point, which leaves out flags, skin tones
 and sequences for gender. Of the other ten, ``time`` is one clock at 24 hours, so that its test images would be all but
