@@ -18,8 +18,8 @@ from .features.needs import Patches as Patches
 from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
 from .features.needs import Sentence as Sentence
+from .features.needs import SentenceTokens as SentenceTokens
 from .features.needs import Windows as Windows
-from .features.needs import Words as Words
 from .io.ranges import Range as Range
 from .methods.adapt import adapt as adapt
 from .methods.adapt import tune as tune

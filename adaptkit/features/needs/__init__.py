@@ -3,7 +3,7 @@
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
-from adaptkit.features.needs.text import Sentence, Words
+from adaptkit.features.needs.text import Sentence, SentenceTokens
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -19,6 +19,6 @@ __all__ = [
     "Pixels",
     "Pooled",
     "Sentence",
+    "SentenceTokens",
     "Windows",
-    "Words",
 ]
