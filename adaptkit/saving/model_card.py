@@ -35,6 +35,8 @@ def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     what = "items that it searches" if method.gallery_needs() else "classes"
     answer = "logits, one a class" if method.output == "logits" else "a score, higher for in-distribution"
+    if method.evaluation.kind == "maps":
+        answer = "a map, higher for anomalous pixels, and a score of the whole image"
     return [
         "---",
         "library_name: adaptkit",

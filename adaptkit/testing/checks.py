@@ -21,9 +21,15 @@ from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.task import Task
 from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
-from adaptkit.testing.kinds import better_than_chance, otherwise_labelled, reordered
+from adaptkit.testing.kinds import better_than_chance, one_of_each, otherwise_labelled, reordered, shape_held
 from adaptkit.testing.ranges import options_have_ranges
-from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward, verbs_are_spelt
+from adaptkit.testing.verbs import (
+    next_task,
+    other_classes,
+    replay_matches_forward,
+    sweep_matches_forward,
+    verbs_are_spelt,
+)
 
 
 def check(name: str, make: Make, task: Task, queries: Images) -> None:
@@ -58,8 +64,7 @@ def output_shape(make: Make, task: Task, queries: Images) -> None:
     """``(N, C)`` or ``(N,)``, finite, with labels withheld."""
     method = adapted(make, task)
     out = predict(method, queries)
-    want = (len(queries), len(task.classnames)) if method.output == "logits" else (len(queries),)
-    ensure(out.shape == want, f"{type(method).__name__} must return {want}; got {tuple(out.shape)}")
+    shape_held(method, task, queries, out)
     ensure(
         bool(out.isfinite().all()), f"{type(method).__name__} returned {int((~out.isfinite()).sum())} values not finite"
     )
@@ -121,7 +126,7 @@ def class_order(make: Make, task: Task, queries: Images) -> None:
     def renumber(images: Images | None) -> Images | None:
         return images if images is None or images.labels is None else images.label(perm.argsort()[images.labels])
 
-    sets = {"support": renumber(task.support), "val": renumber(task.val)} if task.gallery is None else {}
+    sets = {"support": renumber(task.support), "val": renumber(task.val)} if task.kind == "classification" else {}
     other = adapted(make, replace(reordered(task, perm), **sets))  # type: ignore[arg-type]
     a, b = predict(method, queries), predict(other, queries)
     same(b, a[:, perm] if a.dim() == 2 else a, f"{type(method).__name__} depends on how classes are numbered")
@@ -159,15 +164,14 @@ def every_parameter_learns(make: Make, task: Task, queries: Images) -> None:
 
 def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
     """One support image per class, no validation images."""
-    labels = task.support.labels.tolist()  # type: ignore[union-attr]
-    rows = torch.tensor([labels.index(c) for c in sorted({*labels})])
-    predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])  # which refuses nan
+    alone = replace(task, support=task.support[one_of_each(task)], val=None)
+    predict(adapted(make, alone), queries[:8])  # which refuses nan
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:
     """Half as good again as guessing, on easy data."""
     method = adapted(make, task)
-    if task.gallery is not None:
+    if task.kind != "classification":
         better_than_chance(method, queries)
     elif method.output == "logits":
         got = accuracy(method, queries)
@@ -187,6 +191,7 @@ CHECKS: dict[str, Check] = {
         backbone_untouched,
         class_order,
         other_classes,
+        next_task,
         state_round_trip,
         every_parameter_learns,
         works_with_one_shot,

@@ -11,6 +11,7 @@ from torch import Tensor
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Frames
 from adaptkit.methods.adapt import predict
+from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.harness import ensure
@@ -23,10 +24,12 @@ def of_its_kind(method: Method, task: Task, queries: Images) -> tuple[Task, Imag
         return task, queries
     if "ordinal" in method.answers:
         return toy_grades()
+    if "maps" in method.answers:
+        return toy_of("toy-defects")
     if "ranking" not in method.answers or not method.gallery_needs():
         return task, queries
     frames = any(isinstance(need, Frames) for need in method.gallery_needs().values())
-    return toy_ranking("toy-sequences" if frames else "toy-pairs")
+    return toy_of("toy-sequences" if frames else "toy-pairs")
 
 
 @cache
@@ -37,8 +40,8 @@ def toy_grades() -> tuple[Task, Images]:
 
 
 @cache
-def toy_ranking(name: str) -> tuple[Task, Images]:
-    """A toy task of retrieval, and its queries."""
+def toy_of(name: str) -> tuple[Task, Images]:
+    """A toy task by name, and its queries."""
     from adaptkit.api import load
 
     return load(name, backbone="toy:0", shots=8, home=passing_home())
@@ -55,12 +58,41 @@ def otherwise_labelled(task: Task) -> Task:
     """The task without validation images, as it is learned with other labels, or with another gallery."""
     if task.gallery is not None:
         return replace(reordered(task, torch.arange(len(task.gallery)).flip(0)), val=None)
+    if task.kind == "maps":
+        return replace(task, support=task.support[alike(evaluation("maps").strata(task.support.targets))], val=None)  # type: ignore[arg-type]
     wrong = task.support.labels.add(1) % len(task.classnames)  # type: ignore[union-attr]
     return replace(task, support=task.support.label(wrong), val=None)
 
 
+def alike(strata: Tensor) -> Tensor:
+    """In the place of each row the first one of its own."""
+    return torch.stack([(strata == one).nonzero()[0, 0] for one in strata])
+
+
+def one_of_each(task: Task) -> Tensor:
+    """The first support image of each class, or of what else stands for classes, by their places."""
+    labels = evaluation(task.kind).strata(task.support.targets).tolist()  # type: ignore[arg-type]
+    return torch.tensor([labels.index(c) for c in sorted({*labels})])
+
+
+def shape_held(method: Method, task: Task, queries: Images, answers: Tensor) -> None:
+    """Answers have a column for each class, or none where they are scores, or what another kind than these takes.
+
+    Raises:
+        AssertionError: when they have another shape.
+    """
+    name, got = type(method).__name__, tuple(answers.shape)
+    if task.kind == "maps":
+        kind = evaluation(task.kind)
+        fit = len(answers) == len(queries) and kind.fits(answers, queries.targets)  # type: ignore[arg-type]
+        ensure(fit, f"{name} must return {kind.shape}; got {got}")
+        return
+    want = (len(queries), len(task.classnames)) if method.output == "logits" else (len(queries),)
+    ensure(got == want, f"{name} must return {want}; got {got}")
+
+
 def better_than_chance(method: Method, queries: Images) -> None:
-    """Queries find an item of theirs half as early again as by chance.
+    """Answers are worth half as much again as chance, e.g. queries find an item of theirs so much earlier.
 
     Raises:
         AssertionError: when they do not.
@@ -68,4 +100,4 @@ def better_than_chance(method: Method, queries: Images) -> None:
     kind, answers = method.evaluation, predict(method, queries)
     noise = torch.rand(answers.shape, generator=torch.Generator().manual_seed(0))
     got, chance = (kind.objective(found, queries.targets) for found in (answers, noise))  # type: ignore[arg-type]
-    ensure(got > 1.5 * chance, f"{type(method).__name__} has a mean reciprocal rank of {got:.2f}: guessing")
+    ensure(got > 1.5 * chance, f"{type(method).__name__} is worth {got:.2f}, and chance {chance:.2f}: guessing")

@@ -1,6 +1,7 @@
 """Five patterns and their names, drawn by a formula: runs anywhere, with no download.
 
-``toy-pairs`` asks for images by a text beside an image, ``toy-sequences`` for short sequences.
+``toy-pairs`` asks for images by a text beside an image, ``toy-sequences`` for short sequences, and ``toy-defects`` for
+holes in patterns.
 """
 
 from adaptkit import hookimpl
@@ -24,6 +25,12 @@ def sequences(place=""):
     return toy_sequences()
 
 
+def defects(place=""):
+    from adaptkit.testing.toy_defects import toy_defects
+
+    return toy_defects()
+
+
 @hookimpl
 def datasets():
-    return {"toy": load, "toy-pairs": pairs, "toy-sequences": sequences}
+    return {"toy": load, "toy-defects": defects, "toy-pairs": pairs, "toy-sequences": sequences}

@@ -2,6 +2,7 @@
 
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
+from adaptkit.features.needs.regions import Regions, ValuePath
 from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
 from adaptkit.features.needs.text import Sentence, SentenceTokens
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
@@ -18,7 +19,9 @@ __all__ = [
     "Patches",
     "Pixels",
     "Pooled",
+    "Regions",
     "Sentence",
     "SentenceTokens",
+    "ValuePath",
     "Windows",
 ]
