@@ -198,6 +198,10 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
         ("other_classes", "Sorts depends on the order in which other classes are named"),
     ),
     (
+        culprit("Remains", extend=lambda m, task: None),
+        ("next_task", r"Remains must return \(60, 5\) after another task; got \(60, 3\)"),
+    ),
+    (
         culprit("Forgets", lambda m, batch: m.zero_shot(batch.x) + 0.01 * batch.x @ m.kept.T, keep_unregistered),
         ("state_round_trip", "Forgets loses something when saved", "class_order", "other_classes"),
     ),

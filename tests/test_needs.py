@@ -272,7 +272,7 @@ def test_masks_are_means_of_the_tokens_inside():
 
 
 def test_without_an_augmentation_the_one_view_is_the_plain_image(tmp_path):
-    cache = FeatureCache(toy_backbone(0), Store(tmp_path))
+    cache = open_cache(tmp_path)
     need = Pooled(views=1, augment="none")
     assert need == Pooled(views=1, plain_first=True) and Pooled(augment="none") == Pooled(), "they are the same tensor"
     assert not Pooled(views=1, augment="none", fresh=True).fresh, "there is nothing to draw anew"

@@ -6,8 +6,10 @@ et al., Bootstrapping the out-of-sample predictions for efficient and accurate c
 
 Methods learned from overlapping images, so their errors depend on each other: images count as fewer, by the factor of
 Nadeau and Bengio (Inference for the generalization error, Machine Learning 52, 2003) for one k-fold cross-validation,
-``1 + k / (k - 1)``; what learns from no image, or from none of one
-part, counts them whole. The interval is Wilson's for that many images.
+``1 + k / (k - 1)``; what learns from no image, or from none of one part, counts them whole. The interval is Wilson's
+for that many images: its lower end is that of the corrected accuracy, its upper end that of the accuracy as it was
+seen. The correction takes too much where methods hardly differ, and what is saved learns from more images than any fold
+did, so the truth may well lie above what is corrected.
 """
 
 from __future__ import annotations
@@ -133,8 +135,8 @@ def expected_of(entry: Contender, options: Choice, at: int, groups: Tensor, fold
     accuracy = options.corrected(groups.numpy(), seed)
     images, apart = len(groups), len(groups.unique())
     overlap = 1.0 if entry.unlearned or folds == 1 else 1 + folds / (folds - 1)
-    low, high = wilson(accuracy, apart / overlap)
-    seen = float(options.right[at].mean())
+    seen, count = float(options.right[at].mean()), apart / overlap
+    low, high = wilson(accuracy, count)[0], wilson(max(accuracy, seen), count)[1]
     return Expected(accuracy, low, high, seen, images, apart, folds, entry.repeats)
 
 

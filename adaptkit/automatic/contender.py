@@ -36,8 +36,8 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """Its name and options, which the portfolio has only once."""
-        return self.candidate.spec.label
+        """Its name, and of which images it learns, which the portfolio has only once."""
+        return self.candidate.label
 
     @cached_property
     def unlearned(self) -> bool:

@@ -28,6 +28,16 @@ class Candidate:
     validates: Literal["nothing", "values", "stopping"] = "values"
     trained: bool = False
 
+    @property
+    def label(self) -> str:
+        """Its name, and of which images it learns, e.g. ``"gda (plain)"``, ``"gda (4 views)"``."""
+        views = self.spec.options.get("views")
+        if views is None:
+            return self.spec.name
+        if self.spec.options["augment"] == NO_AUGMENT:
+            return f"{self.spec.name} (plain)"
+        return f"{self.spec.name} ({views} view{'s' * (views > 1)})"
+
 
 def portfolio(images: int, views: int) -> list[Candidate]:
     """What is tried on so many labelled images, of which so many random views are at hand.

@@ -71,7 +71,8 @@ def how_known(known: Expected, chosen: Chosen) -> str:
         return f"by its answers to {known.images:,} images, from which it learns nothing"
     if known.folds == 1:
         return f"by {known.images:,} images that were held back once: there was no time for more"
-    return f"by {known.repeats} times {known.folds}-fold cross-validation on {known.images:,} images"
+    times = f"{known.repeats} times " if known.repeats > 1 else ""
+    return f"by {times}{known.folds}-fold cross-validation on {known.images:,} images"
 
 
 def summary_values(result: AutoResult) -> dict[str, object]:

@@ -17,6 +17,7 @@ from adaptkit.io.paths import expanded
 from adaptkit.methods.checkpoints import forget_trainings, keeping
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method, trainable
+from adaptkit.methods.over_base import OverBase
 from adaptkit.methods.predicting import accuracy as accuracy
 from adaptkit.methods.predicting import answered
 from adaptkit.methods.predicting import predict as predict
@@ -82,8 +83,9 @@ def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, sea
     method.set_kind(task.kind)
     method.set_width(task, anew=True)
     method._search, method._searched = search, {}
+    below = method.base_task(task) if isinstance(method, OverBase) else task
     for child in method.children_methods():
-        _adapt(child, task, trainer, search).requires_grad_(False)
+        _adapt(child, below, trainer, search).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
     if method.grid() and task.val is not None:
         tune(method, task.val, search=search)

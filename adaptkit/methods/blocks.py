@@ -43,7 +43,7 @@ class TokenBlock(nn.Module):
         self.activation, self.norm_first = activation, norm_first
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Tokens ``(B, T, W)``; those that are `hidden`, ``(B, T)`` booleans, are attended to by none."""
+        """Tokens ``(B, T, W)``; none attends to the `hidden`, ``(B, T)``; numbers there are added to scores."""
         if self.norm_first:
             x = x + self.attend(self.norm1(x), hidden)
             return x + self.perceive(self.norm2(x))

@@ -51,10 +51,10 @@ class Opened:
             check_elsewhere(recipe)
         built = {label: method(spec) for label, spec in recipe.labels().items()}
         check_able(built, self.workspace.splits.kind, recipe.sequence)
-        if any(hasattr(each, "schedule") for one in built.values() for each in one.modules()):
-            import_module("adaptkit.methods.train")  # now, or the first cell's record would count it as fitting
         if self.workspace.splits.kind == "ranking":
             check_parts(built, self.workspace.splits, self.workspace.backbone)
+        if any(hasattr(each, "schedule") for one in built.values() for each in one.modules()):
+            import_module("adaptkit.methods.train")  # now, or the first cell's record would count it as fitting
         self.steps = self.workspace.steps()
         self.fixed = protocol(recipe, self.workspace, self.tests)
         self.shared = participants(self.workspace)

@@ -23,7 +23,13 @@ from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
 from adaptkit.testing.kinds import better_than_chance, one_of_each, otherwise_labelled, reordered, shape_held
 from adaptkit.testing.ranges import options_have_ranges
-from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward, verbs_are_spelt
+from adaptkit.testing.verbs import (
+    next_task,
+    other_classes,
+    replay_matches_forward,
+    sweep_matches_forward,
+    verbs_are_spelt,
+)
 
 
 def check(name: str, make: Make, task: Task, queries: Images) -> None:
@@ -185,6 +191,7 @@ CHECKS: dict[str, Check] = {
         backbone_untouched,
         class_order,
         other_classes,
+        next_task,
         state_round_trip,
         every_parameter_learns,
         works_with_one_shot,

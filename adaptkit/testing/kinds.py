@@ -15,19 +15,28 @@ from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.testing.harness import ensure
-from adaptkit.testing.toy import passing_home
+from adaptkit.testing.toy import passing_home, toy_task
 
 
 def of_its_kind(method: Method, task: Task, queries: Images) -> tuple[Task, Images]:
     """The task and its queries, or, for a method that does not answer such a task, those of one that it answers."""
     if task.kind in method.answers:
         return task, queries
+    if "ordinal" in method.answers:
+        return toy_grades()
     if "maps" in method.answers:
         return toy_of("toy-defects")
     if "ranking" not in method.answers or not method.gallery_needs():
         return task, queries
     frames = any(isinstance(need, Frames) for need in method.gallery_needs().values())
     return toy_of("toy-sequences" if frames else "toy-pairs")
+
+
+@cache
+def toy_grades() -> tuple[Task, Images]:
+    """The toy task, its classes taken for grades."""
+    task, queries = toy_task()
+    return replace(task, kind="ordinal"), queries
 
 
 @cache

@@ -1,12 +1,14 @@
 """Cross-modal adaptation: the sentences about the classes are training samples like the images.
 
 Source: Lin et al., Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models,
-arXiv:2301.06267.
+arXiv:2301.06267; ``real-linear`` is that of Parashar et al., The Neglected Tails in Vision-Language Models,
+arXiv:2401.12425.
 Deviations: the authors train with every pair of learning rates (1e-3, 1e-4), weight decays (0, 1e-2, 1e-4) and batch
 sizes (8, 32, half of it images) and keep what does best on validation images; here these are options. For the adapter
 (rates 1e-4 to 1e-7) and the tower's end (1e-5 to 1e-7; decays 0, 1e-3, 1e-5, batches of 8 for both) set ``schedule``.
 Beside the plain image they see its mirror image; here, a stored random view. The attention pool is SigLIP's; theirs is
-that of CLIP's ResNets. Without validation images the last step is kept.
+that of CLIP's ResNets. Without validation images the last step is kept. REAL retrieves captioned images of the
+pre-training set for each class; here that is the support, drawn with ``sus-x`` where images have no labels.
 Interactions: what enters the trained end of the tower is stored: for ViT-B/16, 197 tokens an image.
 """
 
@@ -44,7 +46,9 @@ class CrossModal(ZeroShot):
     ratio: Share = 0.2  # share of the adapter's output in the blend
     reduction: Size = 4  # width of the embedding over that of the adapter
     ensemble: Share = 0.0  # share of the head's first weights in those that answer; the authors' WiSE-FT has 0.5
-    check: Size = 100  # steps from one look at the validation images to the next; the head that does best is kept
+    check: Steps = (
+        100  # from one look at the validation images to the next, of which the best head is kept; 0: the last
+    )
     views: Views = 2  # of a support image, the first of them plain
     augment: str = "crop-flip"
     schedule: Schedule = LinearWarmup(steps=12800, lr=1e-3, batch_size=16, optimizer="adamw", weight_decay=0.01)
@@ -97,9 +101,19 @@ class CrossModal(ZeroShot):
     def callbacks(self):
         from adaptkit.methods.train import KeepBest
 
-        return [] if self.val is None else [KeepBest(self, lambda: accuracy(self, self.val), self.check)]
+        look = self.val is not None and self.check
+        return [KeepBest(self, lambda: accuracy(self, self.val), self.check)] if look else []
+
+
+class REALLinear(CrossModal):
+    """A head trained on retrieved images and as many sentences, then averaged with the one that it started from."""
+
+    ensemble: Share = 0.5
+    check: Steps = 0  # the last step is kept
+    views: Views = 1
+    schedule: Schedule = LinearWarmup(epochs=10, lr=1e-4, batch_size=32, optimizer="adamw", weight_decay=0.01)
 
 
 @hookimpl
 def methods():
-    return {"cross-modal": CrossModal}
+    return {"cross-modal": CrossModal, "real-linear": REALLinear}

@@ -4,7 +4,7 @@ from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.regions import Regions, ValuePath
 from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
-from adaptkit.features.needs.text import Sentence
+from adaptkit.features.needs.text import Sentence, Words
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "Sentence",
     "ValuePath",
     "Windows",
+    "Words",
 ]

@@ -5,7 +5,7 @@ import torch
 from adaptkit import Task, adapt, method, predict
 from adaptkit.features.items import Images
 from adaptkit.methods.evaluation.kinds import evaluation
-from adaptkit.methods.retriever import LAST, cosines
+from adaptkit.methods.retriever import LAST, cosines, finding
 from tests.parity.driving import fitted
 from tests.parity.golden import adaptor
 
@@ -95,3 +95,36 @@ def genecis(golden):
     marks = torch.zeros_like(found).scatter(1, golden["in_global_target_rank"], 1)
     ranks = evaluation("ranking").ranks(found, marks)
     close(golden, "out_global_recall", [(ranks <= k).double().mean() for k in (1, 5, 10)])
+
+
+@adaptor("transagg", method="trans-agg")
+def trans_agg(golden):
+    text, image, target = golden["in_text"], golden["in_reference"], golden["in_target"]
+    words, shown, ids = golden["in_text_tokens"], golden["in_reference_tokens"], golden["in_ids"]
+    pairs = {"text": text, "reference": image, "item": target, "words": words, "patches": shown[:, 1:]}
+    own, hyper = torch.eye(len(text)).bool(), golden.hyper
+    task = Task.from_pairs((pairs, torch.arange(len(text))), {"item": target}, logit_scale=hyper["logit_scale"])
+    options = {"layers": hyper["layers"], "heads": hyper["heads"], "dropout": 0.0, "as_released": True}
+    options |= {"hidden": len(golden["in_w.fusion.layers.0.linear1.bias"])}
+    options |= {"inner": len(golden["in_w.combiner_layer.bias"]), "words_read": words.shape[1]}
+    model, _ = fitted(method("trans-agg", **options), task)
+    model.between.data.copy_(golden["in_w.sep_token"][0, 0])
+    names = {"combiner_layer": "mix", "output_layer": "out", "weighted_layer": "weigh"}
+    held = put(golden, model, names) | {"sep_token": model.between}
+    parts = {"self_attn.out_proj": "attention.out_proj", "linear1": "fc1", "linear2": "fc2"}
+    parts |= {"norm1": "norm1", "norm2": "norm2"}
+    for i, block in enumerate(model.blocks):
+        put(golden, model, {f"fusion.layers.{i}.{k}": f"blocks.{i}.{v}" for k, v in parts.items()})
+        for kind in ("in_proj_weight", "in_proj_bias"):
+            getattr(block.attention, kind).data.copy_(golden[f"in_w.fusion.layers.{i}.self_attn.{kind}"])
+        held[f"fusion.layers.{i}.self_attn.in_proj_weight"] = block.attention.in_proj_weight
+    query = model.fused(text, image, words, shown, ids != 0)
+    logits = hyper["logit_scale"] * query @ torch.nn.functional.normalize(target, dim=-1).T
+    loss = finding(logits, own)
+    close(golden, "out_query", query)
+    close(golden, "out_logits", logits)
+    close(golden, "out_loss", loss)
+    loss.backward()
+    for name, parameter in held.items():
+        if f"out_grad.{name}" in golden:
+            close(golden, f"out_grad.{name}", parameter.grad.view_as(golden[f"out_grad.{name}"]))

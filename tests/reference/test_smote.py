@@ -1,0 +1,54 @@
+"""SMOTE (arXiv:1106.1813): what a base is adapted to, whatever it reads of an image."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adaptkit import Task, adapt, method, predict
+from tests.reference.by_hand import texts_and_images
+
+
+def unbalanced(views=0):
+    text, x, y = texts_and_images(classes=3, n=30)
+    keep = (y == 0) | ((y == 1) & (y.cumsum() < 12)) | (torch.arange(30).numpy() == (y == 2).argmax())
+    x, y = torch.as_tensor(x[keep]).float(), torch.as_tensor(y[keep])
+    if views:
+        x = x[:, None] + 0.01 * torch.randn(len(x), views, x.shape[1])
+    return Task.from_arrays((x, y), text), x, y
+
+
+@pytest.mark.parametrize(("base", "views"), [("gda", 0), ("clap", 3), ({"wise-ft": {"base": "task-res"}}, 3)])
+def test_every_class_is_as_large_as_the_largest_and_the_base_learns_from_that(base, views):
+    torch.manual_seed(0)
+    task, x, y = unbalanced(views)
+    model = method("smote", base=method(base))
+    balanced = model.base_task(task).support
+    counts = balanced.labels.bincount()
+    assert (counts == counts.max()).all(), f"classes must be of one size; got {counts.tolist()}"
+    adapted = adapt(model, task)
+    assert torch.equal(balanced.labels[: len(y)], y), "new rows must come behind the images"
+    assert predict(adapted, x[:, 0] if views else x).isfinite().all(), "and answers must be numbers"
+
+
+def test_a_single_image_is_repeated_and_new_rows_lie_between_two_of_a_class():
+    task, x, y = unbalanced()
+    model = method("smote", base=method("linear-probe"))
+    balanced = model.base_task(task).support.bind(model.base.support_needs())
+    new, labels = balanced.x[len(x) :], balanced.labels[len(x) :]
+    alone = x[y == 2]
+    assert len(alone) == 1 and torch.equal(new[labels == 2], alone.expand(int((labels == 2).sum()), -1)), "repeated"
+    own = x[y == 1]
+    for row in new[labels == 1]:
+        detour = torch.cdist(row[None], own)[0]
+        gap = (detour[:, None] + detour - torch.cdist(own, own)).fill_diagonal_(1).min()
+        assert gap < 1e-5, "a new row must lie on a line between two images"
+
+
+def test_a_balanced_support_stays_as_it_is_and_pixels_are_refused():
+    task, x, y = unbalanced()
+    same = replace(task, support=task.support[torch.stack([(y == c).nonzero()[0, 0] for c in range(3)])])
+    one = adapt(method("smote", base=method("gda")), same)
+    assert torch.equal(predict(one, x), predict(adapt(method("gda"), same), x)), "nothing is to be added"
+    with pytest.raises(ValueError, match="base must read stored embeddings of the support for smote; got Pixels"):
+        method("smote", base=method("vpt")).base_task(task)
