@@ -1,7 +1,8 @@
 """Results that are committed: small files in ``results/``, which README and docs quote.
 
-``python -m tools.results NAME FOLDER [--command ...] [--note ...]`` makes ``results/NAME.json`` of a run's folder, and with
-``--part`` replaces the rows of that folder's methods alone; ``python -m tools.results --stale`` names the rows that were measured with other code than is here.
+``python -m tools.results NAME FOLDER [--command ...] [--note ...]`` makes ``results/NAME.json`` of a run's folder, with
+``--part`` of its methods alone, beside the rows that are there; ``python -m tools.results --stale`` names the rows that
+were measured with other code than is here.
 A file says the command, the versions, the machine, the protocol, and for each method a digest of its code: of the
 module that it lives in and of the tools for methods that this imports. Towers, caches and metrics are held by tests.
 """
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "results"
 NO_ANSWER = ("io", "towers", "features", "runs", "report", "commands", "saving", "cli", "methods.evaluation")
 APART = tuple(f"adaptkit.{wing}" for wing in NO_ANSWER)
+OF_A_CELL = ("code", "git", "processor", "threads")  # of a record's versions, not of a table's
 KEPT = ("dataset", "backbone", "support", "select", "search", "classes", "stream", "bins", "precision")  # of a protocol
 
 
@@ -110,7 +112,7 @@ def write(name: str, folder: Path, command: str, note: str, *, part: bool = Fals
         "command": command,
         "note": note,
         "machine": machine(),
-        "versions": dict(results[0].versions),
+        "versions": {key: value for key, value in results[0].versions.items() if key not in OF_A_CELL},
         "protocol": {key: results[0].protocol[key] for key in KEPT if key in results[0].protocol},
         "code": {method: digest_of(method) for method in used},
     }
