@@ -4,6 +4,7 @@ from .api import run as run
 from .automatic.auto import auto as auto
 from .automatic.unlabelled import auto_unlabelled as auto_unlabelled
 from .features.captions import Captions as Captions
+from .features.composites import Composite as Composite
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images
 from .features.needs import Dense as Dense
@@ -12,11 +13,15 @@ from .features.needs import Layers as Layers
 from .features.needs import Masked as Masked
 from .features.needs import Masks as Masks
 from .features.needs import Need as Need
+from .features.needs import PaddedFrames as PaddedFrames
 from .features.needs import Patches as Patches
 from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
+from .features.needs import Regions as Regions
 from .features.needs import Sentence as Sentence
+from .features.needs import ValuePath as ValuePath
 from .features.needs import Windows as Windows
+from .features.needs import Words as Words
 from .io.ranges import Range as Range
 from .methods.adapt import adapt as adapt
 from .methods.adapt import tune as tune
@@ -25,6 +30,9 @@ from .methods.over_base import OverBase as OverBase
 from .methods.predicting import accuracy as accuracy
 from .methods.predicting import predict as predict
 from .methods.predicting import predict_batches as predict_batches
+from .methods.retriever import ComposedRetriever as ComposedRetriever
+from .methods.retriever import Retriever as Retriever
+from .methods.retriever import SequenceRetriever as SequenceRetriever
 from .methods.schedule import Schedule as Schedule
 from .methods.searched import EdgeOfGridWarning as EdgeOfGridWarning
 from .methods.task import Task as Task

@@ -1,9 +1,9 @@
 """`adaptkit auto` against every method of its portfolio, and how often its interval holds the truth.
 
-A draw takes K images of each class of a dataset's training images as somebody's folder; all others are unseen. `auto`
-sees the folder alone. Each method of the portfolio then learns from the same images, as it does there, and everything
-is measured on the unseen ones. Minutes are of the processor's time, so that other work on the machine does not
-matter. Draws are appended to a file, so that a trial goes on where it stopped.
+A draw takes K images of each class, of all parts of a dataset, as somebody's folder; all others are unseen, so that
+they come as those in the folder do. `auto` sees the folder alone. Each method of the portfolio then learns from the
+same images, as it does there, and everything is measured on the unseen ones. Minutes are of the processor's time, so
+that other work on the machine does not matter. Draws are appended to a file, so that a trial goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def trial(splits: Splits, shots: int, seed: int, minutes: float) -> dict[str, ob
     """One draw: what `auto` said and chose, and how good every method is on the unseen images."""
     parts = [part for part in (splits.train, splits.val, splits.test) if part is not None]
     whole = Joined(parts)
-    rows = draw(splits.train.labels, shots, random.Random(seed))
+    rows = draw(whole.labels, shots, random.Random(seed))
     unseen = [row for row in range(len(whole)) if row not in {*rows}]
     folder = replace(splits, train=some_of(whole, rows), val=None, test=some_of(whole, []))
     with patch("adaptkit.automatic.auto.Budget", partial(Budget, clock=time.process_time)):

@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Method, Schedule, ZeroShot, adapt, method, predict
+from adaptkit import Method, Patches, Schedule, ZeroShot, adapt, method, predict
 from adaptkit.features.cache import FeatureCache
 from adaptkit.io.ranges import Weight
 from adaptkit.methods.adapt import tune
 from adaptkit.runs import plugins
 from adaptkit.testing import CHECKS, check, toy_backbone
 from adaptkit.testing.harness import adapted
+from adaptkit.testing.kinds import of_its_kind, toy_of
 from adaptkit.testing.report import briefly
 
 
@@ -197,6 +198,10 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
         ("other_classes", "Sorts depends on the order in which other classes are named"),
     ),
     (
+        culprit("Remains", extend=lambda m, task: None),
+        ("next_task", r"Remains must return \(60, 5\) after another task; got \(60, 3\)"),
+    ),
+    (
         culprit("Forgets", lambda m, batch: m.zero_shot(batch.x) + 0.01 * batch.x @ m.kept.T, keep_unregistered),
         ("state_round_trip", "Forgets loses something when saved", "class_order", "other_classes"),
     ),
@@ -278,6 +283,48 @@ def test_breaking_a_rule_is_caught_by_its_check_in_words_that_say_so(cls, caught
 def test_every_check_has_a_culprit():
     caught = {title for _, (title, *_) in CULPRITS} | {"docstring_names_source"}
     assert caught == set(CHECKS), "each check must be shown to bite"
+
+
+class Maps(Method):
+    """How far each patch of an image is from the nearest one of the support."""
+
+    answers = ("maps",)
+
+    def needs(self):
+        return {"patches": Patches()}
+
+    def fit(self, task):
+        normal = task.support[~task.support.targets.flatten(1).any(1)]
+        self.bank = nn.Buffer(normal.patches[:, 1:].flatten(0, 1))
+
+    def forward(self, batch):
+        return torch.cdist(batch.patches[:, 1:], self.bank).amin(-1).unflatten(-1, (4, 4))
+
+
+def kept(task):
+    """What `Maps` keeps of a task."""
+    made = Maps()
+    made.fit(task)
+    return made.bank
+
+
+def test_a_method_of_maps_is_held_to_the_contract_on_maps():
+    task, queries = of_its_kind(Maps(), *toy_of("toy-defects"))
+    odd = {
+        "output_shape": lambda self, batch: Maps.forward(self, batch).flatten(1).amax(1),
+        "scope": lambda self, batch: Maps.forward(self, batch) / Maps.forward(self, batch).amax(),
+        "beats_chance": lambda self, batch: -Maps.forward(self, batch),
+    }
+    for title, forward in odd.items():
+        check(title, Maps, task, queries)
+        with pytest.raises(AssertionError, match=r"must return|the batch size matters|guessing"):
+            check(title, type("Odd", (Maps,), {"forward": forward}), task, queries)
+    unkept = type("Unkept", (Maps,), {"fit": lambda self, task: self.__dict__.update(bank=kept(task))})
+    with pytest.raises(AssertionError, match="loses something when saved"):
+        check("state_round_trip", unkept, task, queries)
+    for title in CHECKS:
+        if title not in ("docstring_names_source", "verbs_are_spelt"):
+            check(title, Maps, task, queries)
 
 
 @pytest.mark.parametrize("missing", ["Source:", "Deviations:"])
@@ -409,10 +456,14 @@ def test_fit_reads_no_test_image_and_forward_no_label(monkeypatch, toy):
     monkeypatch.setattr(FeatureCache, "images", lambda c, s, *a: (read.append((phase[0], s.name)), images(c, s, *a))[1])
     monkeypatch.setattr(Method, "__call__", lambda m, batch: (seen.append(batch.labels), call(m, batch))[1])
     for name, cls in plugins.table("methods").items():
+        made = method(name, **briefly(cls, 1))
+        own, asked = of_its_kind(made, task, queries)
+        if own.gallery is not None:  # which queries are asked about, and so is read
+            continue
         phase[0] = f"{name} fits"
-        adapted = adapt(method(name, **briefly(cls, 1)), task)
+        adapt(made, own)
         phase[0] = f"{name} predicts"
-        predict(adapted, queries[:8])
+        predict(made, asked[:8])
     assert seen and any(source == "test" for _, source in read), "methods must have been called on test images"
     peeked = {p for p, source in read if p.endswith("fits") and source not in ("train", "val", "captions")}
     assert not peeked, f"adapting must read training and validation images only; not so: {peeked}"

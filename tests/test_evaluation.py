@@ -19,7 +19,8 @@ from torchmetrics.functional.classification import (
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.detection import detection, placements
 from adaptkit.methods.evaluation.kinds import EVALUATIONS, evaluation
-from adaptkit.methods.evaluation.maps import region_overlap
+from adaptkit.methods.evaluation.maps import region_overlap, with_scores
+from adaptkit.methods.evaluation.pimo import aupimo
 
 
 def draw(kind, n=40, classes=7, ties=False, seed=0):
@@ -259,3 +260,51 @@ def test_answers_that_are_no_numbers_are_refused(kind):
     targets = torch.tensor([[1, 0, 0], [0, 1, 1]]) if kind == "multi-label" else classes
     with pytest.raises(ValueError, match="answers must be finite numbers; got 1 of 6 that are not"):
         evaluation(kind).metrics(answers, targets)
+
+
+def anomalies():
+    """Twelve maps of 100 x 100, half of normal images, and their masks."""
+    masks = torch.zeros(24, 100, 100, dtype=torch.long)
+    masks[12:, 20:50, 30:60] = 1
+    return masks + 2 * torch.rand(24, 100, 100, generator=torch.Generator().manual_seed(0)), masks
+
+
+def test_maps_are_worth_what_slow_sums_say_of_images_and_pixels():
+    maps, masks = anomalies()
+    found = evaluation("maps").metrics(maps, masks)
+    anomalous, scores = masks.flatten(1).any(1), maps.flatten(1).amax(1)
+    pairs = [float(a > b) for a in scores[anomalous] for b in scores[~anomalous]]
+    assert found["image_auroc"] == pytest.approx(sum(pairs) / len(pairs)), "an image's score is its map's maximum"
+    best = max(2 * (own & anomalous).sum() / (own.sum() + anomalous.sum()) for own in (scores >= t for t in scores))
+    assert found["image_f1"] == pytest.approx(float(best)), "the best threshold must be found"
+    inside = maps[anomalous][masks[anomalous].bool()].view(12, -1)
+    limits = torch.linspace(1.7, 2, 500)
+    false = torch.stack([(maps[~anomalous] >= t).float().mean() for t in limits])
+    rows = (false >= 1e-2) & (false <= 1e-1)
+    seen = torch.stack([(inside >= t).float().mean() for t in limits])[rows]
+    area = float(torch.trapezoid(seen.flip(0), false[rows].log().flip(0))) / np.log(10)
+    wide = aupimo(maps.numpy(), masks.bool().numpy(), bounds=(1e-2, 1e-1))
+    assert np.nanmean(wide) == pytest.approx(area, abs=0.02), "the slow area is over fewer thresholds"
+    assert np.isnan(wide).tolist() == (~anomalous).tolist() and 0 < found["aupimo"] < 1, "normal images have none"
+
+
+def test_an_answer_may_hold_scores_of_images_and_maps_of_another_size():
+    maps, masks = anomalies()
+    kind, anomalous = evaluation("maps"), masks.flatten(1).any(1)
+    scores = with_scores(maps, anomalous.float())
+    assert kind.metrics(scores, masks)["image_auroc"] == 1.0, "the scores that are given must count"
+    assert kind.metrics(scores, masks)["pixel_auroc"] == kind.metrics(maps, masks)["pixel_auroc"], "maps are the same"
+    coarse = torch.nn.functional.avg_pool2d(masks.float(), 10)
+    assert kind.metrics(coarse, masks)["aupro"] > 0.9, "a coarse map must be stretched over its mask"
+    assert torch.equal(kind.right(scores, masks), kind.right(maps, masks)), "pixels alone are paired"
+    assert kind.loss(scores, masks) == kind.loss(maps, masks), "and learned from"
+    kept = kind.kept_of(kind.condense(scores, masks))
+    assert torch.equal(kept["score"], anomalous.float()), "the image's score is kept"
+
+
+def test_where_no_image_is_normal_nothing_is_said_of_images():
+    maps, masks = anomalies()
+    found = evaluation("maps").metrics(maps[12:], masks[12:])
+    assert set(found) == {"pixel_auroc", "pixel_ap", "pixel_f1", "aupro"}, f"pixels can be told apart; got {found}"
+    few = evaluation("maps").metrics(maps[9:], masks[9:])
+    assert "aupimo" not in few and "image_auroc" in few, "30,000 normal pixels cannot show a share of 0.00001"

@@ -14,14 +14,18 @@ from benchmarks.ladder import Counted, Sizes, counted, made, task_of
 
 LIVE = [n for n in plugins.table("methods") if any(not need.stored for s in (0, 1) for need in made(n).all_needs(s))]
 BY_TEXT = "c-tpt cocoop coop cpl eco fpl-prompts gopro kgcoop mocoop plot pro-lip proda prograd rlcf ship tcp tpt upl"
+BY_TEXT += " lo-co-op"
 LONG = ["in-map"]  # ten thousands of small steps, whatever the sizes
-ON_FEATURES = [name for name in plugins.table("methods") if name not in {*LIVE, *BY_TEXT.split(), *LONG}]
+OTHER = [name for name, cls in plugins.table("methods").items() if "classification" not in cls.answers]
+ON_FEATURES = [name for name in plugins.table("methods") if name not in {*LIVE, *BY_TEXT.split(), *LONG, *OTHER}]
 """Others have towers in the loop; what they take is what the towers take."""
 
 ROOM = 1.6  # times the largest product of two axes: whole numbers and double precision of a few rows
 LARGER = {
     "boost-adapter": "its cache holds the probabilities of all classes with each of a class's images",
     "dmn": "its memory holds up to 50 images of each class",
+    "gl-mcm": "it has the probabilities of all classes for each patch of an image",
+    "neg-label": "it has a list of words, whatever the task",
     "dota": "it has a covariance for each class",
     "oga": "it holds up to 8 images of each class",
     "perception-clip": "it has sentences of each class under 16 circumstances",

@@ -141,6 +141,7 @@ def held_to_the_contract(file):
     from adaptkit import method
     from adaptkit.runs import plugins
     from adaptkit.testing import CHECKS, check, toy_task
+    from adaptkit.testing.kinds import of_its_kind
 
     before = {*plugins.table("methods")}
     added = plugins.add_file(file)
@@ -150,7 +151,8 @@ def held_to_the_contract(file):
         assert brought, f"{file.name} must bring a method"
         for called in brought:
             for title in CHECKS:
-                check(title, lambda called=called: method(called), task, queries)
+                asked = of_its_kind(method(called), task, queries)
+                check(title, lambda called=called: method(called), *asked)
     finally:
         plugins.manager().unregister(name=added)
         plugins.table.cache_clear()

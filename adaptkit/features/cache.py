@@ -14,6 +14,7 @@ from torch import Tensor
 from adaptkit.features.ahead import Ahead
 from adaptkit.features.answering import Answering, code_of
 from adaptkit.features.captions import Captions
+from adaptkit.features.composites import part_read
 from adaptkit.features.extraction import Extraction
 from adaptkit.features.items import Source
 from adaptkit.features.live import Live
@@ -219,12 +220,16 @@ class CachedRows:
 
     def read(self, name: str, need: Need, index: Tensor) -> Tensor:
         """One row per index."""
-        return self.cache.images(self.source, need, index)
+        return self.cache.images(*part_read(self.source, need), index)
 
     def fill(self, needs: Iterable[Need], index: Tensor) -> None:
         """Extract what some needs lack, each item opened once; see `FeatureCache.fill_together`."""
-        self.cache.fill_together(self.source, dict.fromkeys(needs, index.numpy()))
+        wanted: dict[int, tuple[Source, list[Need]]] = {}
+        for source, need in (part_read(self.source, need) for need in needs):
+            wanted.setdefault(id(source), (source, []))[1].append(need)
+        for source, own in wanted.values():
+            self.cache.fill_together(source, dict.fromkeys(own, index.numpy()))
 
     def expect(self, need: Need, index: Tensor) -> Ahead | None:
         """Begin to decode the rows that are read next; see `FeatureCache.expect`."""
-        return self.cache.expect(self.source, need, index.tolist())
+        return self.cache.expect(*part_read(self.source, need), index.tolist())

@@ -116,6 +116,8 @@ class Splits:
         notes: what else whoever runs it should know of what was found there, a line each.
         labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
             repeat.
+        gallery: of a ranking, what is searched, where that is items and not the sentences of the classes; `classnames`
+            are then the names of its items, and sources are of a `Composite`'s items.
 
     >>> from adaptkit.runs.loading import pick_dataset
     >>> toy = pick_dataset("toy")
@@ -136,9 +138,13 @@ class Splits:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     labelnames: tuple[str, ...] = ()
+    gallery: Source | None = None
 
     def __post_init__(self) -> None:
         """Names that tell all classes apart."""
+        if self.gallery is not None and len(self.gallery) != len(self.classnames):
+            got = f"{len(self.classnames)} for {len(self.gallery)} items of {self.name}"
+            raise ValueError(f"classnames must be one for each item of the gallery; got {got}")
         object.__setattr__(self, "labelnames", distinct(self.labelnames or self.classnames))
 
     def said(self) -> list[str]:

@@ -102,7 +102,7 @@ class GivenText:
         images.rows.backbone = self.backbone  # type: ignore[attr-defined]
         images.rows.check_width(self.dim, role)  # type: ignore[attr-defined]
         y = images.labels
-        if y is not None and len(y) and not 0 <= int(y.min()) <= int(y.max()) <= last:
+        if y is not None and len(y) and y.dim() < 3 and not 0 <= int(y.min()) <= int(y.max()) <= last:
             raise ValueError(f"{role} labels must be from 0 to {last}; got {int(y.min())} to {int(y.max())}")
         return images
 

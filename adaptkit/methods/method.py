@@ -96,6 +96,10 @@ class Method(nn.Module):
         """What `fit` and `loss` read of each support image."""
         return self.needs()
 
+    def gallery_needs(self) -> Mapping[str, Need]:
+        """What `fit` reads of each item that a ranking searches, `Task.gallery`."""
+        return {}
+
     def fit(self, task: Task) -> None:
         """Solve what has a closed form; create what must be learned."""
         raise NotImplementedError(f"{type(self).__name__} must define fit(task)")

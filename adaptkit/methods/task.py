@@ -28,6 +28,10 @@ class Reader(Protocol):
         """Of support images."""
         ...
 
+    def gallery_needs(self) -> Mapping[str, Need]:
+        """Of what is searched."""
+        ...
+
 
 ROUNDING = 1e-5  # that cosines of one text may be below 1
 Encode = Callable[..., Tensor]
@@ -47,6 +51,7 @@ class Task:
         pool: unlabelled training images, or ``None``.
         kind: what is asked about an image; see `Splits.kind`.
         labelnames: what answers call the classes, C names that all differ; see `Splits.labelnames`.
+        gallery: what a ranking searches, C items; ``None`` where that is the classes' sentences.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -70,6 +75,7 @@ class Task:
     pool: Images | None = None
     kind: str = "classification"
     labelnames: tuple[str, ...] = ()
+    gallery: Images | None = None
 
     def __post_init__(self) -> None:
         """Names that tell all classes apart."""
@@ -122,6 +128,7 @@ class Task:
             support=self.support.bind(method.support_needs()),
             val=None if self.val is None else self.val.bind(needs),
             pool=None if self.pool is None else self.pool.bind(needs).blind(),
+            gallery=None if self.gallery is None else self.gallery.bind(method.gallery_needs()).blind(),
         )
 
     def require_support(self, name: str) -> None:
@@ -135,7 +142,7 @@ class Task:
 
     def to(self, device: torch.device | str) -> Task:
         """The task, read onto a device."""
-        sets = {n: s.to(device) for n in ("support", "val", "pool") if (s := getattr(self, n)) is not None}
+        sets = {n: s.to(device) for n in ("support", "val", "pool", "gallery") if (s := getattr(self, n)) is not None}
         return replace(self, **sets)
 
     @classmethod
@@ -178,3 +185,40 @@ class Task:
         held_out = None if val is None else given.labelled(val, "val")
         learned = given.labelled(support, "support")
         return cls(towers, given.classnames, given.prompts, given, learned, held_out, unlabelled)
+
+    @classmethod
+    def from_pairs(
+        cls,
+        pairs: tuple[Mapping[str, Array], Array] | None,
+        gallery: Mapping[str, Array],
+        *,
+        classnames: Sequence[str] | None = None,
+        logit_scale: float = 100.0,
+        backbone: Backbone | None = None,
+    ) -> Task:
+        """A task of retrieval from features: what a query is matched with is found in a gallery.
+
+        Args:
+            pairs: features by the names that a method reads, e.g. ``{"text": (S, D), "item": (S, D)}``, and ``(S,)``
+                whole numbers, the same for pairs that match each other; ``None`` where nothing is learned.
+            gallery: features of G items by name, e.g. ``{"item": (G, D)}``.
+            classnames: G names; default ``"item 0"`` and on.
+            logit_scale: factor from cosine to logit; ignored when `backbone` is given.
+            backbone: towers, for methods that need them.
+
+        Raises:
+            ValueError: when lengths do not fit, or an array holds anything but finite real numbers.
+        """
+        items = Images.from_arrays(gallery, role="gallery")
+        rows = items.rows.arrays  # type: ignore[attr-defined]
+        names = tuple(classnames or (f"item {i}" for i in range(len(items))))
+        if len(names) != len(items):
+            raise ValueError(f"classnames must be one for each item of the gallery, {len(items)}; got {len(names)}")
+        towers = backbone or NoTowers(next(iter(rows.values())).shape[-1], logit_scale, 0.0)
+        width = towers.dim
+        none = {name: torch.zeros(0, *array.shape[1:]) for name, array in rows.items()} | {
+            "text": torch.zeros(0, width)
+        }
+        learned = Images.from_arrays(*((none, torch.zeros(0).long()) if pairs is None else pairs), role="pairs")
+        prompts = tuple((name,) for name in names)
+        return cls(towers, names, prompts, towers.encode_text, learned, kind="ranking", gallery=items)

@@ -25,6 +25,8 @@ def settled(setting: Setting, backbone: Backbone, splits: Splits) -> Setting:
     if setting.batch_size == "auto":
         setting = replace(setting, batch_size=images_at_once(setting, backbone))
         notice(f"batch_size auto is {setting.batch_size} here, on {backbone.device.type}")
+    if splits.gallery is not None and setting.select == "few-val":  # nobody asked: it is what stands there by default
+        setting = replace(setting, select="none")
     return setting
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from adaptkit.features.cache import CachedRows
+from adaptkit.features.composites import part_read
 from adaptkit.features.items import Images
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
@@ -63,9 +64,10 @@ def extraction_cost(adapted: Method, task: Task, tests: Sequence[EvaluationSet])
         (task.support, adapted.all_needs(of_support=True)),
         (val, adapted.all_needs()),
         (tests[0].images, adapted.all_needs()),
+        (task.gallery, [*adapted.gallery_needs().values()]),
     ]
     return sum(
-        images.rows.cache.cost(images.rows.source, need, len(images))
+        images.rows.cache.cost(*part_read(images.rows.source, need), len(images))
         for images, needs in reads
         if images is not None and isinstance(images.rows, CachedRows)
         for need in set(needs)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from adaptkit.features.composites import part_read
 from adaptkit.features.datasets import Splits
 from adaptkit.methods.evaluation.kinds import evaluation
+from adaptkit.methods.method import Method
 from adaptkit.runs import streams
 from adaptkit.runs.setting import Setting
+from adaptkit.towers.backbone import Backbone
 
 
 def check_classes(splits: Splits, which: str) -> None:
@@ -24,6 +29,46 @@ def check_classes(splits: Splits, which: str) -> None:
         raise ValueError(f"{splits.name} must have at least {least} classes{halves}; got {count}")
 
 
+def check_gallery(splits: Splits, setting: Setting) -> None:
+    """Items are searched by a ranking alone, and what is tuned would need validation queries of a gallery of their own.
+
+    Raises:
+        ValueError: when another kind has a gallery, or hyperparameters are to be chosen on images.
+    """
+    if splits.kind != "ranking":
+        raise ValueError(f"a gallery must be left out for {splits.kind}; got one in {splits.name}")
+    if setting.select not in ("none", "few-val"):
+        raise ValueError(f"select must be 'none' where a gallery is searched; got {setting.select!r}")
+    if setting.domains:
+        raise ValueError(f"domains must be left out where a gallery is searched; got {setting.domains!r}")
+
+
+def check_parts(methods: Mapping[str, Method], splits: Splits, backbone: Backbone) -> None:
+    """Methods, by label, read what a dataset's queries, pairs and gallery have.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for label, built in methods.items():
+        asked = built.gallery_needs()
+        if bool(asked) != (splits.gallery is not None):
+            wants = "a gallery of items" if asked else "the sentences of the classes"
+            raise ValueError(f"methods must search what {splits.name} has; got {label!r}, which searches {wants}")
+        for source, needs in ((splits.test, built.all_needs()), (splits.train, built.all_needs(of_support=True))):
+            for need in needs:
+                try:
+                    own, plain = part_read(source, need)
+                    if len(own):
+                        plain.prepare(own.open(0)[1], backbone, -1, "")
+                except ValueError as error:
+                    raise ValueError(f"{label} cannot read {splits.name}: {error}") from error
+        for need in asked.values():
+            try:
+                need.prepare(splits.gallery.open(0)[1], backbone, -1, "")  # type: ignore[union-attr]
+            except ValueError as error:
+                raise ValueError(f"{label} cannot read the gallery of {splits.name}: {error}") from error
+
+
 def check_kind(splits: Splits, setting: Setting) -> None:
     """A setting asks of a dataset what its kind has.
 
@@ -31,6 +76,8 @@ def check_kind(splits: Splits, setting: Setting) -> None:
         ValueError: when the kind is unknown, or the setting parts images by class where they have no one class.
     """
     evaluation(splits.kind)
+    if splits.gallery is not None:
+        check_gallery(splits, setting)
     if splits.kind == "classification":
         check_classes(splits, setting.classes)
         return

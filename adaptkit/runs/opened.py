@@ -12,6 +12,7 @@ from adaptkit.io.paths import resolved
 from adaptkit.methods.task import Task
 from adaptkit.runs import plugins, shelf
 from adaptkit.runs.build import check_elsewhere, check_outside, check_recipe, method
+from adaptkit.runs.dataset_checks import check_parts
 from adaptkit.runs.evaluate import check_able
 from adaptkit.runs.evaluation_sets import EvaluationSet
 from adaptkit.runs.guard import Guard
@@ -50,6 +51,8 @@ class Opened:
             check_elsewhere(recipe)
         built = {label: method(spec) for label, spec in recipe.labels().items()}
         check_able(built, self.workspace.splits.kind, recipe.sequence)
+        if self.workspace.splits.kind == "ranking":
+            check_parts(built, self.workspace.splits, self.workspace.backbone)
         if any(hasattr(each, "schedule") for one in built.values() for each in one.modules()):
             import_module("adaptkit.methods.train")  # now, or the first cell's record would count it as fitting
         self.steps = self.workspace.steps()

@@ -53,7 +53,7 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
         "prompts": digest(canonical([list(s) for s in workspace.sentences])),
         "support": {recipe.support.name: workspace.support_options},
         "sampler": code.of(definition(workspace.choose)),
-        "select": recipe.select,
+        "select": workspace.setting.select,
         "classes": recipe.classes,
         "stream": {stream: options},
         "tests": {tested.name: set_digest(tested) for tested in tests if tested.name},
@@ -73,6 +73,8 @@ def splits_digest(splits: Splits) -> str:
         out.update(name.encode())
         for i, y in enumerate(targets_of(source).tolist() if source else []):
             out.update(f"{source.key(i)} {y}\n".encode())  # type: ignore[union-attr]
+    for i in range(0 if splits.gallery is None else len(splits.gallery)):
+        out.update(f"gallery {splits.gallery.key(i)}\n".encode())  # type: ignore[union-attr]
     return out.hexdigest()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.composites import part_read
 from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import Index
@@ -92,7 +93,8 @@ def wanted(
             return
         for need in needs:
             if need.stored and not need.fresh:
-                _, found = rows.setdefault((id(images.rows.source), need), (images.rows.source, []))
+                source, own = part_read(images.rows.source, need)
+                _, found = rows.setdefault((id(source), own), (source, []))
                 found.append(images.index.numpy())
 
     tasks = {(c.shots, c.seed): None for c in todo}
@@ -101,6 +103,7 @@ def wanted(
         task = workspace.task(*where)
         for m in [built[c.label] for c in todo if (c.shots, c.seed) == where and c.label in built]:
             want(task.support, m.all_needs(of_support=True))
+            want(task.gallery, [*m.gallery_needs().values()])
             want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
     for m in built.values():
         for tested in requested(tests, m.output):

@@ -61,6 +61,10 @@ class Workspace:
         images = Images(CachedRows(self.cache, source), torch.arange(len(source)), targets, device=self.device)
         return images if classes is None or self.splits.kind != "classification" else restrict(images, classes)
 
+    def images_of_gallery(self, gallery: Source) -> Images:
+        """What a ranking searches; nobody is told what stands where in it."""
+        return Images(CachedRows(self.cache, gallery), torch.arange(len(gallery)), device=self.device)
+
     def test(self) -> Images:
         """The labelled test images of the classes that are learned."""
         return self.images(self.splits.test, self.learned)
@@ -74,6 +78,8 @@ class Workspace:
         support, few_val = self.draw(task, train, val, shots, seed)
         if {"few-val": few_val, "full-val": val}.get(select, support) is None:
             raise ValueError(f"select must be 'none' where there are no validation images; got {select!r}")
+        if splits.gallery is not None:
+            return replace(task, support=support, gallery=self.images_of_gallery(splits.gallery))
         chosen = {"none": None, "few-val": few_val, "full-val": val, "oracle": self.images(splits.test)}[select]
         if splits.kind != "classification":
             return replace(task, support=support, val=chosen)

@@ -17,6 +17,7 @@ from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
 from adaptkit.io.files import atomic_write, digest
 from adaptkit.io.text import distinct
+from adaptkit.methods.evaluation.maps import map_of
 from adaptkit.methods.method import Method
 from adaptkit.methods.predicting import Answered, Asked, accuracy, predict, predict_batches
 from adaptkit.methods.task import NoTowers, Task
@@ -30,6 +31,7 @@ from adaptkit.saving.pictures import Picture, as_images
 from adaptkit.towers.backbone import Backbone
 
 CARD = "README.md"
+SAVED = ("classification", "maps")  # kinds of tasks
 ASKED_AGAIN = 64  # images that a saved classifier must answer as before
 
 
@@ -60,7 +62,10 @@ class Classifier:
     cache: FeatureCache | None
 
     def __call__(self, images: Images | Tensor | np.ndarray | Mapping[str, Tensor] | Sequence[Picture]) -> Tensor:
-        """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores."""
+        """Pictures (paths, or images in memory), or features ``(N, D)``, to ``(N, C)`` logits or ``(N,)`` scores.
+
+        Of a task of maps to these, ``(N, H, W)``, or ``(N, 2, H, W)`` with scores of images; see `image_scores`.
+        """
         with as_written():
             return predict(self.method, self._asked(images)) / self.temperature
 
@@ -116,7 +121,7 @@ def save_classifier(
         ValueError: when the folder is in use, or the method cannot be saved.
     """
     folder = vacant(Path(folder))
-    said = {"protocol": dict(protocol or {}), "source": source, "tested": _tested(method, test)}
+    said = {"protocol": dict(protocol or {}), "source": source, **_tested(method, test)}
     config, data = _described(method, task, backbone, {**said, **calibrated(temperature, expected)})
     write_saved(folder, config, data)
     try:
@@ -132,8 +137,8 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
     """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
     if bool(name) == isinstance(task.backbone, NoTowers):
         raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {name!r}")
-    if task.kind != "classification":
-        raise ValueError(f"a classifier must be adapted to a task of classification; got one of {task.kind}")
+    if task.kind not in SAVED:
+        raise ValueError(f"a classifier must be adapted to a task of {' or '.join(SAVED)}; got one of {task.kind}")
     node, tensors = state.dump(method, task.backbone)
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}
@@ -231,8 +236,10 @@ def _stand_in(folder: Path, said: Mapping[str, Any]) -> NoTowers:
         ) from error
 
 
-def _tested(method: Method, test: Images | None) -> dict[str, float]:
-    """Accuracy, between 0 and 1, and the number of test images."""
-    if test is None or method.output == "score":
-        return {}
-    return {"accuracy": accuracy(method, test), "images": len(test)}
+def _tested(method: Method, test: Images | None) -> dict[str, Any]:
+    """Accuracy, between 0 and 1, and the number of test images; of maps the least and the largest number in them."""
+    if test is not None and method.evaluation.kind == "maps":
+        return {"tested": {}, "map_range": [float(end) for end in map_of(predict(method, test)).aminmax()]}
+    if test is None or method.output == "score" or method.evaluation.kind != "classification":
+        return {"tested": {}}
+    return {"tested": {"accuracy": accuracy(method, test), "images": len(test)}}

@@ -34,6 +34,8 @@ def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
     names, doc = config["classnames"], module_doc(type(method))
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     answer = "logits, one a class" if method.output == "logits" else "a score, higher for in-distribution"
+    if method.evaluation.kind == "maps":
+        answer = "a map, higher for anomalous pixels, and a score of the whole image"
     return [
         "---",
         "library_name: adaptkit",

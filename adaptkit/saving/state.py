@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import hold_options
+from adaptkit.methods.blocks import TokenBlock
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.class_scatters import ClassScatters
 from adaptkit.methods.graph import Graph
@@ -165,7 +166,7 @@ LAYERS: dict[str, type] = {
 TUNED = (TunedEnd, TunedWeights)
 HELPERS: dict[str, type] = {
     cls.__name__: cls
-    for cls in (ClassCache, ClassScatters, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
+    for cls in (TokenBlock, ClassCache, ClassScatters, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
 }
 """What methods are built with, of adaptkit."""
 

@@ -21,8 +21,15 @@ from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.task import Task
 from adaptkit.testing.grids import grid_reaches_answers
 from adaptkit.testing.harness import Check, Make, adapted, ensure, same
+from adaptkit.testing.kinds import better_than_chance, one_of_each, otherwise_labelled, reordered, shape_held
 from adaptkit.testing.ranges import options_have_ranges
-from adaptkit.testing.verbs import other_classes, replay_matches_forward, sweep_matches_forward, verbs_are_spelt
+from adaptkit.testing.verbs import (
+    next_task,
+    other_classes,
+    replay_matches_forward,
+    sweep_matches_forward,
+    verbs_are_spelt,
+)
 
 
 def check(name: str, make: Make, task: Task, queries: Images) -> None:
@@ -57,8 +64,7 @@ def output_shape(make: Make, task: Task, queries: Images) -> None:
     """``(N, C)`` or ``(N,)``, finite, with labels withheld."""
     method = adapted(make, task)
     out = predict(method, queries)
-    want = (len(queries), len(task.classnames)) if method.output == "logits" else (len(queries),)
-    ensure(out.shape == want, f"{type(method).__name__} must return {want}; got {tuple(out.shape)}")
+    shape_held(method, task, queries, out)
     ensure(
         bool(out.isfinite().all()), f"{type(method).__name__} returned {int((~out.isfinite()).sum())} values not finite"
     )
@@ -120,9 +126,8 @@ def class_order(make: Make, task: Task, queries: Images) -> None:
     def renumber(images: Images | None) -> Images | None:
         return images if images is None or images.labels is None else images.label(perm.argsort()[images.labels])
 
-    names, prompts = (tuple(all_[i] for i in perm) for all_ in (task.classnames, task.prompts))
-    sets = {"support": renumber(task.support), "val": renumber(task.val)}
-    other = adapted(make, replace(task, classnames=names, prompts=prompts, **sets))  # type: ignore[arg-type]
+    sets = {"support": renumber(task.support), "val": renumber(task.val)} if task.kind == "classification" else {}
+    other = adapted(make, replace(reordered(task, perm), **sets))  # type: ignore[arg-type]
     a, b = predict(method, queries), predict(other, queries)
     same(b, a[:, perm] if a.dim() == 2 else a, f"{type(method).__name__} depends on how classes are numbered")
 
@@ -131,9 +136,8 @@ def state_round_trip(make: Make, task: Task, queries: Images) -> None:
     """Saved with safetensors and loaded into one that was adapted to other labels, the same answers."""
     method = adapted(make, task)
     saved = save_state({n: t.clone().contiguous() for n, t in method.state_dict().items()})
-    wrong = task.support.labels.add(1) % len(task.classnames)  # type: ignore[union-attr]
     torch.manual_seed(1)
-    again = adapt(make(), replace(task, support=task.support.label(wrong), val=None))
+    again = adapt(make(), otherwise_labelled(task))
     for ours, theirs in zip(again.modules(), method.modules(), strict=True):
         if isinstance(ours, Method) and isinstance(theirs, Method):
             options = {f.name: getattr(theirs, f.name) for f in fields(theirs)}
@@ -160,15 +164,16 @@ def every_parameter_learns(make: Make, task: Task, queries: Images) -> None:
 
 def works_with_one_shot(make: Make, task: Task, queries: Images) -> None:
     """One support image per class, no validation images."""
-    labels = task.support.labels.tolist()  # type: ignore[union-attr]
-    rows = torch.tensor([labels.index(c) for c in range(len(task.classnames))])
-    predict(adapted(make, replace(task, support=task.support[rows], val=None)), queries[:8])  # which refuses nan
+    alone = replace(task, support=task.support[one_of_each(task)], val=None)
+    predict(adapted(make, alone), queries[:8])  # which refuses nan
 
 
 def beats_chance(make: Make, task: Task, queries: Images) -> None:
     """Half as good again as guessing, on easy data."""
     method = adapted(make, task)
-    if method.output == "logits":
+    if task.kind != "classification":
+        better_than_chance(method, queries)
+    elif method.output == "logits":
         got = accuracy(method, queries)
         ensure(got > 1.5 / len(task.classnames), f"{type(method).__name__} is right {got:.0%} of the time: guessing")
 
@@ -186,6 +191,7 @@ CHECKS: dict[str, Check] = {
         backbone_untouched,
         class_order,
         other_classes,
+        next_task,
         state_round_trip,
         every_parameter_learns,
         works_with_one_shot,

@@ -23,6 +23,7 @@ from adaptkit.runs import plugins
 from adaptkit.runs.build import method
 from adaptkit.testing.checks import CHECKS, check
 from adaptkit.testing.harness import adapted
+from adaptkit.testing.kinds import of_its_kind
 from adaptkit.testing.toy import toy_task
 
 STEPS = {"beats_chance": 60}  # of training; 4 in the other checks
@@ -61,6 +62,8 @@ def check_briefly(name: str, title: str, task: Task, queries: Images) -> None:
     Raises:
         AssertionError: when it fails.
     """
+    with contextlib.suppress(Exception):  # of a method that cannot be made a check will say it
+        task, queries = of_its_kind(brief(name, 0), task, queries)
     check(title, lambda: brief(name, STEPS.get(title, 4)), with_few_val(task), queries[: QUERIES.get(title, 20)])
 
 
@@ -131,9 +134,10 @@ def shown(file: str) -> str:
 
 def beside_zero_shot(name: str, task: Task, queries: Images) -> str:
     """The method's accuracy on the toy task beside zero-shot's; nothing for scores, which have none."""
+    task, queries = of_its_kind(brief(name, 0), task, queries)
     few, some = with_few_val(task), queries[: QUERIES["beats_chance"]]
     method = adapted(lambda: brief(name, STEPS["beats_chance"]), few)  # as `beats_chance` left it
-    if method.output != "logits":
+    if method.output != "logits" or few.kind != "classification":
         return ""
     ours, theirs = accuracy(method, some), accuracy(adapted(ZeroShot, few), some)
     return f"accuracy on the toy task: {ours:.1%}; of zero-shot: {theirs:.1%}"

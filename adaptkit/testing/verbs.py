@@ -11,20 +11,22 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adaptkit.features.items import Images
-from adaptkit.methods.adapt import predict, retarget
+from adaptkit.methods.adapt import extend, predict, retarget
 from adaptkit.methods.method import Method
 from adaptkit.methods.search import unfold
 from adaptkit.methods.task import Task
 from adaptkit.runs.build import answers_elsewhere
 from adaptkit.testing.harness import Make, adapted, ensure, same
+from adaptkit.testing.kinds import reordered, shape_held
 
 READS, LEARNS = (
     ("forward", "needs", "support_needs", "training_images"),
     ("fit", "loss", "parameter_groups", "callbacks"),
 )
-VERBS = (*LEARNS, *READS, "grid", "sweep", "replay", "retarget", "set")
+VERBS = (*LEARNS, *READS, "grid", "sweep", "replay", "retarget", "extend", "set")
 """What the kit calls."""
 ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "forward", "training_step": "loss"}
 """What other libraries call."""
@@ -65,15 +67,30 @@ def other_classes(make: Make, task: Task, queries: Images) -> None:
         return
     some = torch.randperm(len(task.classnames) - 1, generator=torch.Generator().manual_seed(3))  # one class less
     for order in (some, some.sort().values):
-        names, prompts = tuple(task.classnames[i] for i in order), tuple(task.prompts[i] for i in order)
-        elsewhere = replace(task, classnames=names, prompts=prompts, support=task.support[:0], val=None)
+        elsewhere = replace(reordered(task, order), support=task.support[:0], val=None)
         torch.manual_seed(0)
         answers.append(predict(retarget(method, elsewhere), queries))
     permuted, plain = answers
-    want = (len(queries), len(some)) if method.output == "logits" else (len(queries),)
-    ensure(plain.shape == want, f"{name} must return {want} for other classes; got {tuple(plain.shape)}")
+    shape_held(method, elsewhere, queries, plain)
     want_again = plain[:, some] if plain.dim() == 2 else plain
     same(permuted, want_again, f"{name} depends on the order in which other classes are named")
+
+
+def next_task(make: Make, task: Task, queries: Images) -> None:
+    """What learns another task answers for the classes of both by then, and has changed nothing of the backbone."""
+    name, first = type(make()).__name__, (len(task.classnames) + 1) // 2
+    if type(make()).extend is Method.extend:
+        return
+    labels: Tensor = task.support.labels  # type: ignore[assignment]
+    before = task.backbone.digest()
+    earlier = {"classnames": task.classnames[:first], "prompts": task.prompts[:first], "labelnames": ()}
+    parts = [task.support[rows.nonzero()[:, 0]] for rows in (labels < first, labels >= first)]
+    method = adapted(make, replace(task, **earlier, support=parts[0], val=None), anew=True)  # type: ignore[arg-type]
+    extend(method, replace(task, support=parts[1], val=None))
+    out, want = predict(method, queries), (len(queries), len(task.classnames))
+    ensure(out.shape == want, f"{name} must return {want} after another task; got {tuple(out.shape)}")
+    same(predict(method, queries), out, f"{name} answers differently the second time after another task", 1e-6)
+    ensure(task.backbone.digest() == before, f"{name} changed the frozen backbone by another task")
 
 
 def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:

@@ -1,4 +1,8 @@
-"""Five patterns and their names, drawn by a formula: runs anywhere, with no download."""
+"""Five patterns and their names, drawn by a formula: runs anywhere, with no download.
+
+``toy-pairs`` asks for images by a text beside an image, ``toy-sequences`` for short sequences, and ``toy-defects`` for
+holes in patterns.
+"""
 
 from adaptkit import hookimpl
 
@@ -9,6 +13,24 @@ def load(place=""):
     return toy_splits()
 
 
+def pairs(place=""):
+    from adaptkit.testing.toy_pairs import toy_pairs
+
+    return toy_pairs()
+
+
+def sequences(place=""):
+    from adaptkit.testing.toy_pairs import toy_sequences
+
+    return toy_sequences()
+
+
+def defects(place=""):
+    from adaptkit.testing.toy_defects import toy_defects
+
+    return toy_defects()
+
+
 @hookimpl
 def datasets():
-    return {"toy": load}
+    return {"toy": load, "toy-defects": defects, "toy-pairs": pairs, "toy-sequences": sequences}

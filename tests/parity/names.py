@@ -86,7 +86,14 @@ METHODS = {
     "zlap-inductive": "zlap-inductive",
     "zlap-sparse-inductive": "zlap-inductive",
     "zpe": "zpe",
+    "anomalyclip": "anomaly-clip",
+    "anovl-vv": "ano-vl",
+    "locoop": "lo-co-op",
+    "musc": "mu-sc",
+    "neglabel": "neg-label",
+    "winclip": "win-clip",
+    "winclip-towers": "win-clip",
 }
 
-CORE = {"dassl_schedule", "fpl", "upl-select"}
-"""Goldens of what is no method: the schedule, and supports that are labelled without labels."""
+CORE = {"aupimo", "dassl_schedule", "fpl", "upl-select"}
+"""Goldens of what is no method: a metric, the schedule, and supports that are labelled without labels."""

@@ -2,8 +2,9 @@
 
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
-from adaptkit.features.needs.several import Frames, Windows
-from adaptkit.features.needs.text import Sentence
+from adaptkit.features.needs.regions import Regions, ValuePath
+from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
+from adaptkit.features.needs.text import Sentence, Words
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -14,9 +15,13 @@ __all__ = [
     "Masked",
     "Masks",
     "Need",
+    "PaddedFrames",
     "Patches",
     "Pixels",
     "Pooled",
+    "Regions",
     "Sentence",
+    "ValuePath",
     "Windows",
+    "Words",
 ]

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from adaptkit.towers.backbone import Backbone
 
 
-HOW_READ = ("views", "plain_first", "fresh", "backbone")  # not what a stored row is; the tower's digest says which
+HOW_READ = (
+    "views",
+    "plain_first",
+    "fresh",
+    "backbone",
+    "of",
+)  # not what a stored row is; the tower's digest says which
 PIXELS = ("3", "H", "W")  # axes of one image as it enters the tower
 
 
@@ -34,6 +40,7 @@ class Need:
             the one view is the plain image.
         fresh: draw the views anew at every reading, as most training scripts do, and never store them.
         backbone: "" for the task's own backbone, or another's name, e.g. ``"hf:facebook/dino-vitb16"``.
+        of: "" for the item itself, or the name of a part, where items have parts; see `Composite`.
         stored: rows are kept on disk; what is not is computed at every reading.
         axes: of one row, as errors write them; as many as `shape` has.
         dtype: of stored rows; "" for what the setting says.
@@ -55,6 +62,7 @@ class Need:
     augment: str = "crop-flip"
     fresh: bool = False
     backbone: str = ""
+    of: str = ""
 
     stored: ClassVar[bool] = True
     axes: ClassVar[tuple[str, ...]] = ("T", "D")

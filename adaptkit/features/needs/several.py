@@ -90,6 +90,32 @@ class Frames(Several):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaddedFrames(Frames):
+    """As `Frames`, but all frames of a sequence of at most `count`, each once, and rows of zeros behind them.
+
+    >>> import adaptkit as ak
+    >>> ak.PaddedFrames(count=12).axes
+    ('K', 'D')
+    """
+
+    def pictures(self, item: Sequence[Image.Image]) -> list[Image.Image]:
+        """The frames of a sequence, at most `count`."""
+        frames = super().pictures(item)
+        return frames if len(item) >= self.count else [item[k] for k in range(len(item))]
+
+    def prepare(self, item: Any, backbone: Backbone, view: int, seed: str) -> Tensor:  # noqa: ANN401 (a sequence)
+        """Each frame, and what is no number in the place of those that are not there, ``(K, 3, H, W)``."""
+        rows = super().prepare(item, backbone, view, seed)
+        return torch.cat([rows, rows.new_full((self.count - len(rows), *rows.shape[1:]), torch.nan)])
+
+    def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
+        """Frames to raw embeddings, ``(B, K, D)``, zeros where there is none."""
+        absent = pixels.flatten(2).isnan().any(-1)  # (B, K)
+        rows = super().compute(backbone, pixels.nan_to_num(0.0))
+        return rows.masked_fill(absent.to(rows.device)[..., None], 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Windows(Several):
     """Square windows on a grid over an image, each pooled as an image of its own: ``(rows * columns, D)`` per image.
 

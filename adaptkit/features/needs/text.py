@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.features.needs.need import Need
@@ -72,3 +74,48 @@ class Sentence(Need):
     def read(self, rows: Tensor) -> Tensor:
         """Unit norm if asked for."""
         return unit(rows) if self.unit else rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words(Sentence):
+    """Tokens of a caption in the joint space, ``(count, D)`` per item, zeros behind the last one.
+
+    Each leaves the text tower as the one does that stands for the sentence: through the last norm and the projection.
+    Of a longer caption the first tokens are kept and the last of these is the one that ends it.
+
+    Attributes:
+        count: of tokens, at most; those that a tokenizer puts around a sentence count, too.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.Words(count=12).shape(task.backbone)
+    (12, 16)
+    """
+
+    count: int = 32
+    unit: bool = False
+
+    axes: ClassVar[tuple[str, ...]] = ("L", "D")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1; got {self.count}")
+
+    def compute(self, backbone: Backbone, pixels: Tokens) -> Tensor:  # type: ignore[override]
+        """Tokens to their raw embeddings, ``(B, count, D)``."""
+        backbone.require("text.norm", "text.projection")
+        kept: list[Tensor] = []
+        with backbone.taps({"text.norm": lambda _, out: kept.append(out) or out}):  # type: ignore[func-returns-value]
+            whole = backbone.encode_text(pixels)
+        rows = backbone.points["text.projection"].untapped(kept[0])  # (B, L, D)
+        ends = (rows - whole[:, None]).abs().sum(-1).argmin(-1)  # where the sentence is read
+        place = torch.arange(self.count, device=rows.device)
+        rows = F.pad(rows, (0, 0, 0, max(0, self.count - rows.shape[1])))[:, : self.count]
+        last = ends.clamp_max(self.count - 1)[:, None]
+        rows = torch.where((place == last)[..., None], whole[:, None], rows)
+        return rows * (place <= last)[..., None]
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(count, D)``."""
+        return (self.count, backbone.dim)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ class Layers(Need):
     """Tokens leaving several blocks of the image tower: ``(K, T, W)`` per image, not projected.
 
     Attributes:
-        blocks: the K blocks, from 0, or negative from the end.
+        blocks: the K blocks, from 0, or negative from the end; or ``"quarters"``, the last one of each quarter of the
+            tower, e.g. 5, 11, 17 and 23 of 24.
         tokens: ``"all"`` of a block's T; its ``"patches"`` alone, row by row; its ``"class"`` token alone, so that T is
             1; or places in the sequence, e.g. ``(0, 7)``, so that T is their number.
 
@@ -40,7 +41,7 @@ class Layers(Need):
     torch.Size([3, 2, 16, 32])
     """
 
-    blocks: tuple[int, ...] = (-4, -3, -2, -1)
+    blocks: tuple[int, ...] | Literal["quarters"] = (-4, -3, -2, -1)
     tokens: str | tuple[int, ...] = "all"
 
     axes: ClassVar[tuple[str, ...]] = ("K", "T", "W")
@@ -49,19 +50,21 @@ class Layers(Need):
         super().__post_init__()
         if not self.blocks:
             raise ValueError("blocks must be at least one; got none")
+        if isinstance(self.blocks, str) and self.blocks != "quarters":
+            raise ValueError(must_be("blocks", ("quarters", "numbers"), self.blocks))
         if isinstance(self.tokens, str) and self.tokens not in ("all", "patches", "class"):
             raise ValueError(must_be("tokens", ("all", "patches", "class", "places"), self.tokens))
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Tokens, ``(B, K, T, W)``."""
-        kept: dict[int, Tensor] = {}
+        kept, blocks = dict[int, Tensor](), chosen_blocks(self.blocks, backbone)
         taps: dict[str, Tap] = {
             f"image.block.{i}": lambda _, out, i=i: kept.setdefault(i, out)  # type: ignore[misc]
-            for i in self.blocks
+            for i in blocks
         }
         with backbone.taps(taps):
             backbone.encode_image(pixels)
-        rows = torch.stack([kept[i] for i in self.blocks], 1)
+        rows = torch.stack([kept[i] for i in blocks], 1)
         return rows[:, :, self.places(rows.shape[2])]
 
     def places(self, count: int) -> list[int]:
@@ -80,7 +83,7 @@ class Layers(Need):
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """``(K, T, W)``."""
         count, width = Patches().shape(backbone)
-        return len(self.blocks), len(self.places(count)), width
+        return len(chosen_blocks(self.blocks, backbone)), len(self.places(count)), width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +217,14 @@ class Masks(Dense):
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """``(count, D)``, or ``(count, W)`` where tokens are not projected."""
         return self.count, super().shape(backbone)[1]
+
+
+def chosen_blocks(blocks: tuple[int, ...] | str, backbone: Backbone) -> tuple[int, ...]:
+    """Numbers of blocks of the image tower: as they are, or the last of each quarter of it."""
+    if not isinstance(blocks, str):
+        return blocks
+    backbone.require("image.block.-1")
+    return tuple(math.ceil(backbone.depth["image"] * quarter / 4) - 1 for quarter in (1, 2, 3, 4))
 
 
 def before_patches(count: int) -> int:

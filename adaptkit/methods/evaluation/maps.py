@@ -3,64 +3,134 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.methods.evaluation.base import Evaluation, check_binary
+from adaptkit.methods.evaluation.condensed import Condensed
 from adaptkit.methods.evaluation.detection import placements
+from adaptkit.methods.evaluation.pimo import BOUNDS, aupimo
 
 LIMIT = 0.3  # false positives beyond which nobody would look at a map
 
 
 class Maps(Evaluation):
-    """Maps ``(N, H, W)``, higher for anomalous pixels, against masks ``(N, H, W)``: 1 for those, 0 for others."""
+    """Maps ``(N, H, W)``, higher for anomalous pixels, against masks ``(N, H, W)``: 1 for those, 0 for others.
+
+    A map of another size than its mask is resized. An image's own score is its map's maximum, unless the answer has it:
+    see `with_scores`.
+    """
 
     kind = "maps"
-    shape = "(N, H, W) maps and (N, H, W) masks of zeros and ones"
-    headline = ("pixel_auroc", "aupro")
+    shape = "(N, H, W) maps, or (N, 2, H, W) with scores, and (N, H, W) masks of zeros and ones"
+    headline = ("pixel_auroc", "aupro", "image_auroc")
     paired = "pixel_auroc"
 
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy over pixels, with logits."""
         self.check(answers, targets)
-        return F.binary_cross_entropy_with_logits(answers, targets.to(answers))
+        maps = resized(map_of(answers), targets)
+        return F.binary_cross_entropy_with_logits(maps, targets.to(maps))
 
     def right(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Each image's part in the area under the curve of all pixels, ``(N,)`` doubles; see `placements`."""
         self.check(answers, targets)
-        return placements(answers.flatten(), targets.flatten()).view(len(answers), -1).mean(-1)
+        maps = resized(map_of(answers), targets)
+        return placements(maps.flatten(), targets.flatten()).view(len(maps), -1).mean(-1)
 
     def objective(self, answers: Tensor, targets: Tensor) -> float:
         """Area under the receiver operating characteristic of all pixels."""
         return float(self.right(answers, targets).mean())
 
     def metrics(self, answers: Tensor, targets: Tensor) -> dict[str, float]:
-        """How well anomalous pixels, and regions of them, are told.
+        """How well anomalous pixels, regions of them, and images are told.
 
         Returns:
-            ``pixel_auroc`` and ``pixel_ap`` (average precision) of all pixels, and ``aupro``; see `region_overlap`.
+            ``pixel_auroc``, ``pixel_ap`` (average precision) and ``pixel_f1`` (the largest at any threshold) of all
+            pixels; ``aupro``, see `region_overlap`; where there are normal images besides, ``image_auroc``,
+            ``image_ap`` and ``image_f1``; and ``aupimo``, the mean over anomalous images, where normal ones have the
+            pixels that its share of false positives asks for, 100,000.
 
         Raises:
             ValueError: when all pixels are anomalous, or none is.
         """
-        from sklearn.metrics import average_precision_score, roc_auc_score
+        return self.metrics_of(self.condense(answers, targets))
 
+    def condense(self, answers: Tensor, targets: Tensor) -> Condensed:
+        """Each map, of the size of its mask, and the image's score."""
         self.check(answers, targets)
+        maps = resized(map_of(answers), targets)
+        return Condensed({"answers": maps, "targets": targets, "scores": image_scores(answers)})
+
+    def metrics_of(self, items: Condensed) -> dict[str, float]:
+        """The `metrics` of items."""
+        targets, scores = items.columns["targets"], items.columns["scores"].cpu().numpy()
         check_binary(targets, "masks")
-        maps, masks = answers.cpu().numpy(), targets.bool().cpu().numpy()
-        return {
-            "pixel_auroc": float(roc_auc_score(masks.ravel(), maps.ravel())),
-            "pixel_ap": float(average_precision_score(masks.ravel(), maps.ravel())),
-            "aupro": region_overlap(maps, masks),
-        }
+        maps, masks = items.columns["answers"].float().cpu().numpy(), targets.bool().cpu().numpy()
+        found = {f"pixel_{name}": value for name, value in told_apart(maps.ravel(), masks.ravel()).items()}
+        found["aupro"] = region_overlap(maps, masks)
+        anomalous = np.asarray(masks.any((1, 2)))
+        if not anomalous.all():
+            found |= {f"image_{name}": value for name, value in told_apart(scores, anomalous).items()}
+            if (~anomalous).sum() * masks[0].size * BOUNDS[0] >= 1:
+                found["aupimo"] = float(np.nanmean(aupimo(maps, masks)))
+        return found
+
+    def kept_of(self, items: Condensed) -> dict[str, Tensor]:
+        """The image's score."""
+        return {"score": items.columns["scores"].float()}
 
     def strata(self, targets: Tensor) -> Tensor:
         """Whether masks have an anomalous pixel, ``(N,)`` of 0 and 1."""
         return targets.flatten(1).any(1).long()
 
     def fits(self, answers: Tensor, targets: Tensor) -> bool:
-        """Maps and masks of one size."""
-        return answers.dim() == 3 and answers.shape == targets.shape and answers[0].numel() > 0
+        """Maps, perhaps with a plane of scores, and masks."""
+        planes = answers.dim() == 3 or (answers.dim() == 4 and answers.shape[1] == 2)
+        return planes and targets.dim() == 3 and answers[0].numel() > 0 and targets[0].numel() > 0
+
+
+def with_scores(maps: Tensor, scores: Tensor) -> Tensor:
+    """Maps ``(N, H, W)`` with a score of each image, ``(N,)``, in every pixel of a second plane: ``(N, 2, H, W)``.
+
+    >>> import torch
+    >>> from adaptkit.methods.evaluation.maps import image_scores, map_of, with_scores
+    >>> answers = with_scores(torch.zeros(3, 8, 8), torch.tensor([0.0, 0.5, 1.0]))
+    >>> map_of(answers).shape, image_scores(answers)
+    (torch.Size([3, 8, 8]), tensor([0.0000, 0.5000, 1.0000]))
+    """
+    return torch.stack([maps, scores.to(maps)[:, None, None].expand_as(maps)], 1)
+
+
+def map_of(answers: Tensor) -> Tensor:
+    """The maps alone, ``(N, H, W)``, of answers with scores or without."""
+    return answers[:, 0] if answers.dim() == 4 else answers
+
+
+def image_scores(answers: Tensor) -> Tensor:
+    """A score for each image, ``(N,)``, higher for anomalous ones: as answered, or else the map's maximum."""
+    return answers[:, 1, 0, 0] if answers.dim() == 4 else answers.flatten(1).amax(1)
+
+
+def resized(maps: Tensor, like: Tensor) -> Tensor:
+    """Maps ``(N, H, W)`` of the size of others, by bilinear interpolation; as they are where they have it."""
+    size = like.shape[-2:]
+    if maps.shape[-2:] == size:
+        return maps
+    return F.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0]
+
+
+def told_apart(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:
+    """``auroc``, ``ap`` (average precision) and ``f1``, the largest at any threshold, of ``(N,)`` scores."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+    precision, recall, _ = precision_recall_curve(positive, scores)
+    return {
+        "auroc": float(roc_auc_score(positive, scores)),
+        "ap": float(average_precision_score(positive, scores)),
+        "f1": float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
+    }
 
 
 def region_overlap(maps: np.ndarray, masks: np.ndarray, limit: float = LIMIT) -> float:

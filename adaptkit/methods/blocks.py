@@ -1,0 +1,66 @@
+"""A transformer block, for heads that are trained on features."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["quick", "gelu", "relu"]
+
+
+class TokenBlock(nn.Module):
+    """Self-attention and a perceptron, each with a norm and a residual path.
+
+    Args:
+        width: of tokens.
+        heads: of the attention.
+        hidden: width of the perceptron.
+        activation: of the perceptron; ``"quick"`` is CLIP's approximation of GELU.
+        eps: of the norms.
+        norm_first: normalise what enters each part, as CLIP does; else what leaves it.
+
+    >>> import torch
+    >>> TokenBlock(8, heads=2, hidden=32)(torch.randn(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        hidden: int,
+        activation: Activation = "quick",
+        eps: float = 1e-5,
+        norm_first: bool = True,
+    ) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
+        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.activation, self.norm_first = activation, norm_first
+
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Tokens ``(B, T, W)``; none attends to the `hidden`, ``(B, T)``; numbers there are added to scores."""
+        if self.norm_first:
+            x = x + self.attend(self.norm1(x), hidden)
+            return x + self.perceive(self.norm2(x))
+        x = self.norm1(x + self.attend(x, hidden))
+        return self.norm2(x + self.perceive(x))
+
+    def attend(self, x: Tensor, hidden: Tensor | None) -> Tensor:
+        """The attention's output, ``(B, T, W)``."""
+        return self.attention(x, x, x, key_padding_mask=hidden, need_weights=False)[0]
+
+    def perceive(self, x: Tensor) -> Tensor:
+        """The perceptron's output, ``(B, T, W)``."""
+        return self.fc2(activated(self.fc1(x), self.activation))
+
+
+def activated(x: Tensor, activation: Activation) -> Tensor:
+    """What leaves a layer, through an activation by name."""
+    if activation == "quick":
+        return x * (1.702 * x).sigmoid()
+    return F.gelu(x) if activation == "gelu" else F.relu(x)
