@@ -20,6 +20,7 @@ from adaptkit.automatic.result import BACKBONES, CLIP, AutoResult
 from adaptkit.features.datasets import Splits
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import atomic_write, ensure_writable
+from adaptkit.io.machine import MACHINE_KEYS
 from adaptkit.io.ranges import Range, Seed, hold
 from adaptkit.report.looking.found import Look
 from adaptkit.report.looking.look import look_at
@@ -29,7 +30,6 @@ from adaptkit.saving.classifier import save_classifier, vacant
 
 Minutes = Annotated[float, Range(0.01, 10_000)]
 """How long it may take."""
-MACHINE = ("device", "batch_size", "workers", "precision")  # what of a setting says how the towers work
 SECONDS_A_LOOK = 0.02  # seconds that it takes to look at an image
 SHARE_LOOKING = 0.2  # of the time that is left, for looking at the images
 
@@ -49,10 +49,9 @@ def auto(
     """Find the method that does best on labelled images, say how good it is expected to be, and save it.
 
     Methods are tried on images that they did not learn from, while the time lasts; Ctrl-C ends that with what is there.
-    The test images of a dataset are left alone.
 
     Args:
-        dataset: e.g. ``"folder:my_photos"``, or a dataset that is open.
+        dataset: e.g. ``"folder:my_photos"``, or a dataset that is open; its test images are left alone.
         minutes: that it may take; the features of the images are the most of it, and are kept.
         backbone: e.g. ``"hf:openai/clip-vit-base-patch16"``; by default the best that needs no hub.
         out: new or empty folder for the classifier and the page; by default nothing is written.
@@ -73,8 +72,9 @@ def auto(
     splits = open_whole(dataset, home)
     workspace = opened_by(splits, backbone, home, progress, machine)
     found = best(splits, workspace, budget, seed, say)
-    notes = [*backbone_note(workspace, backbone), *found.notes]
-    found = replace(found, minutes=(budget.used / 60, minutes), notes=notes)
+    found = replace(
+        found, minutes=(budget.used / 60, minutes), notes=[*backbone_note(workspace, backbone), *found.notes]
+    )
     return found if folder is None else saved_to(found, folder)
 
 
@@ -98,8 +98,8 @@ def opened_by(
     splits: Splits, backbone: str, home: Path | None, progress: bool, machine: Mapping[str, Any] = MappingProxyType({})
 ) -> Workspace:
     """A workspace of the asked backbone, or of the first that is installed."""
-    if odd := sorted({*machine} - {*MACHINE}):
-        raise ValueError(must_be("an option of auto", MACHINE, odd[0]))
+    if odd := sorted({*machine} - {*MACHINE_KEYS}):
+        raise ValueError(must_be("an option of auto", MACHINE_KEYS, odd[0]))
     names = [backbone] if backbone else [*BACKBONES]
     for name in names:
         try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 
+from adaptkit.io.machine import MACHINE_KEYS
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as others call them
-MACHINE_KEYS = ("device", "batch_size", "workers", "precision")  # of a recipe
 
 
 def add_machine(command: argparse.ArgumentParser, *, precision: bool = True, ray: bool = False) -> None:
