@@ -69,12 +69,10 @@ def auto(
     True
     """
     budget, folder = started(minutes, seed), free(out)
-    splits = open_whole(dataset, home)
-    workspace = opened_by(splits, backbone, home, progress, machine)
-    found = best(splits, workspace, budget, seed, say)
-    found = replace(
-        found, minutes=(budget.used / 60, minutes), notes=[*backbone_note(workspace, backbone), *found.notes]
-    )
+    workspace = opened_by(open_whole(dataset, home), backbone, home, progress, machine)
+    found = best(workspace, budget, seed, say)
+    notes = [*backbone_note(workspace, backbone), *found.notes]
+    found = replace(found, minutes=(budget.used / 60, minutes), notes=notes)
     return found if folder is None else saved_to(found, folder)
 
 
@@ -122,8 +120,9 @@ def backbone_note(workspace: Workspace, asked: str) -> list[str]:
     return [f"the backbone is {workspace.setting.backbone}, {what}; a CLIP does better: --backbone {CLIP}"]
 
 
-def best(splits: Splits, workspace: Workspace, budget: Budget, seed: int, say: Callable[[str], object]) -> AutoResult:
+def best(workspace: Workspace, budget: Budget, seed: int, say: Callable[[str], object]) -> AutoResult:
     """The best method on all images that may be learned from."""
+    splits = workspace.splits
     say(f"backbone: {workspace.setting.backbone}")
     notes = splits.said()
     whole = labelled_of(splits)
