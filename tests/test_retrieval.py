@@ -28,7 +28,7 @@ from adaptkit.features.cache import CachedRows
 from adaptkit.features.needs import PaddedFrames, SentenceTokens
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import ToyImages, check, toy_backbone
-from adaptkit.testing.kinds import toy_ranking
+from adaptkit.testing.kinds import toy_of
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_image_of_a_query_is_no_answer_to_it():
 
 
 def test_another_gallery_is_searched_with_what_was_learned():
-    task, queries = toy_ranking("toy-pairs")
+    task, queries = toy_of("toy-pairs")
     learned = adapt(method("clip4cir-combiner", projection=8, hidden=8, schedule={"steps": 2}), task)
     order = torch.randperm(len(task.gallery))[:5]
     names = tuple(task.classnames[i] for i in order)
@@ -187,7 +187,7 @@ def test_a_saved_method_ranks_for_lines_of_text(tmp_path, capsys, monkeypatch):
     assert cli.main(["predict", model, str(asked), "--top", "3"]) == 0, "queries are lines of a file"
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "query,item,score,item_2,score_2,item_3,score_3" and len(rows) == 2, f"a row a query; got {rows}"
-    task, _ = toy_ranking("toy-pairs")
+    task, _ = toy_of("toy-pairs")
     cache = task.support.rows.cache
     texts = {"text": cache.sentences(["a photo of a dog.", "a photo of a hen."])}
     want = predict(adapt(method("zero-shot-retrieval"), task), texts).topk(3)
@@ -232,4 +232,4 @@ class Guessing(ComposedRetriever):
 )
 def test_the_contract_bites_on_retrieval(cls, dataset, title):
     with pytest.raises(AssertionError, match=cls.__name__):
-        check(title, cls, *toy_ranking(dataset))
+        check(title, cls, *toy_of(dataset))

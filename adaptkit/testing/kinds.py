@@ -92,12 +92,16 @@ def shape_held(method: Method, task: Task, queries: Images, answers: Tensor) -> 
 
 
 def better_than_chance(method: Method, queries: Images) -> None:
-    """Answers are worth half as much again as chance, e.g. queries find an item of theirs so much earlier.
+    """Answers are worth half as much again as chance; of a ranking, so many more queries find an item of theirs first.
 
     Raises:
         AssertionError: when they do not.
     """
-    kind, answers = method.evaluation, predict(method, queries)
-    noise = torch.rand(answers.shape, generator=torch.Generator().manual_seed(0))
-    got, chance = (kind.objective(found, queries.targets) for found in (answers, noise))  # type: ignore[arg-type]
+    kind, answers, targets = method.evaluation, predict(method, queries), queries.targets
+    if kind.kind == "ranking":  # where several items are right, a reciprocal rank is large by chance
+        share = targets.double().mean() if targets.dim() == 2 else 1 / answers.shape[1]  # type: ignore[union-attr]
+        got, chance = kind.metrics(answers, targets)["recall@1"], float(share)  # type: ignore[arg-type]
+    else:
+        noise = torch.rand(answers.shape, generator=torch.Generator().manual_seed(0))
+        got, chance = (kind.objective(found, targets) for found in (answers, noise))  # type: ignore[arg-type]
     ensure(got > 1.5 * chance, f"{type(method).__name__} is worth {got:.2f}, and chance {chance:.2f}: guessing")

@@ -53,6 +53,9 @@ class Clip4Clip(SequenceRetriever):
         seen = unit(seen) * present[..., None]
         return unit(seen.sum(1) / present.sum(1, keepdim=True).clamp_min(1))
 
+    def forward(self, batch):
+        return self.logits(batch, self)  # sequences do not depend on the text: they are pooled once for all of a batch
+
     def recurrent(self, frames):
         """States of a long short-term memory after each frame, ``(G, F, D)``; padding comes last and reaches none."""
         state = cell = torch.zeros_like(frames[:, 0])
