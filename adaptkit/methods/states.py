@@ -79,8 +79,16 @@ class BetweenStates(Method):
 
 
 def size_of(task: Task) -> int:
-    """The side of the pictures that enter the task's tower, pixels; 0 where there is none."""
-    return getattr(getattr(task.backbone, "preprocess", None), "size", 0)
+    """The side of the pictures that enter the task's tower, pixels; 0 where there is none.
+
+    Raises:
+        ValueError: for a tower that sees the middle of a picture only: a map would be of that.
+    """
+    how = getattr(task.backbone, "preprocess", None)
+    if how is not None and how.fit == "crop" and how.edge not in (0, how.size):
+        got = f"one that crops {how.size} of {how.edge} pixels"
+        raise ValueError(f"the backbone must see whole pictures to answer with maps; got {got}; choose another")
+    return how.size if how is not None else 0
 
 
 def stretched(grid: Tensor, size: int | tuple[int, int], corners: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ SUPPORTS = "supports"  # beside the records: one file for each support, as many 
 def images_per_class(support: Images, classes: int) -> list[int]:
     """How many labelled images there are of each class, ``classes`` numbers."""
     labels = support.labels
-    if labels is None or labels.is_floating_point():
+    if labels is None or labels.is_floating_point() or labels.dim() > 2:
         return []
     if labels.dim() == 2:  # an image may be of several classes
         return (labels > 0).sum(0).tolist()
@@ -34,5 +34,6 @@ def support_file(support: Images, name: str, kept: Callable[[str], bool]) -> Ite
         return
     source = support.rows.source
     where = getattr(source, "where", int)  # a path that is relative to the dataset, or else the image's number
-    rows = [[where(i), source.key(i), y] for i, y in zip(support.index.tolist(), support.labels.tolist(), strict=True)]
+    said = support.labels if support.labels.dim() < 3 else support.labels.flatten(1).any(1).long()
+    rows = [[where(i), source.key(i), y] for i, y in zip(support.index.tolist(), said.tolist(), strict=True)]
     yield path, canonical({"source": source.name, "fields": ["image", "digest", "label"], "images": rows})

@@ -48,6 +48,8 @@ class AnomalyCLIP(Method):
 
     def fit(self, task):
         self.backbone, self.size = task.backbone, size_of(task)
+        if not task.support.targets.any():
+            raise ValueError("support must have anomalous images with their masks; got none")
         if self.deep > self.n:
             raise ValueError(f"deep must be at most n, {self.n}; got {self.deep}")
         self.prompts, width = Prompts(task.backbone, NAMES, n=self.n), task.backbone.width["text"]
