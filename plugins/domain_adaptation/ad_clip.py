@@ -65,7 +65,7 @@ class ADCLIP(Method):
         task.backbone.require("image.block.0")
         if task.pool is None or not len(task.pool):
             raise ValueError("pool must have unlabelled images of the target domain for ad-clip; got none")
-        self.backbone, self.target, width = task.backbone, task.pool, task.backbone.width
+        self.backbone, self.target, width = task.backbone, task.pool.load(), task.backbone.width
         blocks, ends = task.backbone.depth["image"], (width["image"], width["text"])
         self.prompts = Prompts(task.backbone, task.classnames, n=2 * blocks + self.n)
         self.domain = Projectors(blocks, ends[0], self.hidden, ends[1])
