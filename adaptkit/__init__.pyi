@@ -19,9 +19,9 @@ from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
 from .features.needs import Regions as Regions
 from .features.needs import Sentence as Sentence
+from .features.needs import SentenceTokens as SentenceTokens
 from .features.needs import ValuePath as ValuePath
 from .features.needs import Windows as Windows
-from .features.needs import Words as Words
 from .io.ranges import Range as Range
 from .methods.adapt import adapt as adapt
 from .methods.adapt import tune as tune

@@ -33,7 +33,9 @@ def test_every_recipe_file_is_found_by_a_name_of_its_own():
 def test_a_recipe_is_right(name):
     found = options.check_recipe(read(name))
     assert len(found.labels()) == len(found.methods) > 0, "each method must have a row of its own"
-    sets = {*found.domains, *found.near, *found.far} - ({"line"} if found.dataset == "openmoji" else set())
+    sets = {*found.domains, *found.near, *found.far} - {"openmoji": {"line"}, "openmoji:line": {"colour"}}.get(
+        found.dataset, set()
+    )
     known = {*plugins.table("datasets"), "new"}
     assert sets <= known, f"its test sets must be datasets or domains of its own; got {sorted(sets - known)}"
     if {*found.domains} & {*ELEVEN, "digits"}:

@@ -25,7 +25,7 @@ from adaptkit import (
     unit,
 )
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.needs import PaddedFrames, Words
+from adaptkit.features.needs import PaddedFrames, SentenceTokens
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import ToyImages, check, toy_backbone
 from adaptkit.testing.kinds import toy_ranking
@@ -127,7 +127,7 @@ def test_frames_and_words_that_are_not_there_are_zeros():
     rows = need.compute(backbone, need.collate(prepared, backbone))
     assert rows.any(-1).tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], "frames that are there come first"
     assert torch.allclose(rows[1, 0], rows[0, 0], atol=1e-5), "and are as they are alone"
-    words, sentences = Words(count=6), ["a cat.", "a photo of a very small dog."]
+    words, sentences = SentenceTokens(count=6), ["a cat.", "a photo of a very small dog."]
     rows = words.compute(backbone, words.collate(sentences, backbone))
     whole = backbone.encode_text(sentences)
     assert rows.any(-1).sum(-1).tolist() == [5, 6], "a start, three words and an end; of the longer one the first six"
@@ -174,6 +174,30 @@ TEXT = Captions(["a"])
 def test_what_does_not_fit_is_said_in_a_line(make, error):
     with pytest.raises(ValueError, match=error):
         make()
+
+
+def test_a_saved_method_ranks_for_lines_of_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ADAPTKIT_HOME", str(tmp_path / "home"))
+    recipe, model, asked = tmp_path / "recipe.yaml", str(tmp_path / "model"), tmp_path / "queries.txt"
+    recipe.write_text('{"dataset": "toy-pairs", "backbone": "toy:0", "methods": ["zero-shot-retrieval"]}')
+    assert cli.main(["export", str(recipe), "--method", "zero-shot-retrieval", "--out", model, "--quiet"]) == 0
+    assert "20 items that it searches" in (tmp_path / "model" / "README.md").read_text(), "the card says what it does"
+    asked.write_text("a photo of a dog.\n\na photo of a hen.\n")
+    capsys.readouterr()
+    assert cli.main(["predict", model, str(asked), "--top", "3"]) == 0, "queries are lines of a file"
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head == "query,item,score,item_2,score_2,item_3,score_3" and len(rows) == 2, f"a row a query; got {rows}"
+    task, _ = toy_ranking("toy-pairs")
+    cache = task.support.rows.cache
+    texts = {"text": cache.sentences(["a photo of a dog.", "a photo of a hen."])}
+    want = predict(adapt(method("zero-shot-retrieval"), task), texts).topk(3)
+    assert [row.split(",")[1] for row in rows] == [task.classnames[i] for i in want.indices[:, 0]], "the same items"
+    assert cli.main(["predict", model, str(asked), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert first["query"] == "a photo of a dog." and set(first["items"][0]) == {"item", "score"}, f"got {first}"
+    asked.write_bytes(b"\xff\xfe\xff")
+    assert cli.main(["predict", model, str(asked)]) != 0, "what is no text is refused"
+    assert "queries must be text, one a line" in capsys.readouterr().err, "in a line"
 
 
 class Numbered(Retriever):

@@ -1,7 +1,8 @@
 """Results that are committed: small files in ``results/``, which README and docs quote.
 
-``python -m tools.results NAME FOLDER [--command ...] [--note ...]`` makes ``results/NAME.json`` of a run's folder;
-``python -m tools.results --stale`` names the rows that were measured with other code than is here.
+``python -m tools.results NAME FOLDER [--command ...] [--note ...]`` makes ``results/NAME.json`` of a run's folder, with
+``--part`` of its methods alone, beside the rows that are there; ``python -m tools.results --stale`` names the rows that
+were measured with other code than is here.
 A file says the command, the versions, the machine, the protocol, and for each method a digest of its code: of the
 module that it lives in and of the tools for methods that this imports. Towers, caches and metrics are held by tests.
 """
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "results"
 NO_ANSWER = ("io", "towers", "features", "runs", "report", "commands", "saving", "cli", "methods.evaluation")
 APART = tuple(f"adaptkit.{wing}" for wing in NO_ANSWER)
+OF_A_CELL = ("code", "git", "processor", "threads")  # of a record's versions, not of a table's
 KEPT = ("dataset", "backbone", "support", "select", "search", "classes", "stream", "bins", "precision")  # of a protocol
 
 
@@ -94,22 +96,49 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {model.strip()}, shared with other work"
 
 
-def write(name: str, folder: Path, command: str, note: str) -> None:
-    """Summarise the records of a folder."""
+def write(name: str, folder: Path, command: str, note: str, *, part: bool = False) -> None:
+    """Summarise the records of a folder.
+
+    Args:
+        name: of the file.
+        folder: with records.
+        command: that made them.
+        note: what else there is to say.
+        part: they are of some methods; their rows replace those of the file, of which all others stay.
+    """
     results = read_run(folder).results
     used = sorted({method for result in results for method in methods_in(result.method)})
     head = {
         "command": command,
         "note": note,
         "machine": machine(),
-        "versions": dict(results[0].versions),
+        "versions": {key: value for key, value in results[0].versions.items() if key not in OF_A_CELL},
         "protocol": {key: results[0].protocol[key] for key in KEPT if key in results[0].protocol},
         "code": {method: digest_of(method) for method in used},
     }
-    rows = [json.dumps(row(result), ensure_ascii=False) for result in results]
+    rows = [row(result) for result in results]
+    if part:
+        head, rows = joined(read(name), head, rows)
     FOLDER.mkdir(exist_ok=True)
-    text = json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "rows": [\n' + ",\n".join(rows) + "\n]}\n"
+    text = json.dumps(head, indent=1, ensure_ascii=False)[:-2] + ',\n "rows": [\n'
+    text += ",\n".join(json.dumps(each, ensure_ascii=False) for each in rows) + "\n]}\n"
     (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def joined(
+    known: Kept, head: dict[str, Any], rows: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A file's head and rows, with those of some methods in place of its own or behind them.
+
+    Raises:
+        ValueError: when they were measured otherwise.
+    """
+    for key in ("versions", "protocol"):
+        if head[key] != known.about[key]:
+            raise ValueError(f"{key} must be those of the file to join it; got {head[key]}, not {known.about[key]}")
+    new = {each["method"] for each in rows}
+    kept = [row(result) for result in known.results if result.method not in new]
+    return {**known.about, "code": {**known.code, **head["code"]}}, [*kept, *rows]
 
 
 def row(result: Result) -> dict[str, Any]:
@@ -132,6 +161,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--command", default="")
     parser.add_argument("--note", default="")
+    parser.add_argument("--part", action="store_true", help="replace the rows of the folder's methods alone")
     parser.add_argument("--stale", action="store_true")
     asked = parser.parse_args()
     if asked.stale:
@@ -139,7 +169,7 @@ def main() -> None:
             stale = read(name).stale()
             print(f"{name}: {', '.join(stale) or 'every row was measured with the code that is here'}")
     elif asked.name and asked.folder:
-        write(asked.name, asked.folder, asked.command or f"adaptkit run {asked.name}", asked.note)
+        write(asked.name, asked.folder, asked.command or f"adaptkit run {asked.name}", asked.note, part=asked.part)
     else:
         parser.error("give a name and a folder of records, or --stale")
 

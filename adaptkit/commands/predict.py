@@ -23,6 +23,7 @@ TOGETHER = 1024  # pictures that are looked at, labelled and written together
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
     from adaptkit.commands.map_files import MapFiles
+    from adaptkit.commands.rankings import rankings
     from adaptkit.io.files import ensure_file
     from adaptkit.io.pictures import counted
     from adaptkit.io.safe import csv_text
@@ -40,6 +41,9 @@ def command(options: Namespace) -> int:
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
+    if classifier.searches:
+        write_texts(options.out, rankings(classifier, paths, options.top, options.json))
+        return 0
     pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
     maps = MapFiles(options.maps, classifier) if options.maps else None
     rows = label_rows(classifier, pictures, options.top, maps)

@@ -116,6 +116,7 @@ class Splits:
         notes: what else whoever runs it should know of what was found there, a line each.
         labelnames: what answers call the classes, C names that all differ; default `classnames`, numbered where they
             repeat.
+        pool: images to learn from without labels, e.g. of another domain; ``None`` where they are those of `train`.
         gallery: of a ranking, what is searched, where that is items and not the sentences of the classes; `classnames`
             are then the names of its items, and sources are of a `Composite`'s items.
 
@@ -138,6 +139,7 @@ class Splits:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     labelnames: tuple[str, ...] = ()
+    pool: Source | None = None
     gallery: Source | None = None
 
     def __post_init__(self) -> None:

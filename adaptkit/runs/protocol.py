@@ -69,7 +69,8 @@ def protocol(recipe: Recipe, workspace: Workspace, tests: Sequence[EvaluationSet
 def splits_digest(splits: Splits) -> str:
     """Digest of every image, label and class name of a dataset."""
     out = hashlib.sha256(canonical(list(splits.classnames)))
-    for name, source in {"train": splits.train, "val": splits.val, "test": splits.test}.items():
+    pool = {} if splits.pool is None else {"pool": splits.pool}
+    for name, source in {"train": splits.train, "val": splits.val, "test": splits.test, **pool}.items():
         out.update(name.encode())
         for i, y in enumerate(targets_of(source).tolist() if source else []):
             out.update(f"{source.key(i)} {y}\n".encode())  # type: ignore[union-attr]

@@ -95,7 +95,7 @@ class ShardJobs(Sequence[ShardJob]):
 def sources(workspace: Workspace, tests: Sequence[EvaluationSet]) -> dict[str, Source]:
     """Every source that all processes with the same setting have, by its place there."""
     splits = workspace.splits
-    found = {"train": splits.train, "val": splits.val, "test": splits.test}
+    found = {"train": splits.train, "val": splits.val, "test": splits.test, "pool": splits.pool}
     for i, tested in enumerate(tests):
         if isinstance(tested.images.rows, CachedRows):
             found[f"test set {i}"] = tested.images.rows.source

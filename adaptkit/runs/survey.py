@@ -108,7 +108,7 @@ def _loaded(load: Any, place: str) -> list[tuple[str, str]]:  # noqa: ANN401 (a 
         splits = load(place)
     except ValueError as error:
         return [("missing", " ".join(str(error).split()))]
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test, **splits.domains}
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test, "pool": splits.pool, **splits.domains}
     counts = [("present", f"{n}: {len(part):,} images") for n, part in parts.items() if part is not None]
     notes = [("optional" if splits.left_out else "present", note) for note in splits.said()]
     return [("present", f"{len(splits.classnames):,} classes"), *counts, *notes]

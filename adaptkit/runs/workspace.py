@@ -69,12 +69,17 @@ class Workspace:
         """The labelled test images of the classes that are learned."""
         return self.images(self.splits.test, self.learned)
 
+    def pool(self) -> Images:
+        """The images that are learned from without labels: those of the training set, where there are no others."""
+        given = self.splits.pool
+        return self.images(self.splits.train if given is None else given)
+
     def task(self, shots: int, seed: int) -> Task:
         """What a method may learn from in one cell."""
         splits, select = self.splits, self.setting.select
-        train = self.images(splits.train)
+        train, pool = self.images(splits.train), self.pool()
         val = None if splits.val is None else self.images(splits.val)
-        task = self.about(range(len(splits.classnames)), train[:0], pool=train.blind())
+        task = self.about(range(len(splits.classnames)), train[:0], pool=pool.blind())
         support, few_val = self.draw(task, train, val, shots, seed)
         if {"few-val": few_val, "full-val": val}.get(select, support) is None:
             raise ValueError(f"select must be 'none' where there are no validation images; got {select!r}")
@@ -84,7 +89,7 @@ class Workspace:
         if splits.kind != "classification":
             return replace(task, support=support, val=chosen)
         of = self.learned  # the support was drawn from all classes: that of the base classes is a part of it
-        return self.about(of, restrict(support, of), chosen and restrict(chosen, of), restrict(train, of).blind())
+        return self.about(of, restrict(support, of), chosen and restrict(chosen, of), restrict(pool, of).blind())
 
     def draw(
         self, task: Task, train: Images, val: Images | None, shots: int, seed: int
@@ -116,13 +121,13 @@ class Workspace:
         whole = self.task(shots, seed)
         if len(self.groups) == 1:
             return [whole]
-        train = self.images(self.splits.train)
+        pool = self.pool()
         return [
             self.about(
                 range(group.stop),
                 of_classes(whole.support, group),
                 whole.val and of_classes(whole.val, group),
-                of_classes(train, group).blind(),
+                of_classes(pool, group).blind(),
             )
             for group in self.groups
         ]

@@ -27,7 +27,7 @@ from adaptkit.saving import state
 from adaptkit.saving.config import CONFIG, as_written, calibrated, read_saved, remove_saved, sealed, write_saved
 from adaptkit.saving.model_card import model_card
 from adaptkit.saving.origin import ensure_towers, folder_of, identity, open_backbone
-from adaptkit.saving.pictures import Picture, as_images
+from adaptkit.saving.pictures import Picture, as_images, asked_texts
 from adaptkit.towers.backbone import Backbone
 
 CARD = "README.md"
@@ -70,6 +70,11 @@ class Classifier:
             return predict(self.method, self._asked(images)) / self.temperature
 
     @property
+    def searches(self) -> bool:
+        """Whether it ranks the items of a gallery, `classnames`, for texts, and does not label pictures."""
+        return bool(self.method.gallery_needs())
+
+    @property
     def temperature(self) -> float:
         """By which logits are divided, so that probabilities are as large as answers are often right."""
         return float(self.config.get("temperature", 1.0))
@@ -89,7 +94,7 @@ class Classifier:
             return images
         if self.cache is None:
             raise ValueError("images must be features for a classifier that was adapted to features; got pictures")
-        return as_images(images, self.cache)
+        return asked_texts(self.method, images, self.cache) if self.searches else as_images(images, self.cache)
 
 
 def save_classifier(
@@ -137,7 +142,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
     """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
     if bool(name) == isinstance(task.backbone, NoTowers):
         raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {name!r}")
-    if task.kind not in SAVED:
+    if task.kind not in SAVED and task.gallery is None:
         raise ValueError(f"a classifier must be adapted to a task of {' or '.join(SAVED)}; got one of {task.kind}")
     node, tensors = state.dump(method, task.backbone)
     data = write_tensors(tensors)

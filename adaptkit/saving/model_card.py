@@ -33,6 +33,7 @@ def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
     """Front matter, what it is, and how good."""
     names, doc = config["classnames"], module_doc(type(method))
     more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    what = "items that it searches" if method.gallery_needs() else "classes"
     answer = "logits, one a class" if method.output == "logits" else "a score, higher for in-distribution"
     if method.evaluation.kind == "maps":
         answer = "a map, higher for anomalous pixels, and a score of the whole image"
@@ -47,7 +48,7 @@ def _head(method: Method, config: Mapping[str, Any]) -> list[str]:
         f"{first_sentence(doc)}. {source(doc)}.",
         "",
         f"- answers with {answer}",
-        f"- {len(names)} classes: {safe.in_markdown(', '.join(names[:SHOWN]))}{more}",
+        f"- {len(names)} {what}: {safe.in_markdown(', '.join(names[:SHOWN]))}{more}",
         f"- accuracy: {_accuracy(config)}",
         f"- images it learned from: {safe.in_markdown(config['source'] or 'not stated')}",
         "",
@@ -95,19 +96,26 @@ def _expected(config: Mapping[str, Any]) -> list[str]:
 
 def _use(method: Method) -> list[str]:
     """How to ask it."""
+    searches = bool(method.gallery_needs())
+    asked, told = ("queries.txt", "rankings.csv") if searches else ("photos", "labels.csv")
+    one = (
+        '["a query"])  # texts, or features by name'
+        if searches
+        else '["photo.jpg"])  # paths, images in memory, or features (N, D)'
+    )
     return [
         "## Use",
         "",
         "```bash",
         "pip install adaptkit-vlm",
-        "adaptkit predict THIS_FOLDER photos --out labels.csv",
+        f"adaptkit predict THIS_FOLDER {asked} --out {told}",
         "```",
         "",
         "```python",
         "import adaptkit as ak",
         "",
         'classifier = ak.load_classifier("THIS_FOLDER")',
-        'logits = classifier(["photo.jpg"])  # paths, images in memory, or features (N, D)',
+        f"logits = classifier({one}",
         "```",
         "",
         f"{SCOPES[method.scope]} The backbone is not in this folder; it is loaded by its name, and must be the one "

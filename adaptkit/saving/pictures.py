@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from adaptkit.features.cache import CachedRows, FeatureCache
+from adaptkit.features.captions import Captions
+from adaptkit.features.composites import Composite
 from adaptkit.features.items import Images
 from adaptkit.features.sources import open_bytes
 from adaptkit.io.files import digest
 from adaptkit.io.pictures import SUFFIXES, counted, files_below, is_picture
+from adaptkit.methods.method import Method
 
 Picture = str | os.PathLike | Image.Image
 
@@ -78,4 +82,19 @@ def find_pictures(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 def as_images(pictures: Sequence[Picture], cache: FeatureCache) -> Images:
     """Pictures as a method reads them, on the device of the cache's backbone."""
     source = Pictures(pictures)
+    return Images(CachedRows(cache, source), torch.arange(len(source)), device=cache.own.device)
+
+
+def asked_texts(method: Method, texts: Sequence[Any], cache: FeatureCache) -> Images:
+    """Texts as the queries of a method that searches a gallery.
+
+    Raises:
+        ValueError: when it reads more of a query than a text.
+    """
+    if more := sorted({need.of for need in method.all_needs()} - {"text"}):
+        raise ValueError(
+            f"queries must be texts alone to be asked by line; got {type(method).__name__}, of {more[0]!r}"
+        )
+    captions = Captions(list(texts), name="queries")
+    source = Composite("queries", {"text": (captions, range(len(captions)))}, labels=[0] * len(captions))
     return Images(CachedRows(cache, source), torch.arange(len(source)), device=cache.own.device)

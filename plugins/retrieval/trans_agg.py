@@ -13,7 +13,7 @@ Pairs of one label in a batch match each other.
 import torch
 from torch import nn
 
-from adaptkit import ComposedRetriever, Dense, Schedule, Words, hookimpl, unit
+from adaptkit import ComposedRetriever, Dense, Schedule, SentenceTokens, hookimpl, unit
 from adaptkit.io.ranges import Count, Share, Size
 from adaptkit.methods.blocks import TokenBlock
 
@@ -31,7 +31,7 @@ class TransAgg(ComposedRetriever):
     schedule: Schedule = Schedule(epochs=20, lr=1e-4, batch_size=256, optimizer="adamw")
 
     def needs(self):
-        words = {"words": Words(count=self.words_read, of="text")}
+        words = {"words": SentenceTokens(count=self.words_read, of="text")}
         return {**super().needs(), **words, "patches": Dense(attention="own", unit=False, of="image")}
 
     def build(self, task):

@@ -25,7 +25,13 @@ def add_use(commands: Commands) -> None:
     command.set_defaults(only="")
     command = commands.add_parser("predict", help="labels for pictures by an exported classifier, as CSV")
     command.add_argument("model", type=Path, metavar="MODEL", help="the folder that 'adaptkit export' wrote")
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, and folders at any depth")
+    command.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGES",
+        help="files, and folders at any depth; of text, a query a line, where it searches",
+    )
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
     command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")

@@ -4,7 +4,7 @@ from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.regions import Regions, ValuePath
 from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
-from adaptkit.features.needs.text import Sentence, Words
+from adaptkit.features.needs.text import Sentence, SentenceTokens
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Pooled",
     "Regions",
     "Sentence",
+    "SentenceTokens",
     "ValuePath",
     "Windows",
-    "Words",
 ]

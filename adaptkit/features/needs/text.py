@@ -77,7 +77,7 @@ class Sentence(Need):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words(Sentence):
+class SentenceTokens(Sentence):
     """Tokens of a caption in the joint space, ``(count, D)`` per item, zeros behind the last one.
 
     Each leaves the text tower as the one does that stands for the sentence: through the last norm and the projection.
@@ -88,7 +88,7 @@ class Words(Sentence):
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
-    >>> ak.Words(count=12).shape(task.backbone)
+    >>> ak.SentenceTokens(count=12).shape(task.backbone)
     (12, 16)
     """
 
