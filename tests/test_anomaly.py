@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptkit import Task, adapt, cli, method, read_results
+from adaptkit import Task, adapt, cli, load_classifier, method, read_results
 from adaptkit.features.datasets import targets_of
 from adaptkit.methods.evaluation.maps import image_scores, map_of
 from adaptkit.methods.states import size_of
@@ -171,6 +171,29 @@ def test_maps_and_classes_are_not_mixed(keys, words, asked, tmp_path, capsys):
     said = capsys.readouterr().err
     assert re.search(words, said), f"{words} must be said; got {said}"
     assert not [*(tmp_path / "home").rglob("*.safetensors")], "nothing must be computed before"
+
+
+def test_an_exported_method_writes_a_map_and_a_score_for_each_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ADAPTKIT_HOME", str(tmp_path / "home"))
+    recipe, model = tmp_path / "asked.yaml", tmp_path / "model"
+    recipe.write_text(json.dumps({**SMALL, "methods": ["win-clip-plus"]}))
+    assert cli.main(["export", str(recipe), "--method", "win-clip-plus", "--out", str(model), "--quiet"]) == 0
+    assert "a map, higher for anomalous pixels" in (model / "README.md").read_text(), "the card must say what it gives"
+    test = pick_dataset("toy-defects").test
+    for i in (0, 2):
+        test.image(i).save(tmp_path / f"{i} ä.png")
+    pictures = [str(tmp_path / f"{i} ä.png") for i in (0, 2)]
+    capsys.readouterr()
+    assert cli.main(["predict", str(model), *pictures, "--maps", str(tmp_path / "maps")]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head == "path,score" and len(rows) == 2, "a score for each"
+    files = sorted((tmp_path / "maps").iterdir())
+    assert [file.name for file in files] == ["00001-0 ä.png", "00002-2 ä.png"], "and a map"
+    answers = map_of(load_classifier(model)(pictures))
+    low, high = json.loads((model / "config.json").read_text())["map_range"]
+    for file, want in zip(files, answers, strict=True):
+        shown = torch.from_numpy(np.array(Image.open(file))).float() / 255
+        assert (shown - (want - low) / (high - low)).abs().max() < 0.01, "grey from the least to the largest number"
 
 
 def test_who_learns_says_what_it_lacks():

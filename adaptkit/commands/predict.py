@@ -14,6 +14,7 @@ from adaptkit.commands.requested import home_folder, load_files
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adaptkit.commands.map_files import MapFiles
     from adaptkit.saving.classifier import Classifier
 
 TOGETHER = 1024  # pictures that are looked at, labelled and written together
@@ -21,6 +22,7 @@ TOGETHER = 1024  # pictures that are looked at, labelled and written together
 
 def command(options: Namespace) -> int:
     """Label pictures; the exit code is 1 when some could not be read."""
+    from adaptkit.commands.map_files import MapFiles
     from adaptkit.commands.rankings import rankings
     from adaptkit.io.files import ensure_file
     from adaptkit.io.pictures import counted
@@ -43,7 +45,8 @@ def command(options: Namespace) -> int:
         write_texts(options.out, rankings(classifier, paths, options.top, options.json))
         return 0
     pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
-    rows = label_rows(classifier, pictures, options.top)
+    maps = MapFiles(options.maps, classifier) if options.maps else None
+    rows = label_rows(classifier, pictures, options.top, maps)
     write_texts(options.out, json_lines(rows) if options.json else map(csv_text, rows))
     return 0 if pictures.found == len(paths) else 1
 
@@ -85,8 +88,10 @@ class Decodable:
             )
 
 
-def label_rows(classifier: Classifier, pictures: Iterable[list[Path]], top: int) -> Iterator[list[list[str]]]:
-    """Rows of the table, some at a time, with its head before the first of them."""
+def label_rows(
+    classifier: Classifier, pictures: Iterable[list[Path]], top: int, maps: MapFiles | None = None
+) -> Iterator[list[list[str]]]:
+    """Rows of the table, some at a time, with its head before the first of them; maps are written beside it."""
     waiting, head = list[Path](), False
 
     def noted() -> Iterator[list[Path]]:
@@ -100,6 +105,8 @@ def label_rows(classifier: Classifier, pictures: Iterable[list[Path]], top: int)
             columns, cells = answer_cells(answers, classifier.classnames, top)
             count = rows.stop - rows.start
             own, waiting[:count] = waiting[:count], []
+            if maps:
+                maps.write(answers, own)
             yield [columns] * (not head) + [[str(path), *row] for path, row in zip(own, cells, strict=True)]
             head = True
     except OSError as error:  # of reading, which must not pass for one of writing the table
@@ -108,6 +115,10 @@ def label_rows(classifier: Classifier, pictures: Iterable[list[Path]], top: int)
 
 def answer_cells(answers: Tensor, names: Sequence[str], top: int) -> tuple[list[str], list[list[str]]]:
     """The head of the table, and of each picture the score, or the likeliest labels with their probabilities."""
+    if answers.dim() > 2:
+        from adaptkit.methods.evaluation.maps import image_scores
+
+        answers = image_scores(answers)
     if answers.dim() == 1:
         return ["path", "score"], [[f"{score:.6f}"] for score in answers.tolist()]
     best = answers.double().softmax(-1).topk(top)

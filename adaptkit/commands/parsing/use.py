@@ -35,5 +35,6 @@ def add_use(commands: Commands) -> None:
     command.add_argument("--out", type=Path, metavar="FILE.csv", help="default: print")
     command.add_argument("--backbone", default="", metavar="NAME", help="where the same towers lie now")
     command.add_argument("--top", type=int, default=1, metavar="K", help="labels of each picture, the likeliest first")
+    command.add_argument("--maps", type=Path, metavar="FOLDER", help="write each picture's map there, as PNG")
     add_json(command, "lines of JSON, one for each picture, in place of CSV")
     add_machine(command, precision=False)  # which is the classifier's own
