@@ -72,7 +72,7 @@ class PODA(Method):
 
     def fit(self, task):
         self.backbone, self.point = task.backbone, f"image.block.{self.block - 1}"
-        task.backbone.require(self.point)
+        task.backbone.require(self.point), task.require_support("PODA")
         text, pixels = unit(task.encode(list(self.target)).mean(0)).to(task.text), task.support.views[:, 0]
         styles = [self.mined(part, text) for part in pixels.split(self.styles.batch_size)]
         for name, rows in zip(("means", "deviations"), zip(*styles, strict=True), strict=True):

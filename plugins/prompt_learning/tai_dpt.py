@@ -8,8 +8,7 @@ Deviations: without a `file` of captions, sentences that name one to three class
 the authors' are MS-COCO's. A caption has a class's label where it says its name; theirs knows synonyms. Regions are
 patches that attend to themselves alone, in a transformer, too; in the release, a ResNet pools without positions. The
 answer is the mean of both kinds of logits, theirs their sum. Float32.
-Interactions: answers are ranks, with no threshold that means anything, so that F1 is no measure of them. Classes that
-it did not learn are answered by the mean context of those it did.
+Interactions: F1 says nothing of ranks. Classes that it did not learn get the mean context of those it did.
 """
 
 import re
@@ -54,6 +53,8 @@ class TaIDPT(Method):
         self.whole, self.local = (nn.Parameter(self.std * torch.randn(shape)) for _ in range(2))  # (C, n, W)
         names = [name.replace("_", " ").lower() for name in task.classnames]
         sentences = [sentence(names) for _ in range(self.captions)]
+        if self.file and not expanded(self.file).is_file():
+            raise ValueError(f"tai-dpt.file must be a file of captions, one a line; got {self.file!r}")
         if self.file:
             sentences = expanded(self.file).read_text(encoding="utf-8").splitlines()
         said = [[bool(re.search(rf"\b{re.escape(name)}\b", one.lower())) for name in names] for one in sentences]
@@ -70,12 +71,11 @@ class TaIDPT(Method):
         self.prompts = self.prompts.of(task.classnames)
 
     def training_images(self, task):
-        rows = Images.from_arrays(torch.zeros(len(self.labels), 1), self.labels)  # captions, by number
-        return rows.to(task.support.device)
+        return Images.from_arrays(torch.zeros(len(self.labels), 1), self.labels).to(task.support.device)  # by number
 
     @torch.no_grad()
     def read(self, tokens):
-        """Embeddings of captions and of all their tokens, ``(B, D)`` and ``(B, L, D)``, and which of these are read."""
+        """Embeddings of captions and of all their tokens, ``(B, D)`` and ``(B, L, D)``, and which of these count."""
         kept = []
         with self.backbone.taps({"text.norm": lambda _, out: kept.append(out) or out}):
             x = self.backbone.encode_text(tokens)
