@@ -51,7 +51,7 @@ def test_every_method_answers_bit_for_bit_as_before_it_was_saved(name, small, tm
     task, queries = of_its_kind(method(name), *small)
     made = adapted(lambda: brief(name, 2), task)
     want = predict(made, queries)
-    if task.kind not in SAVED:
+    if task.kind not in SAVED and task.gallery is None:
         with pytest.raises(ValueError, match="must be adapted to a task of classification or maps"):
             save_classifier(tmp_path / name, made, task, backbone="toy:0")
         return

@@ -72,24 +72,21 @@ class AnomalyCLIP(Method):
 
     def forward(self, batch):
         text = self.text()
-        grid = self.states(batch.path, text)[..., 1].sum(1)  # (B, P)
-        maps = stretched(squared(grid), self.size)
-        smooth = gaussian_filter(maps.cpu().numpy(), self.sigma, axes=(1, 2))
-        return with_scores(torch.from_numpy(smooth).to(maps), self.states(self.pooled(batch), text)[:, 1])
+        maps = stretched(squared(self.states(batch.path, text)[..., 1].sum(1)), self.size)
+        smooth = torch.from_numpy(gaussian_filter(maps.cpu().numpy(), self.sigma, axes=(1, 2)))
+        return with_scores(smooth.to(maps), self.states(self.pooled(batch), text)[:, 1])
 
     def pooled(self, batch):
         """Unit-norm embeddings of whole images, ``(B, D)``."""
-        if not self.as_released:
-            return batch.x
-        return unit(self.backbone.points["image.projection"].untapped(batch.x[:, 0, 0]))
+        project = self.backbone.points["image.projection"].untapped if self.as_released else None
+        return unit(project(batch.x[:, 0, 0])) if project else batch.x
 
     def states(self, x, text):
         """Probabilities of normal and anomalous, ``(..., 2)``."""
         return (x @ text.T / self.temperature).softmax(-1)
 
     def loss(self, batch):
-        maps, images = self.parts(batch)
-        return self.map_weight * maps + images
+        return sum(weight * part for weight, part in zip((self.map_weight, 1), self.parts(batch), strict=True))
 
     def parts(self, batch):
         """Focal and dice loss of maps, summed over blocks, and cross-entropy of images."""
@@ -102,8 +99,7 @@ class AnomalyCLIP(Method):
 
 def squared(patches):
     """Patches row by row, ``(B, P)``, as a square, ``(B, h, w)``."""
-    side = math.isqrt(patches.shape[1])
-    return patches.unflatten(1, (side, side))
+    return patches.unflatten(1, (math.isqrt(patches.shape[1]), -1))
 
 
 def map_loss(maps, masks):
@@ -116,8 +112,7 @@ def map_loss(maps, masks):
 
 def dice(p, masks):
     """One minus the overlap of probabilities and masks, the mean over images."""
-    both = 2 * (p * masks).flatten(1).sum(1) + 1
-    return (1 - both / (p.flatten(1).sum(1) + masks.flatten(1).sum(1) + 1)).mean()
+    return (1 - (2 * (p * masks).sum((1, 2)) + 1) / (p.sum((1, 2)) + masks.sum((1, 2)) + 1)).mean()
 
 
 @hookimpl
