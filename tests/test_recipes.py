@@ -150,8 +150,9 @@ def test_a_recipe_of_the_field_runs_from_the_layout_on_disk(name, methods, shots
     assert "beside published numbers" not in capsys.readouterr().out, "those of CLIP must not stand beside a toy's"
 
 
-def test_the_galleries_run_every_method_that_answers_with_classes():
-    shown = {spec.name for name in ("gallery", "gallery_towers") for spec in read(name).methods}
+def test_the_galleries_and_recipes_of_other_settings_run_every_method_that_answers_with_classes():
+    others = ("incremental", "domain_adaptation", "multi_label")
+    shown = {spec.name for name in ("gallery", "gallery_towers", *others) for spec in read(name).methods}
     classes = {
         name
         for name, cls in plugins.table("methods").items()

@@ -45,7 +45,7 @@ Size = Annotated[int, Range(1, 10_000)]
 """How many of what takes memory; at least one."""
 Many = Annotated[int, Range(1, 1_000_000_000)]
 """How many of what is met one after the other, and not held."""
-Block = Annotated[int, Range(-1_000, 1_000)]
+BlockNumber = Annotated[int, Range(-1_000, 1_000)]
 """Which block of a tower, from 0 or, negative, from the end."""
 Steps = Annotated[int, Range(0, 1_000_000)]
 """How often something is done; it may be left out."""

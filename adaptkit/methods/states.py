@@ -18,7 +18,7 @@ STATES = (
     ("{}", "flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect", "{} without damage"),
     ("damaged {}", "{} with flaw", "{} with defect", "{} with damage"),
 )  # normal and anomalous
-TEMPLATES = (
+STATE_TEMPLATES = (
     *("a cropped photo of the {}.", "a close-up photo of a {}.", "a close-up photo of the {}."),
     *("a bright photo of a {}.", "a bright photo of the {}.", "a dark photo of the {}.", "a dark photo of a {}."),
     *("a jpeg corrupted photo of the {}.", "a jpeg corrupted photo of a {}."),
@@ -67,7 +67,7 @@ class BetweenStates(Method):
 
     def templates(self) -> Sequence[str]:
         """Sentences with a gap for the object in its state."""
-        return TEMPLATES
+        return STATE_TEMPLATES
 
     def anomalous(self, x: Tensor) -> Tensor:
         """The probability of the words for damaged, ``(...)``, of unit-norm ``(..., D)``."""

@@ -59,12 +59,14 @@ def otherwise_labelled(task: Task) -> Task:
     if task.gallery is not None:
         return replace(reordered(task, torch.arange(len(task.gallery)).flip(0)), val=None)
     if task.kind == "maps":
-        return replace(task, support=task.support[alike(evaluation("maps").strata(task.support.targets))], val=None)  # type: ignore[arg-type]
+        return replace(
+            task, support=task.support[first_alike(evaluation("maps").strata(task.support.targets))], val=None
+        )  # type: ignore[arg-type]
     wrong = task.support.labels.add(1) % len(task.classnames)  # type: ignore[union-attr]
     return replace(task, support=task.support.label(wrong), val=None)
 
 
-def alike(strata: Tensor) -> Tensor:
+def first_alike(strata: Tensor) -> Tensor:
     """In the place of each row the first one of its own."""
     return torch.stack([(strata == one).nonzero()[0, 0] for one in strata])
 

@@ -12,7 +12,7 @@ import math
 from typing import ClassVar
 
 from adaptkit import Pooled, ValuePath, hookimpl
-from adaptkit.io.ranges import Block, Size
+from adaptkit.io.ranges import BlockNumber, Size
 from adaptkit.methods.evaluation.maps import with_scores
 from adaptkit.methods.states import BetweenStates
 
@@ -22,7 +22,7 @@ class AnoVL(BetweenStates):
 
     exempt: ClassVar = {"beats_chance": "the toy's text tower knows one sentence for a class, and none of its damage"}
 
-    blocks: tuple[Block, ...] = ()  # of the image tower; none stands for the last of each quarter
+    blocks: tuple[BlockNumber, ...] = ()  # of the image tower; none stands for the last of each quarter
     last: Size = 12  # blocks that the second path has at the end of the tower, at most all
     as_released: bool = False
 

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from adaptkit import Layers, Method, Pooled, Prompts, Schedule, ValuePath, hookimpl, unit
-from adaptkit.io.ranges import Block, Positive, Size, Weight
+from adaptkit.io.ranges import BlockNumber, Positive, Size, Weight
 from adaptkit.methods.evaluation.maps import with_scores
 from adaptkit.methods.states import size_of, stretched
 
@@ -33,7 +33,7 @@ class AnomalyCLIP(Method):
     n: Size = 12  # learned words of each state
     depth: Size = 9  # blocks of the text tower that get words of their own
     deep: Size = 4  # words of each of these blocks after the first, in the place of the first of `n`
-    blocks: tuple[Block, ...] = ()  # of the image tower; none stands for the last of each quarter
+    blocks: tuple[BlockNumber, ...] = ()  # of the image tower; none stands for the last of each quarter
     last: Size = 19  # blocks that the second path has at the end of the tower, at most all
     temperature: Positive = 0.07  # of cosines
     sigma: Weight = 4.0  # of the Gaussian over maps, pixels

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptkit import Layers, Method, Pooled, Range, hookimpl, unit
-from adaptkit.io.ranges import Block, Share, Size
+from adaptkit.io.ranges import BlockNumber, Share, Size
 from adaptkit.methods.evaluation.maps import with_scores
 from adaptkit.methods.states import size_of, stretched
 
@@ -27,7 +27,7 @@ class MuSc(Method):
     scope = "set"
     answers = ("maps",)
 
-    blocks: tuple[Block, ...] = ()  # of the image tower; none stands for the last of each quarter
+    blocks: tuple[BlockNumber, ...] = ()  # of the image tower; none stands for the last of each quarter
     degrees: tuple[Annotated[int, Range(1, 99)], ...] = (1, 3, 5)  # sides of a patch's neighbourhood, odd
     most: Share = 0.3  # share of the other images, the nearest ones, by which a patch is scored
     neighbours: tuple[Size, ...] = (1, 2, 3)  # images alike, itself among them, whose scores are mixed; (1, 8, 9)

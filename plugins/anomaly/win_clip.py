@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from adaptkit import Dense, Pooled, Range, Regions, hookimpl, unit
 from adaptkit.features.needs.regions import squares
 from adaptkit.methods.evaluation.maps import with_scores
-from adaptkit.methods.states import TEMPLATES, BetweenStates
+from adaptkit.methods.states import STATE_TEMPLATES, BetweenStates
 
 LEAST = 1e-12  # what is divided by
 
@@ -42,7 +42,8 @@ class WinCLIP(BetweenStates):
 
     def templates(self):
         return [
-            t.replace("corrupted photo of a", "corrupted photo of the") if self.as_released else t for t in TEMPLATES
+            t.replace("corrupted photo of a", "corrupted photo of the") if self.as_released else t
+            for t in STATE_TEMPLATES
         ]
 
     def forward(self, batch):
