@@ -59,9 +59,8 @@ def otherwise_labelled(task: Task) -> Task:
     if task.gallery is not None:
         return replace(reordered(task, torch.arange(len(task.gallery)).flip(0)), val=None)
     if task.kind == "maps":
-        return replace(
-            task, support=task.support[first_alike(evaluation("maps").strata(task.support.targets))], val=None
-        )  # type: ignore[arg-type]
+        strata = evaluation("maps").strata(task.support.targets)  # type: ignore[arg-type]
+        return replace(task, support=task.support[first_alike(strata)], val=None)
     wrong = task.support.labels.add(1) % len(task.classnames)  # type: ignore[union-attr]
     return replace(task, support=task.support.label(wrong), val=None)
 

@@ -41,10 +41,9 @@ class WinCLIP(BetweenStates):
         super().fit(task)
 
     def templates(self):
-        return [
-            t.replace("corrupted photo of a", "corrupted photo of the") if self.as_released else t
-            for t in STATE_TEMPLATES
-        ]
+        if not self.as_released:
+            return STATE_TEMPLATES
+        return [text.replace("corrupted photo of a", "corrupted photo of the") for text in STATE_TEMPLATES]
 
     def forward(self, batch):
         scores, grid = self.zero_shot(batch)

@@ -5,10 +5,10 @@ own in every channel. Learned classes are answered by words and head together, o
 
 Source: Zhang et al., DePT: Decoupled Prompt Tuning, arXiv:2309.07439.
 Deviations: the schedule is CoOp's, at whose rate the words learn; head, scales and shifts learn at `pace` times it, of
-which the number is from memory. Words start from "a photo of a", as CoOp's do where new classes are asked; where the authors' start
-could not be checked. Random views come from a cache of ten unless ``fresh``; the authors draw a new one at every step.
-Float32 instead of float16. The release also takes the first half of ImageNet for learned classes where another dataset
-is asked; here all other classes are.
+which the number is from memory. Words start from "a photo of a", as CoOp's do where new classes are asked; where the
+authors' start could not be checked. Random views come from a cache of ten unless ``fresh``; the authors draw a new one
+at every step. Float32 instead of float16. The release also takes the first half of ImageNet for learned classes where
+another dataset is asked; here all other classes are.
 Interactions: words and head are weighed as they are, logits of very different scale; so `weight` counts for less where
 the factor from cosine to logit is large.
 """
