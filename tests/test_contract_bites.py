@@ -191,7 +191,7 @@ CULPRITS = [  # a method; the check that catches it, and its words; the checks t
     ),
     (
         culprit("Stays", retarget=lambda m, task: None),
-        ("other_classes", r"Stays must return \(60, 4\) for other classes; got \(60, 5\)"),
+        ("other_classes", r"Stays must return \(60, 4\); got \(60, 5\)"),
     ),
     (
         culprit("Sorts", retarget=lambda m, task: setattr(m, "text", task.text.sort(0).values)),

@@ -21,7 +21,7 @@ BASES = {
     "kgcoop": {"kgcoop": SHORT},
     "maple": {"maple": SHORT},
 }
-PROMPTED = [name for name, cls in plugins.table("methods").items() if cls.tunable]
+PROMPTED = [name for name, cls in plugins.table("methods").items() if cls.tunable and cls.output == "logits"]
 OPTIONS = {"tpt": {"steps": 2}, "c-tpt": {"two_step": True}, "rlcf": {}}
 
 

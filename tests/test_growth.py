@@ -16,8 +16,11 @@ LIVE = [n for n in plugins.table("methods") if any(not need.stored for s in (0, 
 BY_TEXT = "c-tpt cocoop coop cpl eco fpl-prompts gopro kgcoop mocoop plot pro-lip proda prograd rlcf ship tcp tpt upl"
 BY_TEXT += " lo-co-op"
 LONG = ["in-map"]  # ten thousands of small steps, whatever the sizes
+TAPPED = ["ad-clip", "de-pt", "tai-dpt"]  # by what is inside the towers, whatever is stored
 OTHER = [name for name, cls in plugins.table("methods").items() if "classification" not in cls.answers]
-ON_FEATURES = [name for name in plugins.table("methods") if name not in {*LIVE, *BY_TEXT.split(), *LONG, *OTHER}]
+ON_FEATURES = [
+    name for name in plugins.table("methods") if name not in {*LIVE, *BY_TEXT.split(), *LONG, *TAPPED, *OTHER}
+]
 """Others have towers in the loop; what they take is what the towers take."""
 
 ROOM = 1.6  # times the largest product of two axes: whole numbers and double precision of a few rows

@@ -10,6 +10,7 @@ from adaptkit import Images, Method, ZeroShot, adapt, method, predict
 from adaptkit.methods.unadapted import UnadaptedError
 from adaptkit.runs import plugins
 from adaptkit.testing import toy_task
+from adaptkit.testing.kinds import of_its_kind
 
 
 @pytest.mark.parametrize(
@@ -38,9 +39,10 @@ def test_a_class_may_choose_and_a_property_may_choose_for_each_instance(scope):
 @pytest.mark.parametrize("name", plugins.table("methods"))
 def test_every_method_that_is_asked_before_it_is_adapted_says_so(name, toy):
     unadapted = method(name)
+    _, queries = of_its_kind(unadapted, *toy)
     words = f"^{type(unadapted).__name__} must be adapted before it answers; call adaptkit.adapt\\(method, task\\)$"
     with pytest.raises(ValueError, match=words):
-        predict(unadapted, toy[1][:4])
+        predict(unadapted, queries[:4])
     for again in (copy.deepcopy(unadapted), pickle.loads(pickle.dumps(unadapted))):  # noqa: S301 (our own bytes)
         assert repr(again) == repr(unadapted), "what was asked too soon must be copied as before"
 

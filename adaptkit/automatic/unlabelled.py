@@ -94,6 +94,15 @@ def auto_unlabelled(
         progress: show bars while extracting.
         say: told, in lines, what happens.
         machine: as in `auto`.
+
+    >>> from tempfile import mkdtemp
+    >>> from adaptkit.testing import ToyImages
+    >>> photos = Path(mkdtemp())
+    >>> for i in range(10):
+    ...     ToyImages().image(i).save(photos / f"{i}.png")
+    >>> found = auto_unlabelled(photos, ["cat", "dog", "owl", "fox", "hen"], out=mkdtemp(), backbone="toy:0")
+    >>> found.answers["zero-shot"].shape
+    torch.Size([10, 5])
     """
     budget, folder = started(minutes, seed), free(out) or Path(out)
     paths, left = readable_below(place, home)

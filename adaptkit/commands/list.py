@@ -15,6 +15,7 @@ from adaptkit.io.text import columns
 from adaptkit.runs import plugins, shelf
 
 WIDTH = 119  # of a line
+HEADS = {"trained": "train"}  # of columns, where a key is wider than what is below it
 
 
 def command(options: Namespace) -> int:
@@ -44,7 +45,7 @@ def _as_text(entries: Sequence[Mapping[str, Any]]) -> str:
     """A line each: of a method, its plugin and source are left to ``show``; what it does is cut at a word."""
     method = bool(entries) and entries[0]["role"] == "methods"
     keys = [k for k in entries[0] if k != "role" and not (method and k in ("plugin", "source"))] if entries else []
-    rows = [keys, *([_cell(e[k]) for k in keys] for e in entries)]
+    rows = [[HEADS.get(key, key) for key in keys], *([_cell(e[k]) for k in keys] for e in entries)]
     room = max(20, WIDTH - sum(2 + max(len(row[i]) for row in rows) for i, k in enumerate(keys) if k != "about"))
     for row in rows:
         row[:] = [shorten(c, room, placeholder=" ...") if k == "about" else c for k, c in zip(keys, row, strict=True)]

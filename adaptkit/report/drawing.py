@@ -165,6 +165,6 @@ def draw_bars(axes: Axes, shown: Drawing) -> None:
         axes.annotate(text, (max(mean, end), y), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
     axes.set_yticks(range(len(order)), [plotted(shortened(names[method])) for method in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_xlim(min(0.0, *means), 1.16 * max([*ends, 1e-9]))
+    axes.set_xlim(min([0.0, *means]), 1.16 * max([*ends, 1e-9]))
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import hold_options
@@ -155,7 +156,8 @@ def _build(node: Node, tensors: Mapping[str, Tensor], backbone: Backbone) -> Any
 LAYERS: dict[str, type] = {
     cls.__name__: cls
     for cls in (
-        *(nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.MultiheadAttention),
+        *(nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Embedding),
+        *(nn.MultiheadAttention, NonDynamicallyQuantizableLinear),  # the latter is the former's last map
         *(nn.LayerNorm, nn.BatchNorm1d, nn.GroupNorm, nn.Dropout, nn.Identity, nn.Flatten),
         *(nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softmax),
         *(nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict),

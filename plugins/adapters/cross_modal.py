@@ -106,7 +106,7 @@ class CrossModal(ZeroShot):
 
 
 class REALLinear(CrossModal):
-    """A head trained on retrieved images and as many sentences, then averaged with the one that it started from."""
+    """A head trained on retrieved images and sentences, averaged with its start."""
 
     ensemble: Share = 0.5
     check: Steps = 0  # the last step is kept

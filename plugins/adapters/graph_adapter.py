@@ -18,7 +18,7 @@ PARTS = 4  # graphs that the release makes of one
 
 
 class GraphAdapter(ZeroShot):
-    """Class embeddings, blended with what two graphs of all classes, of texts and of images, say of each."""
+    """Class embeddings, blended with what graphs of texts and of images say of each."""
 
     beta: Share = 0.7  # share of the text as it was
     text_share: Share = 0.7  # share of the graph of texts in what graphs say, alpha

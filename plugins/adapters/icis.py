@@ -18,7 +18,7 @@ from adaptkit.methods.logistic import SoftmaxRegression
 
 
 class ICIS(Method):
-    """Logistic regression on image embeddings, and for classes without images what networks make of their texts."""
+    """Logistic regression; for classes without images, what networks make of texts."""
 
     inverse_penalty: Positive = 0.316  # of the logistic regression, scikit-learn's C
     hidden: Size = 2048  # width of what texts and rows have in common

@@ -30,7 +30,7 @@ class OpenEnd(Schedule):
 
 
 class TextToConcept(ZeroShot):
-    """Zero-shot with a second tower's embeddings, which a linear map carries to where the text is."""
+    """Zero-shot with a second tower's embeddings, carried to the text by a linear map."""
 
     second: str = ""  # the tower that is mapped, e.g. "hf:facebook/dino-vitb16"; without, the task's own
     variance: Positive = 4.5  # that all numbers of both towers' embeddings are scaled to, for training

@@ -25,7 +25,7 @@ SMOOTH = 1e-5  # of labels, and added to probabilities
 
 
 class AnomalyCLIP(Method):
-    """Trained words in front of "object" and "damaged object", in several blocks of the text tower."""
+    """Trained words for normal and for damaged objects, in several blocks."""
 
     answers = ("maps",)
     exempt: ClassVar = {"beats_chance": "random words need more than that check's sixty steps at the paper's rate"}

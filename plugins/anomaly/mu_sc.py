@@ -22,7 +22,7 @@ AT_ONCE = 2**25  # distances in memory
 
 
 class MuSc(Method):
-    """Scores patches by their distance to the nearest ones of the other images, the most alike of these."""
+    """Scores patches by their distance to the nearest ones of the other images."""
 
     scope = "set"
     answers = ("maps",)

@@ -22,7 +22,7 @@ LEAST = 1e-12  # what is divided by
 
 
 class WinCLIP(BetweenStates):
-    """Each patch by the windows that cover it, each of which is nearer to words for normal or for damaged."""
+    """Each patch by the windows that cover it, between words for normal and damaged."""
 
     exempt: ClassVar = {"beats_chance": "the toy's text tower knows one sentence for a class, and none of its damage"}
 
@@ -69,7 +69,7 @@ class WinCLIP(BetweenStates):
 
 
 class WinCLIPPlus(WinCLIP):
-    """`WinCLIP`, and how far each patch and each window is from those of a few normal images."""
+    """`WinCLIP`, and how far patches and windows are from those of normal images."""
 
     exempt: ClassVar = {}
 

@@ -43,7 +43,7 @@ class Projectors(nn.ModuleList):
 
 
 class ADCLIP(Method):
-    """Words made of style and content, trained on a labelled source and an unlabelled target domain."""
+    """Words of style and content, trained on a labelled and an unlabelled domain."""
 
     n: Size = 4  # tokens of content
     hidden: Size = 256  # width inside the projectors of style

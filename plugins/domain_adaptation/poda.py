@@ -57,7 +57,7 @@ class Mining:
 
 
 class PODA(Method):
-    """A linear head, trained on support images in styles that a sentence about the target asks for."""
+    """A linear head, trained on support images in styles that a sentence asks for."""
 
     target: tuple[str, ...] = ("a painting.",)  # about the target domain; their raw embeddings are averaged
     block: Size = 1  # of the image tower, from 1, behind which images get their style

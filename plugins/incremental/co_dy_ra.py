@@ -33,6 +33,7 @@ class CoDyRA(Sessions, TowerAdapter):
     schedule: Schedule = Schedule(epochs=10, lr=2e-4, batch_size=32, weight_decay=1e-2)
 
     def fit(self, task):
+        task.backbone.require("image.block.0.q", "text.block.0.q")
         self.backbone, depth = task.backbone, task.backbone.depth
         blocks = [f"{tower}.block.{i}" for tower in ("image", "text") for i in range(depth[tower])]
         self.names = [f"{block}.{name}" for block in blocks for name in MAPS]

@@ -21,7 +21,7 @@ from adaptkit.methods.tower_prompts import TowerPrompts
 
 
 class CPECLIP(Sessions, TowerPrompts):
-    """Tokens of the text tower, mapped into the image tower's, that are trained on one task after another."""
+    """Tokens of the text tower, mapped into the image tower's, trained task after task."""
 
     n: Size = 2  # learned tokens in each tower
     init: str = ""

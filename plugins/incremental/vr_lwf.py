@@ -22,7 +22,7 @@ from adaptkit.methods.tuned_weights import TowerTuner
 
 
 class VRLwF(Sessions, TowerTuner):
-    """Both towers whole, held to their similarities to random sentences, on one task after another."""
+    """Both towers, held to their similarities to random sentences, task after task."""
 
     words: Size = 100  # random sentences of a step
     length: Size = 4  # tokens of each, drawn from all that the text tower knows
@@ -32,7 +32,7 @@ class VRLwF(Sessions, TowerTuner):
 
     def fit(self, task):
         super().fit(task)
-        self.replay = Prompts(task.backbone, [""] * self.words, n=self.length)
+        self.vocabulary = Prompts(task.backbone, [""] * self.words, n=self.length)
         self.earlier = {}  # weights before this task, by name; the frozen ones in the first
         self.begin(task)
 
@@ -54,9 +54,9 @@ class VRLwF(Sessions, TowerTuner):
     def drift(self, x, pixels, words):
         """Divergence of similarities to random sentences from those before this task, nats, mean over images."""
         with self.tuned.placed("text"):
-            after = self.backbone.logits(x, unit(self.replay.encode(words)))  # (B, P)
+            after = self.backbone.logits(x, unit(self.vocabulary.encode(words)))  # (B, P)
         with torch.no_grad(), self.backbone.weights(self.earlier):
-            old = unit(self.backbone.encode_image(pixels)), unit(self.replay.encode(words))
+            old = unit(self.backbone.encode_image(pixels)), unit(self.vocabulary.encode(words))
             before = self.backbone.logits(*old)
         pair = [(logits / self.temperature).log_softmax(1) for logits in (after, before)]
         return F.kl_div(*pair, log_target=True, reduction="batchmean")

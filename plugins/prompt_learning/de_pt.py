@@ -36,7 +36,7 @@ class ChannelScale(nn.Module):
 
 
 class DePT(ContextLearner):
-    """Trained context words, and a linear head beside them for the classes that are learned."""
+    """Trained context words, and beside them a head for the classes that are learned."""
 
     init: str = "a photo of a"
     weight: Share = 0.7  # of the head, in the loss and in answers; the words have the rest

@@ -20,20 +20,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from adaptkit import Method, Pixels, Schedule, hookimpl, unit
+from adaptkit import Method, Pixels, Schedule, hookimpl, method, unit
 from adaptkit.io.ranges import Positive, Size, Weight
 from adaptkit.methods.ops import as_queries
 from adaptkit.methods.schedule import DASSL
-from adaptkit.methods.tower_prompts import ImagePrompts, IndependentPrompts, TowerPrompts
+from adaptkit.methods.tower_prompts import ImagePrompts, TowerPrompts
 from adaptkit.methods.unlabelled import PoolLearner
 
 
 class PromptKD(PoolLearner, ImagePrompts):
-    """Tokens and a projector of the image tower, trained on a pool by the answers of prompted towers."""
+    """Image tokens and a projector, trained on a pool by what prompted towers answer."""
 
     exempt: ClassVar = {"beats_chance": "a random projector needs more than sixty steps, and so does its teacher"}
 
-    base: Method = field(default_factory=IndependentPrompts)  # the teacher, with tokens in both towers
+    base: Method = field(default_factory=lambda: method("ivlp"))  # the teacher, with tokens in both towers
     n: Size = 4  # learned tokens
     depth: Size = 9  # blocks that get tokens of their own
     temperature: Positive = 1.0

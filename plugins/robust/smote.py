@@ -19,7 +19,7 @@ from adaptkit.io.ranges import Seed, Size
 
 
 class SMOTE(OverBase):
-    """Any method on embeddings, adapted to a support whose rare classes are filled up by rows between their images."""
+    """Any method on embeddings, whose rare classes are filled up by rows between images."""
 
     base: Method = field(default_factory=lambda: method("linear-probe"))  # what is adapted to the balanced support
     k: Size = 5  # neighbours, within the class, that a new row may lie towards

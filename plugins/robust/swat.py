@@ -23,7 +23,7 @@ from adaptkit.methods.tuned_weights import TowerTuner
 
 
 class CutMix(TowerTuner):
-    """The image tower and a linear head, trained on images into which pieces of others are pasted."""
+    """Image tower and head, trained on images with pieces of others pasted in."""
 
     augment: str = "wide-crop-flip"
     mixing: Share = 0.5  # share of steps that paste
@@ -90,7 +90,7 @@ def pasted(pixels, order, share, centre):
 
 
 class SWAT(CutMix):
-    """Image tower and head on support and retrieved images with CutMix, then the head alone on the support."""
+    """CutMix on support and retrieved images, then the head alone on the support."""
 
     first: Share = 0.8  # of the steps, in which the tower is trained, too
     retrieved: Share = 0.5  # of a batch in them, drawn from the pool

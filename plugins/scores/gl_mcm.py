@@ -11,7 +11,7 @@ from adaptkit.io.ranges import Positive, Weight
 
 
 class GLMCM(ZeroShot):
-    """Scores an image by its largest class probability, plus the largest one of any patch."""
+    """Scores an image by its largest class probability, plus that of any patch."""
 
     output = "score"
 

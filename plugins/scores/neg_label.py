@@ -31,7 +31,7 @@ ADJECTIVES = (
 
 
 class NegLabel(ZeroShot):
-    """Scores an image by the share of probability that classes keep among words far from them."""
+    """Scores an image by the probability that classes keep among words far from them."""
 
     output = "score"
 

@@ -22,7 +22,7 @@ AXES = 10  # principal axes that Box's test looks at
 
 
 class BayesTTA(ZeroShot):
-    """Zero-shot plus the log-densities of Gaussians that are estimated from all images so far."""
+    """Zero-shot plus the log-densities of Gaussians estimated from all images so far."""
 
     scope = "stream"
 

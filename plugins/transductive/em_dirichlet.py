@@ -25,7 +25,7 @@ STILL = 1e-11  # squared relative change at which they end
 
 
 class EMDirichlet(ZeroShot):
-    """Dirichlet distributions of the zero-shot probabilities of all queries, whose clusters are matched with classes.
+    """Dirichlet clusters of all queries' zero-shot probabilities, matched with classes.
 
     The logits are log-assignments.
     """
@@ -100,7 +100,7 @@ class EMDirichlet(ZeroShot):
 
 
 class HardEMDirichlet(EMDirichlet):
-    """Dirichlet distributions of the zero-shot probabilities of queries that are each assigned to one class."""
+    """Dirichlet clusters of zero-shot probabilities, each query in one alone."""
 
     iterations: Steps = 10
 
@@ -108,7 +108,7 @@ class HardEMDirichlet(EMDirichlet):
 
 
 class EMDirichletFewShot(EMDirichlet):
-    """Dirichlet distributions of the zero-shot probabilities of queries and support, whose labels are known."""
+    """Dirichlet clusters of zero-shot probabilities, of queries and labelled support."""
 
     def support_needs(self):
         return {"x": Pooled()}
@@ -130,7 +130,7 @@ class EMDirichletFewShot(EMDirichlet):
 
 
 class HardEMDirichletFewShot(EMDirichletFewShot):
-    """Dirichlet distributions of zero-shot probabilities, the support's too, and each query assigned to one class."""
+    """Dirichlet clusters of queries and support, each query in one alone."""
 
     iterations: Steps = 10
 
