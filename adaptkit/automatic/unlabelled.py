@@ -96,25 +96,39 @@ def auto_unlabelled(
         machine: as in `auto`.
 
     >>> from tempfile import mkdtemp
-    >>> from adaptkit.testing import ToyImages
-    >>> photos = Path(mkdtemp())
-    >>> for i in range(10):
-    ...     ToyImages().image(i).save(photos / f"{i}.png")
-    >>> found = auto_unlabelled(photos, ["cat", "dog", "owl", "fox", "hen"], out=mkdtemp(), backbone="toy:0")
-    >>> found.answers["zero-shot"].shape
-    torch.Size([10, 5])
+    >>> from adaptkit.report import self_test
+    >>> picture = Path(self_test.__file__).with_suffix(".png")
+    >>> auto_unlabelled(picture, ["cat", "dog"], out=mkdtemp(), backbone="toy:0").answers["zero-shot"].shape
+    torch.Size([1, 2])
     """
     budget, folder = started(minutes, seed), free(out) or Path(out)
     paths, left = readable_below(place, home)
-    splits = Splits(f"folder:{place}", tuple(classes), train=Pictures([]), test=Pictures(paths))
-    workspace = opened_by(splits, backbone, home, progress, machine)
-    images = as_images(paths, workspace.cache)
-    task = workspace.about(range(len(classes)), images[:0].label(torch.zeros(0, dtype=torch.long)), pool=images)
+    workspace = opened_by(unlabelled_splits(place, classes, paths), backbone, home, progress, machine)
+    answers, lines = saved_answers(workspace, paths, folder, budget, seed, say)
+    return UnlabelledResult(paths, classes, answers, [*left, *lines, *agreement_lines(answers)], folder)
+
+
+def unlabelled_splits(place: Path | str, classes: Sequence[str], paths: Sequence[Path]) -> Splits:
+    """A dataset that has nothing to learn from."""
+    return Splits(f"folder:{place}", tuple(classes), train=Pictures([]), test=Pictures(paths))
+
+
+def saved_answers(
+    workspace: Workspace,
+    paths: Sequence[Path],
+    folder: Path,
+    budget: Budget,
+    seed: int,
+    say: Callable[[str], object],
+) -> tuple[dict[str, Tensor], list[str]]:
+    """What each method answers, and why some do not; the zero-shot classifier and the answers are written."""
+    images, names = as_images(paths, workspace.cache), workspace.splits.classnames
+    task = workspace.about(range(len(names)), images[:0].label(torch.zeros(0, dtype=torch.long)), pool=images)
     images.bind({"x": Pooled()}).load()  # extracted
     answers, lines = answered_in_time(task, images, budget, seed, say)
     save_zero_shot(folder / "classifier", task, workspace)
-    atomic_write(folder / "labels.csv", csv_text(answer_rows(paths, classes, answers)).encode())
-    return UnlabelledResult(paths, classes, answers, [*left, *lines, *agreement_lines(answers)], folder)
+    atomic_write(folder / "labels.csv", csv_text(answer_rows(paths, names, answers)).encode())
+    return answers, lines
 
 
 def readable_below(place: Path | str, home: Path | None) -> tuple[list[Path], list[str]]:

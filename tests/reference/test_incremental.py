@@ -56,9 +56,9 @@ def test_the_loss_of_vr_lwf_is_a_cross_entropy_and_a_divergence_on_random_senten
     pixels, words = batch.views[:, 0], made.draw()
     made.draw = lambda: words
     with torch.no_grad(), backbone.weights(before if step else {}):
-        old = rows(backbone.encode_image(pixels)) @ rows(made.replay.encode(words)).T
+        old = rows(backbone.encode_image(pixels)) @ rows(made.vocabulary.encode(words)).T
     with torch.no_grad(), made.tuned.placed("image"), made.tuned.placed("text"):
-        x, v = rows(backbone.encode_image(pixels)), rows(made.replay.encode(words))
+        x, v = rows(backbone.encode_image(pixels)), rows(made.vocabulary.encode(words))
         text = rows(backbone.encode_text([s for own in task.prompts for s in own]))
     scale, new = backbone.logit_scale, slice(3, None) if step else slice(None)
     p, q = softmax(scale * old / 2), softmax(scale * (x @ v.T) / 2)
