@@ -167,6 +167,7 @@ def test_a_head_of_several_labels_is_trained_tuned_and_shown_by_its_own_evaluati
     assert f"{best:.1f} ±" in shown, f"the table must show {best:.1f}; got {shown}"
     table = read_results(tmp_path / "out")
     assert table.metric == "mAP" and table.shots() == [8], "as tables in notebooks do"
+    assert (tmp_path / "out" / "mAP.svg").exists(), "and the picture is called what it shows"
 
 
 def test_records_of_other_kinds_are_as_the_schema_says(run, tmp_path):

@@ -64,7 +64,7 @@ def auto(
     Raises:
         ValueError: for images that are not of one class each, or of one class all, and for a folder that is in use.
 
-    >>> found = auto("toy", backbone="toy:0", minutes=0.2)
+    >>> found = auto("toy", backbone="toy:0", minutes=0.1)
     >>> found.interval[0] < found.accuracy < found.interval[1]
     True
     """

@@ -99,14 +99,19 @@ def percentages(metrics: Sequence[str]) -> str:
 
 
 def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
-    """Plot accuracy against shots, or bars of it."""
+    """Plot the first metric of the table against shots, or bars of it."""
     from adaptkit.report.plot import plot
+    from adaptkit.report.table import Table
 
-    picture = folder / "accuracy.svg"
     if not len(table):
         return
+    metric = headlines(table)[0]
+    picture, shown = (
+        folder / f"{metric.replace('/', '_')}.svg",
+        Table(table.results, metric, table.failures, table.spread),
+    )
     try:
-        drawn = plot(table, picture, f"{requested.dataset}, {requested.backbone}")
+        drawn = plot(shown, picture, f"{requested.dataset}, {requested.backbone}")
     except OSError as error:  # the table is what was asked for
         print(f"plot: none, {picture.parent}: {error.strerror}")
         return
