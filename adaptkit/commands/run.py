@@ -106,10 +106,8 @@ def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     if not len(table):
         return
     metric = headlines(table)[0]
-    picture, shown = (
-        folder / f"{metric.replace('/', '_')}.svg",
-        Table(table.results, metric, table.failures, table.spread),
-    )
+    picture = folder / f"{metric.replace('/', '_')}.svg"
+    shown = Table(table.results, metric, table.failures, table.spread)
     try:
         drawn = plot(shown, picture, f"{requested.dataset}, {requested.backbone}")
     except OSError as error:  # the table is what was asked for
