@@ -231,6 +231,14 @@ def test_one_image_a_class_gives_a_method_and_no_estimate(few, tmp_path):
     assert "unknown" in (tmp_path / "out" / "page.html").read_text(), "so must the page"
 
 
+def test_one_class_that_can_be_tested_gives_no_estimate(few, tmp_path):
+    root = photos(tmp_path / "photos", ["red"], n=6)
+    (root / "green").mkdir()
+    Image.new("RGB", (8, 8), (0, 200, 0)).save(root / "green" / "0.png")
+    found = ak.auto(f"folder:{root}", backbone="toy:0", minutes=MINUTES)
+    assert found.accuracy is None, f"always to answer that class would do as well; got {found.chosen.expected}"
+
+
 def test_a_picture_with_two_labels_is_not_learned_from(tmp_path):
     root = photos(tmp_path / "photos", ["red", "green"], n=3)
     (root / "green" / "odd.png").write_bytes((root / "red" / "0.png").read_bytes())

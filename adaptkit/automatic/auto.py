@@ -140,7 +140,7 @@ def best(workspace: Workspace, budget: Budget, seed: int, say: Callable[[str], o
     contest.run()
     if not contest.count:
         contest.entries.sort(key=lambda entry: entry.candidate.spec.name != DEFAULT)
-        notes.append("nothing can be estimated: no class has two different images")
+        notes.append("nothing can be estimated: fewer than two classes have two different images")
     chosen = chosen_of(contest)
     notes += contest_notes(contest, found)
     with warnings.catch_warnings():

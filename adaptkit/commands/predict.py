@@ -38,14 +38,15 @@ def command(options: Namespace) -> int:
         tell(f"read {len(paths):,} files; left out {counted(rest)}, the first {str(rest[0])!r}")
     machine: dict[str, Any] = machine_changes(options)
     classifier = load_classifier(options.model, backbone=options.backbone, home=home_folder(options), **machine)
+    maps = MapFiles(options.maps, classifier) if options.maps else None
     names = classifier.classnames
     if not 1 <= options.top <= len(names):
-        raise ValueError(f"--top must be from 1 to {len(names)}, the number of classes; got {options.top}")
+        what = "items of the gallery" if classifier.searches else "classes"
+        raise ValueError(f"--top must be from 1 to {len(names)}, the number of {what}; got {options.top}")
     if classifier.searches:
         write_texts(options.out, rankings(classifier, paths, options.top, options.json))
         return 0
     pictures = Decodable(paths, len(paths) if classifier.method.scope == "set" else TOGETHER)
-    maps = MapFiles(options.maps, classifier) if options.maps else None
     rows = label_rows(classifier, pictures, options.top, maps)
     write_texts(options.out, json_lines(rows) if options.json else map(csv_text, rows))
     return 0 if pictures.found == len(paths) else 1
