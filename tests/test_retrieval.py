@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -237,3 +238,16 @@ class Guessing(ComposedRetriever):
 def test_the_contract_bites_on_retrieval(cls, dataset, title):
     with pytest.raises(AssertionError, match=cls.__name__):
         check(title, cls, *toy_of(dataset))
+
+
+def test_the_baselines_are_cosines_of_a_text_and_of_a_text_and_an_image_added():
+    rows = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
+    text, image, items = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    task = Task.from_pairs(None, {"item": torch.tensor(rows[2])}, logit_scale=1.0)
+    asked = {"text": torch.tensor(rows[0]), "reference": torch.tensor(rows[1])}
+    plain = predict(adapt(method("zero-shot-retrieval"), task), {"text": asked["text"]})
+    assert np.allclose(plain, text @ items.T, atol=1e-6), "a text's cosine with each item"
+    both = 0.3 * text + 0.7 * image
+    want = (both / np.linalg.norm(both, axis=-1, keepdims=True)) @ items.T
+    found = predict(adapt(method("composed-sum", share=0.3), task), asked)
+    assert np.allclose(found, want, atol=1e-6), "the cosine of both, each of unit norm, weighed and added"

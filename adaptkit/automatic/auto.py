@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 from adaptkit.automatic.budget import Budget
@@ -93,7 +92,7 @@ def free(out: Path | str | None) -> Path | None:
 
 
 def opened_by(
-    splits: Splits, backbone: str, home: Path | None, progress: bool, machine: Mapping[str, Any] = MappingProxyType({})
+    splits: Splits, backbone: str, home: Path | None, progress: bool, machine: Mapping[str, Any]
 ) -> Workspace:
     """A workspace of the asked backbone, or of the first that is installed."""
     if odd := sorted({*machine} - {*MACHINE_KEYS}):

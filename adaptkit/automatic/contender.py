@@ -20,7 +20,6 @@ class Contender:
         candidate: the method.
         right: of each finished repeat, whether each tested image was answered right, ``(N,)`` booleans.
         logits: of the first repeat, ``(N, C)``, of each image by a method that did not learn from it.
-        folds: answered so far in the repeat that is not finished.
         seconds: that each fold took.
         why: it was not tried further; "" for none.
         failed: whether that is because it failed.
@@ -29,7 +28,6 @@ class Contender:
     candidate: Candidate
     right: list[Tensor] = field(default_factory=list)
     logits: Tensor | None = None
-    folds: int = 0
     seconds: list[float] = field(default_factory=list)
     why: str = ""
     failed: bool = False

@@ -139,11 +139,8 @@ def table(path):
 
 
 def cirr(place=""):
-    root, digests, made = (
-        root_of("cirr", place, "cirr/captions/cap.rc2.train.json"),
-        FileDigests(home() / "digests"),
-        {},
-    )
+    root = root_of("cirr", place, "cirr/captions/cap.rc2.train.json")
+    digests, made = FileDigests(home() / "digests"), {}
     for part, split in (("train", "train"), ("test", "val")):
         files = read_json(root / "cirr" / "image_splits" / f"split.rc2.{split}.json")
         paths = [root / inside(path.removeprefix("./"), "cirr") for path in files.values()]

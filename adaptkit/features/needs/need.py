@@ -19,13 +19,7 @@ if TYPE_CHECKING:
     from adaptkit.towers.backbone import Backbone
 
 
-HOW_READ = (
-    "views",
-    "plain_first",
-    "fresh",
-    "backbone",
-    "of",
-)  # not what a stored row is; the tower's digest says which
+HOW_READ = ("views", "plain_first", "fresh", "backbone", "of")  # not what a stored row is; digests say which
 PIXELS = ("3", "H", "W")  # axes of one image as it enters the tower
 
 
