@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from adaptkit import Layers, Method, Pooled, Range, hookimpl, unit
 from adaptkit.io.ranges import BlockNumber, Share, Size
-from adaptkit.methods.evaluation.maps import with_scores
-from adaptkit.methods.states import size_of, stretched
+from adaptkit.methods.evaluation.maps import stretched, with_scores
+from adaptkit.methods.states import size_of
 
 AT_ONCE = 2**25  # distances in memory
 
