@@ -100,6 +100,10 @@ class Method(nn.Module):
         """What `fit` reads of each item that a ranking searches, `Task.gallery`."""
         return {}
 
+    def base_task(self, task: Task) -> Task:
+        """What the methods below it adapt to: the task itself, unless a class changes what is learned from."""
+        return task
+
     def fit(self, task: Task) -> None:
         """Solve what has a closed form; create what must be learned."""
         raise NotImplementedError(f"{type(self).__name__} must define fit(task)")
@@ -151,12 +155,6 @@ class Method(nn.Module):
         if self._width not in (0, width := getattr(task.backbone, "dim", 0)) and not anew:
             raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
         self._width, self._classes = width, len(task.classnames)
-
-    def shape_of_none(self) -> tuple[int, ...] | None:
-        """Shape of its answers to no queries, about which there is nothing to compute; ``None`` where it must ask."""
-        if not self._classes or self.evaluation.kind != "classification":
-            return None
-        return (0, self._classes) if self.output == "logits" else (0,)
 
     def training_images(self, task: Task) -> Images:
         """What training draws its batches from: the support, unless it learns from the pool, which has no labels."""

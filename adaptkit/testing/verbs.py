@@ -26,7 +26,7 @@ READS, LEARNS = (
     ("forward", "needs", "support_needs", "training_images"),
     ("fit", "loss", "parameter_groups", "callbacks"),
 )
-VERBS = (*LEARNS, *READS, "grid", "sweep", "replay", "retarget", "extend", "set")
+VERBS = (*LEARNS, *READS, "gallery_needs", "base_task", "grid", "sweep", "replay", "retarget", "extend", "set")
 """What the kit calls."""
 ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "forward", "training_step": "loss"}
 """What other libraries call."""
