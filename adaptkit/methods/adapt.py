@@ -25,6 +25,7 @@ from adaptkit.methods.search import count
 from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.methods.widening import Widening, known_search
 
 
@@ -94,7 +95,8 @@ def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, sea
 def by_text_alone(method: Method) -> bool:
     """Whether a method tells classes apart by the task's sentences alone: by no labelled image, and by no others."""
     own_sentences = any(getattr(m, "file", "") for m in method.modules())
-    return method.output == "logits" and not own_sentences and not method.all_needs(of_support=True)
+    learns = method.all_needs(of_support=True) or pool_reads(method)
+    return method.output == "logits" and not own_sentences and not learns
 
 
 def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:

@@ -89,12 +89,16 @@ class Method(nn.Module):
         return self
 
     def needs(self) -> Mapping[str, Need]:
-        """What `forward` reads of each query (and of each validation and pool image), by the name it reads it under."""
+        """What `forward` reads of each query (and of each validation image), by the name it reads it under."""
         return {"x": Pooled()}
 
     def support_needs(self) -> Mapping[str, Need]:
         """What `fit` and `loss` read of each support image."""
         return self.needs()
+
+    def pool_needs(self) -> Mapping[str, Need]:
+        """What `fit` and `loss` read of each unlabelled image, `Task.pool`; one that learns from none says nothing."""
+        return {}
 
     def gallery_needs(self) -> Mapping[str, Need]:
         """What `fit` reads of each item that a ranking searches, `Task.gallery`."""
@@ -122,8 +126,7 @@ class Method(nn.Module):
         For classification the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Each step shows
         `forward` one view of each image, drawn anew, where the support is read in views and a query is not.
         """
-        answers = self.forward(as_queries(batch, self.needs()))
-        return self.evaluation.loss(answers, batch.targets)  # type: ignore[arg-type]
+        return self.evaluation.loss(self.forward(as_queries(batch, self.needs())), batch.targets)  # type: ignore[arg-type]
 
     @property
     def evaluation(self) -> Evaluation:
@@ -239,8 +242,7 @@ class Method(nn.Module):
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
 
 
-RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "answers", "exempt"}
-"""Names that options cannot have."""
+RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method)}  # names that options cannot have
 
 
 def trainable(method: nn.Module) -> int:
