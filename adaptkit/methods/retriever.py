@@ -16,6 +16,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 
 ASKED_TOGETHER = 2**24  # numbers of a gallery, for all queries that are answered together
+LAST = -1e5  # what an item is given that is no answer
 
 
 class Retriever(Method):
@@ -192,6 +193,3 @@ class ComposedRetriever(Retriever):
         rows = self.item.split(max(1, ASKED_TOGETHER // max(1, batch.reference.numel())))  # type: ignore[operator]
         own = torch.cat([(batch.reference[:, None] == some).all(-1) for some in rows], 1)  # (B, G)
         return found.masked_fill(own, LAST)
-
-
-LAST = -1e5  # what an item is given that is no answer
