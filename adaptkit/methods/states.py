@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -76,6 +77,11 @@ class BetweenStates(Method):
     def stretched(self, grid: Tensor) -> Tensor:
         """Scores of patches, ``(B, h, w)``, as maps of the size of the tower's images; see `stretched`."""
         return stretched(grid, self.size)
+
+
+def squared(patches: Tensor) -> Tensor:
+    """Scores of patches row by row, ``(B, P)``, as a square, ``(B, h, w)``."""
+    return patches.unflatten(1, (math.isqrt(patches.shape[1]), -1))
 
 
 def size_of(task: Task) -> int:
