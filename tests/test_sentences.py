@@ -1,5 +1,7 @@
 """Sentences token by token, and which token stands for a sentence: as the text tower says."""
 
+from copy import copy
+
 import pytest
 import torch
 from adaptkit_plugins.backbones import hf
@@ -7,6 +9,7 @@ from adaptkit_plugins.backbones import hf
 from adaptkit import SentenceTokens
 from adaptkit.testing import toy_backbone
 from adaptkit.towers.backbone import Backbone
+from adaptkit.towers.clip import CLIPBackbone
 from adaptkit.towers.sentences import by_token
 from tests.checkpoints import SENTENCES, make_clip, make_metaclip2, make_siglip
 
@@ -29,10 +32,10 @@ def test_the_token_that_the_tower_names_stands_for_the_sentence(make, count, tmp
 
 
 def test_a_tower_that_names_no_token_is_refused():
-    class Mean(type(toy_backbone(0))):
+    class Mean(CLIPBackbone):
         ends = Backbone.ends
 
-    backbone = toy_backbone(0)
+    backbone = copy(toy_backbone())
     backbone.__class__ = Mean
     words = SentenceTokens(count=4)
     with pytest.raises(ValueError, match="must read a sentence at one of its tokens here; got Mean, which says of"):
