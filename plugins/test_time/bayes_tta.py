@@ -3,10 +3,10 @@
 Source: Cui et al., BayesTTA: Continual-Temporal Test-Time Adaptation for Vision-Language Models via Gaussian
 Discriminant Analysis, arXiv:2507.08607.
 Deviations: the part without gradients; the paper then moves the tower's norms a step towards these answers. Its batches
-of 128 images enter before any is answered (``batch: 128``); ours are single images. Box's test on the `first` images,
-its first batch, decides whether covariances are shared; until then one is. They are inverted in double precision, where
-a pseudo-inverse drops directions that images have not reached. The Gaussian term is for logits of scale 100, and is
-rescaled. Memory: a ``(D, D)`` matrix a class where covariances are not shared, 2 GB for 1000 classes of CLIP ViT-B.
+of 128 images enter before any is answered (``batch: 128``); ours are single images. Box's test (1949), by chi-square,
+decides on the `first` images; until then covariances are shared. The release's F stays below d2 / d1, so that it always
+shares them for three classes and more. They are inverted in double precision, where a pseudo-inverse drops directions
+that images have not reached. The Gaussian term is rescaled from logits of scale 100. Not shared: ``(C, D, D)`` numbers.
 """
 
 import math
