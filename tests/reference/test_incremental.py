@@ -121,3 +121,11 @@ def test_a_task_without_new_classes_is_refused(name, toy):
     made = adapt(brief(name), first)
     with pytest.raises(ValueError, match="a task must have classes beyond the 3 so far; got 3"):
         extend(made, first)
+
+
+@pytest.mark.parametrize("name", ["cpe-clip", "vr-lwf", "co-dy-ra"])
+def test_images_of_a_class_that_came_before_are_refused(name, toy):
+    first, second, _ = halves(toy)
+    made = adapt(brief(name), first)
+    with pytest.raises(ValueError, match="a task must have images of its new classes alone; got 'cat'; leave them out"):
+        extend(made, replace(second, support=toy[0].support))
