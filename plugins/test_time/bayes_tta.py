@@ -97,18 +97,17 @@ def alike(x, p, level):
     """Whether Box's test keeps the hypothesis of one covariance, for images ``(N, D)`` in classes by ``(N, C)``."""
     from scipy.stats import chi2
 
-    if min(x.shape) < AXES:
+    n = p.sum(0)  # (C,)
+    if min(x.shape) < AXES or len(n) == 1 or float(n.min()) <= AXES + 1:
         return True
     x = x - x.mean(0)
-    z, n = x @ torch.linalg.svd(x, full_matrices=False).Vh[:AXES].T, p.sum(0)  # (N, 10), (C,)
-    if float(n.min()) <= AXES + 1:
-        return True
+    z = x @ torch.linalg.svd(x, full_matrices=False).Vh[:AXES].T  # (N, 10)
     away, free = z[:, None] - (p.T @ z / n[:, None]), n - 1  # (N, C, 10), (C,)
     own = torch.einsum("nc,ncd,nce->cde", p, away, away) / free[:, None, None]
     pooled = (free[:, None, None] * own).sum(0) / free.sum()
     signs, own_log = torch.linalg.slogdet(own)
     sign, pooled_log = torch.linalg.slogdet(pooled)
-    if len(n) == 1 or min(float(signs.min()), float(sign)) <= 0:
+    if min(float(signs.min()), float(sign)) <= 0:
         return True
     d, more = AXES, len(n) - 1
     scale = ((1 / free).sum() - 1 / free.sum()) * (2 * d * d + 3 * d - 1) / (6 * (d + 1) * more)
