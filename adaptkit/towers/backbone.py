@@ -118,9 +118,7 @@ class Backbone:
         raise NotImplementedError
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Position of the token at which each of P sentences is read, ``(P,)``, by token ids, ``(P, L)``.
-
-        It may be negative, from the last.
+        """Position of the token at which each of P sentences is read, ``(P,)``, by token ids ``(P, L)``; -1 is the last.
 
         Raises:
             ValueError: when the tower reads a sentence in another way.
