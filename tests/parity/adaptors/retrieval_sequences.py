@@ -12,13 +12,17 @@ from tests.parity.adaptors.retrieval_composed import close, put
 from tests.parity.golden import adaptor
 
 
-def sequences(golden, text, name, labels=None, **options):
-    """A method made and fitted to a golden's frames, and its pairs: the first texts, each with a sequence."""
+def sequences(golden, text, name, more=None, **options):
+    """A method made and fitted to a golden's frames, and its pairs: the first texts, each with a sequence.
+
+    `more` is what else is read: as much as there are frames.
+    """
     frames, scale = golden["in_frames"], math.exp(golden.hyper["log_logit_scale"])
-    labels = torch.arange(len(frames))
-    pairs = {"text": text[: len(frames)], "frames": frames}
-    task = Task.from_pairs((pairs, labels), {"frames": frames}, logit_scale=scale)
+    labels, more = torch.arange(len(frames)), more or {}
+    pairs = {"text": text[: len(frames)], "frames": frames, **more}
     model = method(name, frames_read=frames.shape[1], **options)
+    gallery = {part: pairs[part] for part in model.gallery_needs()}
+    task = Task.from_pairs((pairs, labels), gallery, logit_scale=scale)
     model.train()
     model.fit(task.bind(model))
     return model, Images.from_arrays(pairs, labels).bind(model.support_needs())
