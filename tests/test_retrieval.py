@@ -27,7 +27,7 @@ from adaptkit import (
     unit,
 )
 from adaptkit.features.cache import CachedRows
-from adaptkit.features.needs import Dense, FramePatches, PaddedFrames, SentenceTokens
+from adaptkit.features.needs import PaddedFrames, SentenceTokens
 from adaptkit.methods.adapt import retarget
 from adaptkit.testing import ToyImages, check, toy_backbone
 from adaptkit.testing.kinds import toy_of
@@ -132,12 +132,6 @@ def test_frames_and_words_that_are_not_there_are_zeros():
     rows = need.compute(backbone, need.collate(prepared, backbone))
     assert rows.any(-1).tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], "frames that are there come first"
     assert torch.allclose(rows[1, 0], rows[0, 0], atol=1e-5), "and are as they are alone"
-    patches = FramePatches(count=4, unit=False)
-    tokens = patches.compute(backbone, patches.collate(prepared, backbone))
-    assert tokens.shape == (3, *patches.shape(backbone)), "patch tokens are of frames, too"
-    assert tokens.any(-1).any(-1).equal(rows.any(-1)), "zeros where there is no frame"
-    alone = Dense(attention="own", unit=False).compute(backbone, prepared[0][:1])
-    assert torch.allclose(tokens[2, 3], alone[0], atol=1e-5), "and as they are of an image"
     words, sentences = SentenceTokens(count=6), ["a cat.", "a photo of a very small dog."]
     rows = words.compute(backbone, words.collate(sentences, backbone))
     whole = backbone.encode_text(sentences)
