@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from adaptkit import Layers, Method, Pooled, Prompts, Schedule, ValuePath, hookimpl, unit
@@ -71,6 +70,8 @@ class AnomalyCLIP(Method):
             return unit(self.prompts.encode(self.context))
 
     def forward(self, batch):
+        from scipy.ndimage import gaussian_filter
+
         text = self.text()
         maps = stretched(squared(self.states(batch.path, text)[..., 1].sum(1)), self.size)
         smooth = torch.from_numpy(gaussian_filter(maps.cpu().numpy(), self.sigma, axes=(1, 2)))

@@ -13,7 +13,6 @@ import math
 from typing import Literal
 
 import torch
-from scipy.stats import chi2
 
 from adaptkit import ZeroShot, hookimpl
 from adaptkit.io.ranges import Epsilon, Positive, Share, Size, Weight
@@ -96,6 +95,8 @@ class BayesTTA(ZeroShot):
 
 def alike(x, p, level):
     """Whether Box's test keeps the hypothesis of one covariance, for images ``(N, D)`` in classes by ``(N, C)``."""
+    from scipy.stats import chi2
+
     if min(x.shape) < AXES:
         return True
     x = x - x.mean(0)
