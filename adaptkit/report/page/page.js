@@ -187,7 +187,7 @@ function errors() {
   $("#errors").hidden = !all.length;
   const found = ["", state.method].map((m) => here.find((t) => t.dataset.method === m)).reverse();
   const none = "not in this page; adaptkit errors tells them, where predictions were kept";
-  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? "over all seeds" : none}`;
+  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? (found[0].dataset.over ?? "over all seeds") : none}`;
   const body = clear($("#errors div"));
   for (const template of found) if (template) body.append(template.content.cloneNode(true));
 }
