@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ class MapAnswers(Protocol):
     """Predictions that are maps."""
 
     title: str
-    columns: Mapping[str, np.ndarray]
+    columns: dict[str, np.ndarray]
     gallery: Gallery | None
 
     def __len__(self) -> int:

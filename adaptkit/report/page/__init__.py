@@ -16,6 +16,7 @@ from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
 from adaptkit.report.errors.sections import style
 from adaptkit.report.page.errors import errors_templates
+from adaptkit.report.recall import recall_curves
 from adaptkit.report.scores import falling, option_notes, over_seeds, percent, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -61,6 +62,7 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "methods": [{"label": m, "name": short[m]} for m in comparison.methods],
         "protocol": protocol_facts(comparison),
         "costs": [costs(comparison, column, m) for column in columns for m in comparison.methods],
+        "recall": {name: recall(table.groups()) for name, table in comparison.tables.items()},
         "classes": {name: classes(table.results) for name, table in comparison.tables.items()},
     }
 
@@ -120,6 +122,17 @@ def costs(comparison: Comparison, column: Column, method: str) -> dict[str, Any]
     seconds = {name: round(mean(r.seconds.get(name, 0.0) for r in results), 4) if results else None for name in COSTS}
     trained = mean(r.parameters for r in results) if results else None
     return {"dataset": column.dataset, "shots": column.shots, "method": method, **seconds, "trained": trained}
+
+
+def recall(groups: Mapping[str, Mapping[int, Sequence[Result]]]) -> dict[str, dict[int, list[list[float | None]]]]:
+    """By method and shots, for K from 1: recall among the first K items, and half of its interval over seeds."""
+    return {
+        method: {
+            k: [[round(p.mean, 4), None if p.half is None else round(p.half, 4)] for p in curve.values()]
+            for k, curve in by_shots.items()
+        }
+        for method, by_shots in recall_curves(groups).items()
+    }
 
 
 def classes(results: Sequence[Result]) -> dict[str, Any]:
