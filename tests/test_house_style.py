@@ -17,6 +17,7 @@ CORE_FILES, PLUGIN_FILES = (sorted(root.rglob("*.py")) for root in (CORE, PLUGIN
 ALL_FILES = [*CORE_FILES, *PLUGIN_FILES]
 LIGHT = {"hooks", "plugins", "recipe", "yamls", "home", "cli", "values", "files", "store", "samplers", "split_files"}
 HEAVY = {"torch", "transformers", "pytorch_lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "datasets"}
+LARGE = {"torchmetrics", "sklearn", "scipy", "matplotlib", "pandas", "datasets"}
 
 
 def name(file):
@@ -114,6 +115,9 @@ def test_heavy_libraries_are_imported_where_they_belong(file):
     if inside != "adaptkit/towers/clip.py" and "testing" not in inside and "backbones" not in inside:
         found = imports_any(file, "transformers")
         assert not found, f"only clip.py, testing and backbones may import transformers; {inside} imports {found}"
+    if inside not in ("adaptkit/sklearn.py", "adaptkit/report/drawing.py"):  # which are loaded where they are used
+        found = imports_any(file, *LARGE, at_once=True)
+        assert not found, f"every command pays for what plugins import; import {found} inside functions of {inside}"
     if file.stem in LIGHT:
         found = imports_any(file, *HEAVY)
         assert not found, f"{inside} must stay light; it imports {found}"

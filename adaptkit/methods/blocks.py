@@ -59,6 +59,11 @@ class TokenBlock(nn.Module):
         return self.fc2(activated(self.fc1(x), self.activation))
 
 
+def fitting_heads(width: int, most: int) -> int:
+    """The largest number of heads, at most `most`, that a width can be parted into."""
+    return next(heads for heads in range(min(most, width), 0, -1) if width % heads == 0)
+
+
 def activated(x: Tensor, activation: Activation) -> Tensor:
     """What leaves a layer, through an activation by name."""
     if activation == "quick":

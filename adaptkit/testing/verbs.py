@@ -23,10 +23,10 @@ from adaptkit.testing.harness import Make, adapted, ensure, same
 from adaptkit.testing.kinds import reordered, shape_held
 
 READS, LEARNS = (
-    ("forward", "needs", "support_needs", "training_images"),
+    ("forward", "needs", "support_needs", "pool_needs", "gallery_needs", "training_images"),
     ("fit", "loss", "parameter_groups", "callbacks"),
 )
-VERBS = (*LEARNS, *READS, "grid", "sweep", "replay", "retarget", "extend", "set")
+VERBS = (*LEARNS, *READS, "base_task", "grid", "sweep", "replay", "retarget", "extend", "set")
 """What the kit calls."""
 ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "forward", "training_step": "loss"}
 """What other libraries call."""

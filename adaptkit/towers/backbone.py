@@ -117,6 +117,17 @@ class Backbone:
         """Tokens of P sentences to raw embeddings, ``(P, D)``."""
         raise NotImplementedError
 
+    def ends(self, ids: Tensor) -> Tensor:
+        """Position of the token at which each of P sentences is read, ``(P,)``, by token ids, ``(P, L)``.
+
+        It may be negative, from the last.
+
+        Raises:
+            ValueError: when the tower reads a sentence in another way.
+        """
+        got = f"{type(self).__name__}, which says of none"
+        raise ValueError(f"the text tower must read a sentence at one of its tokens here; got {got}; choose another")
+
     def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
         """``(B, 3, H, W)`` preprocessed pixels to raw embeddings, ``(B, D)``; gradients pass."""
         threads.tower()

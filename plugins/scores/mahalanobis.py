@@ -8,7 +8,6 @@ images about their common mean, unshrunk; ``as_released=True`` does that.
 """
 
 import torch
-from sklearn.covariance import ledoit_wolf
 
 from adaptkit import Method, Pooled, hookimpl, unit
 from adaptkit.io.ranges import Views
@@ -48,6 +47,8 @@ class Mahalanobis(Method):
 
 def shrunk(centred):
     """Covariance ``(D, D)`` of rows without their mean, drawn towards a multiple of the identity."""
+    from sklearn.covariance import ledoit_wolf
+
     covariance, _ = ledoit_wolf(centred.numpy(), assume_centered=True)
     return torch.from_numpy(covariance)
 

@@ -12,7 +12,6 @@ Interactions: made for some 75 queries of few classes. Memory grows with the squ
 import math
 
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from adaptkit import Pooled, ZeroShot, hookimpl
 from adaptkit.io.ranges import Positive, Size, Steps
@@ -90,6 +89,8 @@ class EMDirichlet(ZeroShot):
 
     def matched(self, z, log_u):
         """Log-assignments to classes: each cluster with a query goes to one class, by its mean probabilities."""
+        from scipy.optimize import linear_sum_assignment
+
         cluster, count = log_u.argmax(-1), log_u.shape[-1]
         size = cluster.bincount(minlength=count)[:, None]
         means = class_sums(z, cluster, count) / size.clamp_min(1)  # (C, C)

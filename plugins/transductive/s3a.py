@@ -11,9 +11,6 @@ votes gets one that depends on the solver, SciPy's.
 import warnings
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 
 from adaptkit import ZeroShot, hookimpl
@@ -42,6 +39,9 @@ class S3A(ZeroShot):
 
     def cluster(self, x):
         """Cluster of each image, ``(N,)``, by k-means; the order of the images does not matter."""
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
         order = x[:, 0].argsort(stable=True).cpu()
         count = min(len(x), self.clusters or len(self.text))
         means = KMeans(count, n_init=4, random_state=int(self.seed))
@@ -67,6 +67,8 @@ class S3A(ZeroShot):
 
     def assign(self, votes):
         """A word for each cluster, ``(K,)``, all different, with as many votes behind them as can be."""
+        from scipy.optimize import linear_sum_assignment
+
         _, words = linear_sum_assignment((votes.max() - votes).cpu().numpy())
         return torch.from_numpy(words).to(votes.device)
 
