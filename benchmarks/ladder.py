@@ -106,7 +106,7 @@ def task_of(built: Method, sizes: Sizes) -> tuple[Task, Images]:
         (images(y, reads(built, of_support=True)), y),
         text,
         val=(images(v, asked), v) if sizes.val else None,
-        pool=images(q, {**asked, **getattr(built, "pool_needs", dict)()}),
+        pool=images(q, {**asked, **built.pool_needs()}),
         backbone=Sentences(sizes.D, 100.0, 0.0),
     )
     return task, Images.from_arrays(images(q, asked))

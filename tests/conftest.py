@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,9 @@ HOME = tempfile.mkdtemp(prefix="adaptkit-tests-")
 GIVEN_HOME = os.environ.get("ADAPTKIT_HOME", HOME)  # where notebooks find the features of earlier runs
 SLOW = ("test_ray", "test_cache", "test_failures", "test_spread", "test_resuming", "test_wheel")  # they start processes
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.fsync = lambda descriptor: None  # nobody cuts the power here, and of many runs a third is waiting for the disk
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it puts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",

@@ -18,10 +18,11 @@ from adaptkit.automatic.labelled import joined_groups, labelled_of
 from adaptkit.automatic.learning import learn
 from adaptkit.automatic.outcome import temperature
 from adaptkit.automatic.portfolio import portfolio
-from adaptkit.automatic.summary import next_commands, verdict_lines
+from adaptkit.automatic.summary import next_commands, table_rows, verdict_lines
 from adaptkit.automatic.unlabelled import names_asked
 from adaptkit.cli import main
 from adaptkit.features.datasets import Relabelled
+from adaptkit.io.safe import in_html
 from adaptkit.methods.calibration import fitted_heat
 from adaptkit.runs.loading import pick_dataset
 from adaptkit.runs.setting import Setting
@@ -211,6 +212,10 @@ def test_the_page_needs_nothing_and_shows_names_as_text(found):
     assert "green &amp; &lt;b&gt;" in page and "<b>green" not in page, "names must not be markup"
     for words in ("Confusion", "Reliability", "What was tried", "What this cannot know", result.name):
         assert words in page, f"the page must have {words!r}"
+    for one in result.chosen.tried:
+        row = [one.label, one.percent, one.said]
+        assert in_html(one.said) in page, f"the page must say of {one.label} what the terminal does"
+        assert row in [line[:3] for line in table_rows(result.chosen, most=100)], f"got {row}"
 
 
 def test_test_images_are_left_alone(few):

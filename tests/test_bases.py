@@ -1,10 +1,13 @@
 """What methods inherit: the loss that most of them are trained by, and the ways of those that stand over others."""
 
+from dataclasses import field, replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from adaptkit import Method, OverBase, Pooled, Task, ZeroShot, adapt, method, predict, unit
+from adaptkit.methods.adapt import extend
 from adaptkit.methods.ops import as_queries
 
 
@@ -72,3 +75,36 @@ def test_a_method_over_a_base_takes_the_scope_of_the_base_unless_its_own_is_wide
     x = torch.randn(3, 4)
     torch.testing.assert_close(predict(doubled, x), 2 * predict(zero_shot, x), msg="the base must be adapted too")
     assert not doubled.needs() and not doubled.support_needs(), "it must read no image itself"
+
+
+class Seen(ZeroShot):
+    """Counts the images that it could learn from, in each task."""
+
+    def fit(self, task):
+        super().fit(task)
+        self.counts = [*getattr(self, "counts", []), len(task.support)]
+
+
+class OverFirst(Method):
+    """A method that lends its base one image only, and is no `OverBase`."""
+
+    base: Method = field(default_factory=Seen)
+
+    def support_needs(self):
+        return {}
+
+    def base_task(self, task):
+        return replace(task, support=task.support[:1])
+
+    def fit(self, task):
+        self.whole = len(task.support)
+
+    def forward(self, batch):
+        return self.base(batch)
+
+
+def test_any_method_may_say_what_those_below_it_learn_from_at_first_and_of_every_further_task(task):
+    lent = adapt(OverFirst(), task)
+    assert (lent.base.counts, lent.whole) == ([1], 8), "the base must see what is lent to it, the method the whole"
+    assert extend(lent, task).base.counts == [1, 1], "and so of the next task"
+    assert Doubled().base_task(task) is task, "which is the task itself where nobody says otherwise"

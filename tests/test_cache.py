@@ -2,8 +2,6 @@
 
 import copy
 import re
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -19,6 +17,7 @@ from adaptkit.runs.setting import Setting
 from adaptkit.runs.workspace import Workspace
 from adaptkit.testing import ToyImages, toy_backbone
 from adaptkit.testing.toy import toy_tokenizer
+from tests import processes
 
 IMAGES = ToyImages("train", 12)
 ALL = torch.arange(len(IMAGES))
@@ -207,16 +206,13 @@ def start(folder, name):
     """Start a run on 120 slow images in a process of its own."""
     (folder / "slow.py").write_text(SLOW)
     (folder / "slow.yaml").write_text(RECIPE)
-    top = [sys.executable, "-m", "adaptkit.cli", "--home", folder, "--plugin", folder / "slow.py"]
-    command = [*top, "run", folder / "slow.yaml", "--quiet", "--out", folder / name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    top = ["--home", folder, "--plugin", folder / "slow.py"]
+    return processes.command(*top, "run", folder / "slow.yaml", "--quiet", "--out", folder / name)
 
 
 def computed(process):
     """How many rows a run says it computed."""
-    out, err = process.communicate(timeout=150)
-    assert process.returncode == 0, f"the run must succeed; it said {err}"
-    return int(re.search(r"features: ([\d,]+) rows computed", out)[1])
+    return int(re.search(r"features: ([\d,]+) rows computed", process.result())[1])
 
 
 def stored(folder):

@@ -1,8 +1,6 @@
 """The unit of work: a cell that fails leaves the others alone, is written down, and is tried again."""
 
 import json
-import pickle
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +10,7 @@ from adaptkit import cli
 from adaptkit.runs import job, kept, plugins, protocol, recipe
 from adaptkit.runs.build import check_recipe
 from adaptkit.runs.failures import Failure, cause_of, interrupted, read_failures
+from tests import processes
 
 HEAD = '''"""Of a test."""
 import sys
@@ -168,16 +167,16 @@ def test_a_need_that_cannot_be_computed_fails_its_own_cells_only(bad, say):
     assert out.count("failed: bad") == 2 and "ZeroDivisionError" in out, f"its cells must fail by it; got {out}"
 
 
+def do_all(jobs, folder):
+    for one in jobs:
+        job.do(one, folder / "home", folder / "out")
+
+
 def test_a_job_is_a_value_that_any_process_can_do_twice(bad, tmp_path):
     bad(FIT + "pass", seeds="1")
     one = asked(tmp_path)
     jobs = [job.Job(one, cell) for cell in protocol.cells(one)]
-    (tmp_path / "jobs.pickle").write_bytes(pickle.dumps(jobs))
-    code = (
-        "import pickle, sys; from pathlib import Path; from adaptkit.runs.job import do; here = Path(sys.argv[1])\n"
-        "for job in pickle.loads((here / 'jobs.pickle').read_bytes()): do(job, here / 'home', here / 'out')"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=200)
+    processes.Forked(do_all, jobs, tmp_path).result()
     files = {p: p.read_bytes() for p in (tmp_path / "out").glob("*.json")}
     assert len(files) == 3, "each job must leave a record"
     again = [job.do(j, tmp_path / "home", tmp_path / "out") for j in jobs]
@@ -207,11 +206,8 @@ def test_shards_finish_a_run_together_and_do_not_disturb_each_other(bad, say, tm
     code, out, _ = say(command("--shard", "1/2"))
     assert code == 0 and "x, shard 1/2: 3 cells, 0 done already, 3 to run" in out, f"every second cell; got {out}"
     assert "missing: 3 cells of x" in out, f"it must say how many cells the others have to do; got {out}"
-    running = [
-        subprocess.Popen([sys.executable, "-m", "adaptkit.cli", *map(str, command("--shard", f"{i}/2"))])
-        for i in (1, 2)
-    ]
-    assert [p.wait(timeout=200) for p in running] == [0, 0], "side by side they must succeed"
+    running = [processes.command(*command("--shard", f"{i}/2")) for i in (1, 2)]
+    assert all(shard.result() for shard in running), "side by side they must succeed"
     code, last, _ = say(command("--shard", "2/2"))
     assert "missing" not in last and "3 done already, 0 to run" in last, f"nothing must be left; got {last}"
 

@@ -2,8 +2,6 @@
 
 import copy
 import hashlib
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from adaptkit.features.store import Store
 from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
 from adaptkit.testing import ToyImages, toy_backbone
+from tests import processes
 
 IMAGES = ToyImages("train", 12)
 ALL = torch.arange(len(IMAGES))
@@ -127,26 +126,29 @@ def open_cache(folder, backbone=None, **options):
     return FeatureCache(backbone, Store(folder), hook=plugins.manager().hook, load=pick_backbone, **options)
 
 
+def some_views():
+    needs = (Pooled(augment=a) for a in ("crop-flip", "augmix"))
+    return [prepared(IMAGES, need, toy_backbone("0"), 3, v)[1] for need in needs for v in (-1, 0, 7)]
+
+
+def digest(views):
+    return hashlib.sha256(b"".join(v.numpy().tobytes() for v in views)).hexdigest()
+
+
+def print_digest():
+    print(digest(some_views()))
+
+
 def test_a_view_is_the_same_in_any_batch_order_and_process(tmp_path):
     need = Pooled(views=3)
     rows = open_cache(tmp_path / "a", batch_size=32).images(IMAGES, need, ALL)
     order = torch.randperm(12)
     other = open_cache(tmp_path / "b", batch_size=5).images(IMAGES, need, order)
     torch.testing.assert_close(other, rows[order], atol=2e-3, rtol=0, msg="batches and order must not change a view")
-    code = (
-        "import hashlib; from adaptkit import Pooled; from adaptkit.features.parts import prepared;"
-        "from adaptkit.testing import ToyImages; from adaptkit.towers.preprocess import Preprocess;"
-        "from types import SimpleNamespace as S; source = ToyImages('train', 12);"
-        "b = S(preprocess=Preprocess(size=32, mean=(0.5,) * 3, std=(0.25,) * 3));"
-        "needs = [Pooled(augment=a) for a in ('crop-flip', 'augmix')];"
-        "views = [prepared(source, need, b, 3, v)[1] for need in needs for v in (-1, 0, 7)];"
-        "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in views)).hexdigest())"
+    views = some_views()
+    assert processes.Forked(print_digest).result().strip() == digest(views), (
+        "another process must draw the same views, to the last bit"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    needs = (Pooled(augment=a) for a in ("crop-flip", "augmix"))
-    views = [prepared(IMAGES, need, toy_backbone("0"), 3, v)[1] for need in needs for v in (-1, 0, 7)]
-    here = hashlib.sha256(b"".join(v.numpy().tobytes() for v in views)).hexdigest()
-    assert done.stdout.strip() == here, "another process must draw the same views, to the last bit"
     assert len({v.numpy().tobytes() for v in views[1:]}) == 5, "views of different numbers or augmentations must differ"
 
 

@@ -1,5 +1,6 @@
 """Needs: each says what its rows are like, and computes what a plain reading of its docstring computes."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,26 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptkit import Dense, Frames, Layers, Masked, Masks, Need, Patches, Pixels, Pooled, Task, Windows, unit
+from adaptkit import (
+    Dense,
+    Frames,
+    Layers,
+    Masked,
+    Masks,
+    Need,
+    Patches,
+    Pixels,
+    Pooled,
+    Regions,
+    SentenceTokens,
+    Task,
+    ValuePath,
+    Windows,
+    unit,
+)
 from adaptkit.features.cache import FeatureCache
 from adaptkit.features.items import Images
+from adaptkit.features.needs.statistics import BlockStatistics
 from adaptkit.features.store import Store
 from adaptkit.runs import plugins
 from adaptkit.runs.loading import pick_backbone
@@ -301,3 +319,23 @@ def test_without_an_augmentation_the_one_view_is_the_plain_image(tmp_path):
 def test_a_need_that_cannot_be_met_says_so(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+TAPPING = [Patches(), Layers(), Dense(), Regions(), ValuePath(), BlockStatistics(), SentenceTokens()]
+
+
+@pytest.mark.parametrize("need", TAPPING, ids=lambda need: type(need).__name__)
+def test_a_tower_without_the_points_that_a_need_taps_is_told_so_by_name(need):
+    backbone = copy(toy_backbone("0"))
+    some = backbone.tokenize(["a cat."]) if isinstance(need, SentenceTokens) else torch.zeros(1, 3, 32, 32)
+    backbone.points = {}
+    with pytest.raises(ValueError, match=r"backbone must have tap point '(image|text)\..*'.*; choose a backbone with"):
+        need.compute(backbone, some)
+
+
+@pytest.mark.parametrize("need", [ValuePath(), BlockStatistics()], ids=lambda need: type(need).__name__)
+def test_a_tower_that_has_a_pool_and_no_blocks_is_told_so_where_blocks_are_tapped(need):
+    backbone = copy(toy_backbone("0"))
+    backbone.points, backbone.depth = {"image.block.-1": backbone.points["image.block.-1"]}, {"image": 0, "text": 2}
+    with pytest.raises(ValueError, match=r"backbone must have tap point 'image\.block\.0'"):
+        need.compute(backbone, torch.zeros(1, 3, 32, 32))

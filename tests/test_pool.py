@@ -5,9 +5,14 @@ from dataclasses import replace
 import pytest
 from adaptkit_plugins.datasets import openmoji
 
-from adaptkit import adapt, method, predict
-from adaptkit.runs.protocol import splits_digest
+from adaptkit import Method, OverBase, Pooled, ZeroShot, adapt, method, predict
+from adaptkit.features.cache import CachedRows
+from adaptkit.methods.unlabelled import pool_reads
+from adaptkit.runs.costs import extraction_cost
+from adaptkit.runs.protocol import cells, splits_digest
+from adaptkit.runs.recipe import Recipe
 from adaptkit.runs.setting import Setting
+from adaptkit.runs.wanted import wanted
 from adaptkit.runs.workspace import Workspace
 from adaptkit.testing.toy import ToyImages, toy_splits
 
@@ -37,8 +42,52 @@ def test_ad_clip_learns_from_the_pool_and_keeps_none_of_it(noisy, tmp_path):
     made = adapt(method("ad-clip", schedule={"steps": 2, "warmup": 0}), task)
     assert made.target is None, "what it learned from is no part of it"
     assert predict(made, task.support).shape == (10, 5), "and it answers without a source image"
-    with pytest.raises(ValueError, match="pool must have unlabelled images of the target domain for ad-clip; got none"):
+    with pytest.raises(ValueError, match="pool must have unlabelled images for ad-clip to learn from; got none"):
         adapt(method("ad-clip"), replace(task, pool=None))
+
+
+class Centred(ZeroShot):
+    """Embeddings less the mean of the pool, read under a name of its own."""
+
+    def pool_needs(self):
+        return {"seen": Pooled()}
+
+    def fit(self, task):
+        super().fit(task)
+        self.register_buffer("mean", task.require_pool("centred").seen.mean(0))
+
+    def forward(self, batch):
+        return self.zero_shot(batch.x - self.mean)
+
+
+class Silent(Centred):
+    pool_needs = Method.pool_needs
+
+
+def test_what_is_read_of_the_pool_is_said_by_the_method_and_by_those_below_it(noisy, tmp_path):
+    workspace = Workspace(Setting(dataset="toy", backbone="toy:0"), home=tmp_path, splits=noisy)
+    task, tests = workspace.task(2, 1), workspace.evaluation_sets()
+    over = method("mcm", base=Centred())
+    assert (pool_reads(over), pool_reads(ZeroShot())) == ([Pooled()], []), "as a base reads, or nothing"
+    assert isinstance(task.pool.rows, CachedRows) and OverBase().pool_needs() == {}, "no method reads it unasked"
+    for source in (task.support, tests[0].images):
+        source.bind({"x": Pooled()}).fill()
+    costs = [extraction_cost(made, task, tests) for made in (adapt(over, task), adapt(method("mcm"), task))]
+    assert costs[0] > costs[1], "and it costs what the pool's embeddings cost"
+    with pytest.raises(AttributeError, match=r"declared needs, \[\]; got 'seen'"):
+        adapt(Silent(), task)
+    with pytest.raises(ValueError, match="pool must have unlabelled images for centred to learn from; got none"):
+        adapt(Centred(), replace(task, pool=None))
+
+
+def test_what_is_read_of_the_pool_is_computed_before_the_first_cell(tmp_path):
+    asked = {"dataset": "toy", "backbone": "toy:0", "methods": ["zlap-inductive", "zero-shot"]}
+    recipe = Recipe(name="mine", folder=tmp_path, shots=[1], seeds=[1], **asked)
+    workspace = Workspace(recipe.setting(), home=tmp_path)
+    tests = workspace.evaluation_sets()
+    wants = {cell.label: [len(index) for _, _, index in wanted(workspace, [cell], tests)] for cell in cells(recipe)}
+    found = [len(workspace.pool()) in wants[label] for label in ("zlap-inductive", "zero-shot")]
+    assert found == [True, False], f"and only for who learns from it; got {wants}"
 
 
 def test_a_teacher_of_prompt_kd_must_have_tokens(toy):

@@ -1,10 +1,6 @@
 """A training that was killed goes on from its checkpoint, to the same bits; what is damaged or foreign is not used."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -16,6 +12,7 @@ from adaptkit.io.notices import Notice
 from adaptkit.methods import resuming
 from adaptkit.methods.checkpoints import is_plain, put_together, read_training, taken_apart, write_training
 from adaptkit.runs import job, recipe
+from tests import processes
 
 REAL = resuming.KeepState.on_train_epoch_end
 
@@ -162,30 +159,31 @@ def test_a_cell_goes_on_and_its_checkpoint_is_gone_once_its_record_is_written(tm
     assert not [*(tmp_path / "home/checkpoints").iterdir()], "and nothing is left of it"
 
 
-SCRIPT = """
-import sys, time, torch, adaptkit as ak
-from adaptkit.methods import resuming
-real = resuming.KeepState.on_train_epoch_end
-def slow(self, trainer, module):
-    real(self, trainer, module)
-    print(trainer.current_epoch, flush=True)
-    time.sleep(60 if trainer.current_epoch == 1 else 0)
-resuming.REST = 0
-resuming.KeepState.on_train_epoch_end = slow
-torch.manual_seed(3)
-task, _ = ak.load("toy", backbone="toy:0", shots=2, seed=3)
-ak.adapt(ak.method("coop"), task, trainer={"max_epochs": 4}, checkpoint=sys.argv[1])
-"""
+def train_until_killed(kept, reached):
+    """In another process: train, and wait at the end of the second epoch."""
+
+    def slow(self, trainer, module):
+        REAL(self, trainer, module)
+        if trainer.current_epoch == 1:
+            reached.touch()
+            time.sleep(60)
+
+    warnings.simplefilter("ignore")
+    resuming.REST = 0
+    resuming.KeepState.on_train_epoch_end = slow
+    torch.manual_seed(3)
+    task, _ = ak.load("toy", backbone="toy:0", shots=2, seed=3)
+    ak.adapt(ak.method("coop"), task, trainer={"max_epochs": 4}, checkpoint=kept)
 
 
 def test_a_process_that_was_killed_in_the_middle_is_gone_on_from_in_another(tmp_path, dying):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(tmp_path / "kept")]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
-        while (said := process.stdout.readline().strip()) not in ("1", ""):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert said == "1", "it must have come to its second epoch"
+    reached, give_up = tmp_path / "reached", time.monotonic() + 150
+    process = processes.Forked(train_until_killed, str(tmp_path / "kept"), reached)
+    while not reached.exists() and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.01)
+    process.kill()
+    said = process.communicate()
+    assert reached.exists(), f"it must have come to its second epoch; it said {said}"
     epochs = dying(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)

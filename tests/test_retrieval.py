@@ -29,8 +29,11 @@ from adaptkit import (
 from adaptkit.features.cache import CachedRows
 from adaptkit.features.needs import PaddedFrames, SentenceTokens
 from adaptkit.methods.adapt import retarget
+from adaptkit.runs.setting import Setting
+from adaptkit.runs.workspace import Workspace
 from adaptkit.testing import ToyImages, check, toy_backbone
 from adaptkit.testing.kinds import toy_of
+from adaptkit.testing.toy_pairs import toy_pairs
 
 
 @pytest.fixture
@@ -86,6 +89,28 @@ def test_what_cannot_be_asked_of_a_dataset_is_refused_before_anything_runs(keys,
     _, shown, code = run(**keys)
     assert code != 0 and error in shown, f"{error!r} must be said; got {shown}"
     assert not [*(tmp_path / "home").rglob("*.safetensors")], "nothing must be computed before"
+
+
+class Bent(Retriever):
+    """Cosines to a power, which could be chosen on validation queries."""
+
+    power: float = 1.0
+
+    def scores(self, asked, items):
+        return super().scores(asked, items).clamp_min(0) ** self.power
+
+    def grid(self):
+        return {"power": (2.0, 3.0)}
+
+
+@pytest.mark.parametrize("select", ["none", "few-val"])  # others are refused
+def test_no_validation_query_is_asked_of_the_gallery_that_test_queries_search(select, tmp_path):
+    splits = toy_pairs()
+    splits = replace(splits, val=splits.train)
+    workspace = Workspace(Setting(dataset="toy-pairs", backbone="toy:0", select=select), home=tmp_path, splits=splits)
+    task = workspace.task(4, 1)
+    assert task.val is None and len(task.gallery) == len(splits.gallery), "the one gallery is that of the test queries"
+    assert adapt(Bent(), task).power == 1.0, "nothing must be chosen, though there is a grid and there are queries"
 
 
 def test_what_several_items_share_is_stored_once():

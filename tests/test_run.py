@@ -2,7 +2,6 @@
 
 import math
 import re
-import subprocess
 import sys
 from dataclasses import field
 
@@ -12,7 +11,10 @@ from torch import nn
 
 from adaptkit import Method, Schedule, Task, ZeroShot, adapt, method, predict, tune
 from adaptkit.methods.method import trainable
+from adaptkit.runs import opened, recipe
 from adaptkit.runs.evaluate import evaluate
+from adaptkit.testing import toy_task
+from tests import processes
 
 GENERATOR = torch.Generator().manual_seed(0)
 TEXT = torch.randn(3, 8, generator=GENERATOR)
@@ -272,17 +274,16 @@ def test_a_rate_falls_as_a_cosine_by_step_or_by_epoch():
     assert warm[:6] == pytest.approx([0.3] * 5 + [2.0]), "after a warm-up the cosine must start at its full height"
 
 
+def say_what_is_imported(folder):
+    task, test = toy_task()
+    for name in ("zero-shot", "gda"):
+        predict(adapt(method(name), task), test)
+    print([m for m in ("pytorch_lightning", "lightning_fabric", "torchmetrics") if m in sys.modules])
+    opened.Opened(recipe.read_recipe("toy", {"methods": ["coop"]}), folder)
+    print("pytorch_lightning" in sys.modules)
+
+
 def test_lightning_is_not_imported_where_nothing_is_trained(tmp_path):
-    code = (
-        "import sys, pathlib, adaptkit, adaptkit.runs.job;"
-        "from adaptkit.testing import toy_task; task, test = toy_task();"
-        "[adaptkit.predict(adaptkit.adapt(adaptkit.method(m), task), test) for m in ('zero-shot', 'gda')];"
-        "print([m for m in ('pytorch_lightning', 'lightning_fabric', 'torchmetrics') if m in sys.modules]);"
-        "from adaptkit.runs import opened, recipe; asked = recipe.read_recipe('toy', {'methods': ['coop']});"
-        "opened.Opened(asked, pathlib.Path(sys.argv[1])); print('pytorch_lightning' in sys.modules)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    alone, training = done.stdout.splitlines()
+    alone, training = processes.Forked(say_what_is_imported, tmp_path).result().splitlines()
     assert alone == "[]", "nothing that only training needs may be imported"
     assert training == "True", "a recipe that trains must have it once it is opened: a first cell's time has no import"

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -21,6 +19,7 @@ from adaptkit.testing import ToyImages
 from adaptkit.testing.checks import adapted
 from adaptkit.testing.kinds import of_its_kind
 from adaptkit.testing.report import brief
+from tests import processes
 
 FILES = {"model.safetensors", "config.json", "README.md"}
 
@@ -82,6 +81,12 @@ def test_searched_values_and_those_of_a_base_survive(small, tmp_path):
     assert torch.equal(again(queries), predict(made, queries)), "and the answers"
 
 
+def compare_answers(folder):
+    for name in ("gda", "coop"):
+        logits = load_classifier(folder / name)(np.load(folder / "x.npy")).numpy()
+        print(np.array_equal(logits, np.load(folder / f"{name}.npy")))
+
+
 def test_another_process_gives_the_same_answers(small, tmp_path):
     task, queries = small
     x = queries.bind({"x": method("gda").needs()["x"]}).x
@@ -90,16 +95,8 @@ def test_another_process_gives_the_same_answers(small, tmp_path):
         save_classifier(tmp_path / name, made, task, backbone="toy:0")
         np.save(tmp_path / f"{name}.npy", predict(made, queries).numpy())
     np.save(tmp_path / "x.npy", x.numpy())
-    code = (
-        "import sys, numpy as np, torch, adaptkit as ak; torch.set_num_threads(1); at = sys.argv[1]\n"
-        "for name in ('gda', 'coop'):\n"
-        "    logits = ak.load_classifier(f'{at}/{name}')(np.load(f'{at}/x.npy')).numpy()\n"
-        "    print(np.array_equal(logits, np.load(f'{at}/{name}.npy')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["True", "True"], (
-        f"another process must answer the same; got {done.stdout}{done.stderr}"
-    )
+    said = processes.Forked(compare_answers, tmp_path).result()
+    assert said.split() == ["True", "True"], f"another process must answer the same; got {said}"
 
 
 def test_pictures_are_answered_as_the_recipe_answered_them(gda, small, tmp_path):

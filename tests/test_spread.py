@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,6 +12,7 @@ from adaptkit.methods import spread
 from adaptkit.methods.batches import Batches, Shares
 from adaptkit.methods.method import Schedule
 from adaptkit.methods.prompt_learner import PromptLearner
+from tests import processes
 
 
 def trained(name, trainer, toy, **options):
@@ -62,18 +61,13 @@ def alive(pid):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_processes_end_with_the_one_that_started_them(number, tmp_path):
-    code = (
-        "import sys, pathlib; from adaptkit.methods import spread; from tests import test_spread as t\n"
-        "if __name__ == '__main__': spread.launch(t.that_never_ends, (pathlib.Path(sys.argv[1]),), 2)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stderr=subprocess.DEVNULL) as running:
-        until = time.monotonic() + 200
-        while len([*tmp_path.iterdir()]) < 2 and running.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
-        started = [int(path.name) for path in tmp_path.iterdir()]
-        assert len(started) == 2, f"two processes must work; got {running.poll()}"
-        running.send_signal(number)
-        running.wait(60)
+    running, until = processes.Forked(spread.launch, that_never_ends, (tmp_path,), 2), time.monotonic() + 200
+    while len([*tmp_path.iterdir()]) < 2 and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    started = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(started) == 2, f"two processes must work; got {running.poll()}"
+    running.send_signal(number)
+    running.communicate(60)
     until = time.monotonic() + 20
     while any(map(alive, started)) and time.monotonic() < until:
         time.sleep(0.1)

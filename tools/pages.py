@@ -95,6 +95,8 @@ def method_page(name: str) -> str:
         ("trained", "by gradient descent" if entry["trained"] else "no"),
         ("reads of each query", needs(made.needs())),
         ("reads of each support image", needs(made.support_needs())),
+        ("reads of each unlabelled image", needs(made.pool_needs())),
+        ("reads of each item of a gallery", needs(made.gallery_needs())),
         (
             "chosen on validation images",
             ", ".join(f"`{k}`, {len(v)} values" for k, v in made.grid().items()) or "nothing",

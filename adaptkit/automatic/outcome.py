@@ -36,6 +36,19 @@ class Tried:
     verdict: Verdict | None = None
     why: str = ""
 
+    @property
+    def percent(self) -> str:
+        """Its accuracy, e.g. ``"81.2"``."""
+        return "-" if self.accuracy is None else f"{100 * self.accuracy:.1f}"
+
+    @property
+    def said(self) -> str:
+        """How it compares with the chosen one, e.g. ``"-3.1, p = 0.02"``, or why it was not tried further."""
+        if self.verdict is None:
+            return self.why
+        doubt = "" if self.verdict.differs else ", not told apart"
+        return f"{100 * self.verdict.difference:+.1f}, p = {self.verdict.p:.3g}{doubt}"
+
 
 @dataclass(frozen=True, eq=False)
 class Chosen:

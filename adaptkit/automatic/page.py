@@ -74,16 +74,11 @@ def tried_section(result: AutoResult) -> str:
 
 def tried_row(one: Tried) -> str:
     """A method's row."""
-    accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
     bar = f'<span class="track"><span class="bar" style="width:{80 * (one.accuracy or 0):.0f}px"></span></span>'
-    said = in_html(one.why)
-    if one.verdict:
-        kind = "bad" if one.verdict.differs else ""
-        told = "" if one.verdict.differs else ", not told apart"
-        said = f'<span class="{kind}">{100 * one.verdict.difference:+.1f}</span> (p = {one.verdict.p:.3g}{told})'
+    kind = "why bad" if one.verdict and one.verdict.differs else "why"
     return (
-        f'<tr><th scope="row">{in_html(one.label)}</th><td>{accuracy}{bar}</td><td>{one.repeats}</td>'
-        f'<td>{one.seconds:.2f}</td><td class="why">{said}</td></tr>'
+        f'<tr><th scope="row">{in_html(one.label)}</th><td>{one.percent}{bar}</td><td>{one.repeats}</td>'
+        f'<td>{one.seconds:.2f}</td><td class="{kind}">{in_html(one.said)}</td></tr>'
     )
 
 

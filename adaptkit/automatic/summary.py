@@ -35,14 +35,8 @@ def summary_lines(result: AutoResult) -> list[str]:
 def table_rows(chosen: Chosen, most: int = METHODS_SHOWN) -> list[list[str]]:
     """Methods that were tried, the chosen one first: accuracy out of fold, and how sure the difference is."""
     rows = [["method", "accuracy, %", "against the first", "repeats", "s per fold"]]
-    for one in chosen.tried[:most]:
-        said = one.why
-        if one.verdict:
-            said = f"{100 * one.verdict.difference:+.1f}, p = {one.verdict.p:.3g}"
-            said += "" if one.verdict.differs else ", not told apart"
-        accuracy = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f}"
-        rows.append([one.label, accuracy, said, str(one.repeats), f"{one.seconds:.2f}"])
-    return rows
+    shown = chosen.tried[:most]
+    return rows + [[one.label, one.percent, one.said, str(one.repeats), f"{one.seconds:.2f}"] for one in shown]
 
 
 def verdict_lines(result: AutoResult) -> list[str]:

@@ -40,10 +40,12 @@ def by_module(names: Iterable[str], apart: Iterable[str] = ()) -> dict[str, str]
         apart: modules and packages that make no answer, and are not followed.
     """
     never = tuple(f"{name}." for name in apart)
-    seen, queue = dict[str, str](), [*names]
+    seen, looked, queue = dict[str, str](), set[str](), [*names]
     while queue:
-        name = queue.pop()
-        if name in seen or (file := _file(name)) is None:
+        if (name := queue.pop()) in looked:
+            continue
+        looked.add(name)
+        if (file := _file(name)) is None:  # a class or a function of a module
             continue
         seen[name], imports = _module(name, file, signature(file))
         queue += [i for i in imports if _followed(i, name) and not f"{i}.".startswith(never)]

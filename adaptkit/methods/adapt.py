@@ -17,7 +17,6 @@ from adaptkit.io.paths import expanded
 from adaptkit.methods.checkpoints import forget_trainings, keeping
 from adaptkit.methods.explore import explore, trying
 from adaptkit.methods.method import Method, trainable
-from adaptkit.methods.over_base import OverBase
 from adaptkit.methods.predicting import accuracy as accuracy
 from adaptkit.methods.predicting import answered
 from adaptkit.methods.predicting import predict as predict
@@ -26,6 +25,7 @@ from adaptkit.methods.search import count
 from adaptkit.methods.searched import Search, warn_of_edges
 from adaptkit.methods.settle import settle
 from adaptkit.methods.task import Task
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.methods.widening import Widening, known_search
 
 
@@ -83,7 +83,7 @@ def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, sea
     method.set_kind(task.kind)
     method.set_width(task, anew=True)
     method._search, method._searched = search, {}
-    below = method.base_task(task) if isinstance(method, OverBase) else task
+    below = method.base_task(task)
     for child in method.children_methods():
         _adapt(child, below, trainer, search).requires_grad_(False)
     _learn(method, method.fit, task, trainer)
@@ -95,7 +95,8 @@ def _adapt(method: Method, task: Task, trainer: Mapping[str, object] | None, sea
 def by_text_alone(method: Method) -> bool:
     """Whether a method tells classes apart by the task's sentences alone: by no labelled image, and by no others."""
     own_sentences = any(getattr(m, "file", "") for m in method.modules())
-    return method.output == "logits" and not own_sentences and not method.all_needs(of_support=True)
+    learns = method.all_needs(of_support=True) or pool_reads(method)
+    return method.output == "logits" and not own_sentences and not learns
 
 
 def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None = None) -> Method:
@@ -106,8 +107,9 @@ def extend(method: Method, task: Task, *, trainer: Mapping[str, object] | None =
         task: what it may learn from: all classes seen so far, and labelled images of the new ones.
         trainer: options for `pytorch_lightning.Trainer`, passed on unchanged.
     """
+    below = method.base_task(task)
     for child in method.children_methods():
-        extend(child, task, trainer=trainer).requires_grad_(False)
+        extend(child, below, trainer=trainer).requires_grad_(False)
     method.set_width(task)
     _learn(method, method.extend, task, trainer)
     return method

@@ -89,16 +89,24 @@ class Method(nn.Module):
         return self
 
     def needs(self) -> Mapping[str, Need]:
-        """What `forward` reads of each query (and of each validation and pool image), by the name it reads it under."""
+        """What `forward` reads of each query (and of each validation image), by the name it reads it under."""
         return {"x": Pooled()}
 
     def support_needs(self) -> Mapping[str, Need]:
         """What `fit` and `loss` read of each support image."""
         return self.needs()
 
+    def pool_needs(self) -> Mapping[str, Need]:
+        """What `fit` and `loss` read of each unlabelled image, `Task.pool`; one that learns from none says nothing."""
+        return {}
+
     def gallery_needs(self) -> Mapping[str, Need]:
         """What `fit` reads of each item that a ranking searches, `Task.gallery`."""
         return {}
+
+    def base_task(self, task: Task) -> Task:
+        """What the methods below it adapt to: the task itself, unless a class changes what is learned from."""
+        return task
 
     def fit(self, task: Task) -> None:
         """Solve what has a closed form; create what must be learned."""
@@ -118,8 +126,7 @@ class Method(nn.Module):
         For classification the mean cross-entropy of `forward`, nats; see `adaptkit.methods.evaluation`. Each step shows
         `forward` one view of each image, drawn anew, where the support is read in views and a query is not.
         """
-        answers = self.forward(as_queries(batch, self.needs()))
-        return self.evaluation.loss(answers, batch.targets)  # type: ignore[arg-type]
+        return self.evaluation.loss(self.forward(as_queries(batch, self.needs())), batch.targets)  # type: ignore[arg-type]
 
     @property
     def evaluation(self) -> Evaluation:
@@ -151,12 +158,6 @@ class Method(nn.Module):
         if self._width not in (0, width := getattr(task.backbone, "dim", 0)) and not anew:
             raise ValueError(f"a task must have the width of the one adapted to, {self._width}; got {width}")
         self._width, self._classes = width, len(task.classnames)
-
-    def shape_of_none(self) -> tuple[int, ...] | None:
-        """Shape of its answers to no queries, about which there is nothing to compute; ``None`` where it must ask."""
-        if not self._classes or self.evaluation.kind != "classification":
-            return None
-        return (0, self._classes) if self.output == "logits" else (0,)
 
     def training_images(self, task: Task) -> Images:
         """What training draws its batches from: the support, unless it learns from the pool, which has no labels."""
@@ -241,8 +242,7 @@ class Method(nn.Module):
         return [*own, *(need for m in self.children_methods() for need in m.all_needs(of_support))]
 
 
-RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method), "scope", "output", "answers", "exempt"}
-"""Names that options cannot have."""
+RESERVED = {*dir(nn.Module), *nn.Module.__annotations__, *vars(Method)}  # names that options cannot have
 
 
 def trainable(method: nn.Module) -> int:

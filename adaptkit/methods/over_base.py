@@ -44,10 +44,6 @@ class OverBase(Method):
         """Nothing: it learns from no image."""
         return {}
 
-    def base_task(self, task: Task) -> Task:
-        """What the base adapts to: the task itself, unless a class changes what is learned from."""
-        return task
-
     def fit(self, task: Task) -> None:
         """Keep the towers, for their logit scale."""
         self.backbone = task.backbone

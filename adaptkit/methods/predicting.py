@@ -94,9 +94,16 @@ def finite_blocks(method: Method, parts: Iterable[Images], batch_size: int = 0) 
 @torch.no_grad()
 def answered(method: Method, queries: Images, batch_size: int = 0) -> Tensor:
     """What `predict` returns, whatever numbers it holds: in a search some cells may answer nothing."""
-    if not len(queries) and (shape := method.shape_of_none()):
+    if not len(queries) and (shape := shape_of_none(method)):
         return torch.zeros(shape, device=queries.device)
     return in_one(blocks_of(method, [queries], batch_size), len(queries))
+
+
+def shape_of_none(method: Method) -> tuple[int, ...] | None:
+    """Shape of the answers to no queries, about which there is nothing to compute; ``None`` where it must be asked."""
+    if not method._classes or method.evaluation.kind != "classification":
+        return None
+    return (0, method._classes) if method.output == "logits" else (0,)
 
 
 def in_one(blocks: Iterable[Answered], count: int) -> Tensor:

@@ -13,6 +13,7 @@ from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pixels, Pooled
 from adaptkit.io.ranges import Size, Weight
 from adaptkit.io.text import template
+from adaptkit.methods.blocks import activated
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
 from adaptkit.methods.task import Task
@@ -133,7 +134,6 @@ class Mixer(nn.Module):
         x = torch.stack(both, 1) if self.paired else torch.cat(both)[None]  # (n, 2, W) or (1, 2 n, W)
         q, k, v = self.attend(self.norms[0](x)).chunk(3, -1)
         x = x + self.leave_attention(F.scaled_dot_product_attention(q, k, v))
-        y = self.grow(self.norms[1](x))
-        x = x + self.shrink(y * torch.sigmoid(1.702 * y))  # as CLIP's own blocks
+        x = x + self.shrink(activated(self.grow(self.norms[1](x)), "quick"))  # as CLIP's own blocks
         parts = x.unbind(1) if self.paired else x[0].chunk(2)
         return self.leave[0](parts[0]), self.leave[1](parts[1])

@@ -16,6 +16,7 @@ from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 
 ASKED_TOGETHER = 2**24  # numbers of a gallery, for all queries that are answered together
+LAST = -1e5  # what an item is given that is no answer
 
 
 class Retriever(Method):
@@ -90,13 +91,12 @@ class Retriever(Method):
         """Logits of the whole gallery, ``(B, G)``."""
         size = sum(getattr(self, name).numel() for name in self.gallery_needs())
         rows = torch.arange(len(batch)).split(max(1, ASKED_TOGETHER // max(1, size)))
-        return torch.cat([self.logits(batch[some], self) for some in rows]) if len(batch) else self.logits(batch, self)
+        return torch.cat([self.logits(batch[some], self) for some in rows])  # no queries are one part, too
 
     def loss(self, batch: Images) -> Tensor:
         """Cross-entropy of finding a pair's item in the batch; the items of pairs with its label count as its own."""
-        found = self.logits(batch, batch)  # (B, B)
-        own = matching(batch)
-        return (finding(found, own) + finding(found.T, own)) / 2 if self.both_ways else finding(found, own)
+        found, own = self.logits(batch, batch), matching(batch)  # (B, B)
+        return finding_both_ways(found, own) if self.both_ways else finding(found, own)
 
 
 def matching(batch: Images) -> Tensor:
@@ -107,6 +107,11 @@ def matching(batch: Images) -> Tensor:
 def finding(logits: Tensor, own: Tensor) -> Tensor:
     """Cross-entropy of finding one of a row's own columns, which are marked, ``(B, B)`` both."""
     return -logits.log_softmax(-1).masked_fill(~own, float("-inf")).logsumexp(-1).mean()
+
+
+def finding_both_ways(logits: Tensor, own: Tensor) -> Tensor:
+    """The mean of `finding` over rows and over columns."""
+    return (finding(logits, own) + finding(logits.T, own)) / 2
 
 
 def cosines(one: Tensor, other: Tensor) -> Tensor:
@@ -192,6 +197,3 @@ class ComposedRetriever(Retriever):
         rows = self.item.split(max(1, ASKED_TOGETHER // max(1, batch.reference.numel())))  # type: ignore[operator]
         own = torch.cat([(batch.reference[:, None] == some).all(-1) for some in rows], 1)  # (B, G)
         return found.masked_fill(own, LAST)
-
-
-LAST = -1e5  # what an item is given that is no answer

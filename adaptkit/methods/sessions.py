@@ -51,10 +51,14 @@ class Sessions(Method):
         """Meet the next task.
 
         Raises:
-            ValueError: when it has no new classes.
+            ValueError: when it has no new classes, or images of one that came before.
         """
         if len(task.classnames) <= self.now:
             raise ValueError(f"a task must have classes beyond the {self.now} so far; got {len(task.classnames)}")
+        labels = task.support.labels
+        if labels is not None and labels.dim() == 1 and len(known := labels[labels < self.now]):
+            name = task.classnames[int(known[0])]
+            raise ValueError(f"a task must have images of its new classes alone; got {name!r}; leave them out")
         self.retarget(task)
         self.before, self.now = self.now, len(task.classnames)
 

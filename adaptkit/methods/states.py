@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from adaptkit.io.ranges import Positive
+from adaptkit.methods.evaluation.maps import stretched
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
 from adaptkit.towers.backbone import Backbone, unit
@@ -78,6 +79,11 @@ class BetweenStates(Method):
         return stretched(grid, self.size)
 
 
+def squared(patches: Tensor) -> Tensor:
+    """Scores of patches row by row, ``(B, P)``, as a square, ``(B, h, w)``."""
+    return patches.unflatten(1, (math.isqrt(patches.shape[1]), -1))
+
+
 def size_of(task: Task) -> int:
     """The side of the pictures that enter the task's tower, pixels; 0 where there is none.
 
@@ -89,16 +95,3 @@ def size_of(task: Task) -> int:
         got = f"one that crops {how.size} of {how.edge} pixels"
         raise ValueError(f"the backbone must see whole pictures to answer with maps; got {got}; choose another")
     return how.size if how is not None else 0
-
-
-def stretched(grid: Tensor, size: int | tuple[int, int], corners: bool = False) -> Tensor:
-    """Scores of patches, ``(B, h, w)``, as maps of a size, by bilinear interpolation; as they are where it is 0.
-
-    Args:
-        grid: of scores.
-        size: of maps, rows and columns.
-        corners: whether the outer scores stand in the corners of maps, or in the middle of what they cover.
-    """
-    if not size:
-        return grid
-    return F.interpolate(grid[:, None], size=size, mode="bilinear", align_corners=corners)[:, 0]

@@ -28,6 +28,10 @@ class Reader(Protocol):
         """Of support images."""
         ...
 
+    def pool_needs(self) -> Mapping[str, Need]:
+        """Of unlabelled images."""
+        ...
+
     def gallery_needs(self) -> Mapping[str, Need]:
         """Of what is searched."""
         ...
@@ -127,7 +131,7 @@ class Task:
             self,
             support=self.support.bind(method.support_needs()),
             val=None if self.val is None else self.val.bind(needs),
-            pool=None if self.pool is None else self.pool.bind(needs).blind(),
+            pool=None if self.pool is None else self.pool.bind(method.pool_needs()).blind(),
             gallery=None if self.gallery is None else self.gallery.bind(method.gallery_needs()).blind(),
         )
 
@@ -139,6 +143,16 @@ class Task:
         """
         if not len(self.support):
             raise ValueError(f"{name} must have support images; got none")
+
+    def require_pool(self, name: str) -> Images:
+        """The unlabelled images.
+
+        Raises:
+            ValueError: when there are none, naming the method.
+        """
+        if self.pool is None or not len(self.pool):
+            raise ValueError(f"pool must have unlabelled images for {name} to learn from; got none; pass pool=")
+        return self.pool
 
     def to(self, device: torch.device | str) -> Task:
         """The task, read onto a device."""

@@ -67,7 +67,7 @@ class PoolLearner(Method):
         return {}
 
     def pool_needs(self) -> Mapping[str, Need]:
-        """What `loss` reads of each pool image."""
+        """What `fit` and `loss` read of each pool image."""
         raise NotImplementedError(f"{type(self).__name__} must define pool_needs()")
 
     def training_images(self, task: Task) -> Images:
@@ -76,9 +76,7 @@ class PoolLearner(Method):
         Raises:
             ValueError: where there is none.
         """
-        if task.pool is None or not len(task.pool):
-            raise ValueError(f"pool must have unlabelled images for {type(self).__name__} to learn from; got none")
-        return task.pool.bind(self.pool_needs())
+        return task.require_pool(type(self).__name__).bind(self.pool_needs())
 
     def start_norms(self, backbone: Backbone) -> None:
         """Learn the image tower's norms, from where they are."""
@@ -159,6 +157,18 @@ class PromptedStudent(PoolLearner):
         """Cross-entropy on strong views, with smoothed labels."""
         logits = self.encode(batch.strong[:, 0]) @ self.head.T
         return F.cross_entropy(logits, self.taught(batch), label_smoothing=self.smoothing)
+
+
+def pool_reads(method: Method) -> list[Need]:
+    """Everything that a method and those below it read of an unlabelled image; nothing where they learn from none.
+
+    >>> import adaptkit as ak
+    >>> from adaptkit.methods.unlabelled import pool_reads
+    >>> pool_reads(ak.method("mcm", base=ak.method("zlap-inductive"))) == [ak.Pooled()], pool_reads(ak.method("gda"))
+    (True, [])
+    """
+    methods = [each for each in method.modules() if isinstance(each, Method)]
+    return [need for each in methods for need in each.pool_needs().values()]
 
 
 def sentence_rows(task: Task, written: Sequence[Sequence[str]] | None) -> list[Tensor]:

@@ -83,6 +83,8 @@ def facts(name: str) -> dict[str, Any]:
         "options": [option.facts() for option in options_of(thing)],
         "needs": {key: str(need) for key, need in made.needs().items()},
         "support_needs": {key: str(need) for key, need in made.support_needs().items()},
+        "pool_needs": {key: str(need) for key, need in made.pool_needs().items()},
+        "gallery_needs": {key: str(need) for key, need in made.gallery_needs().items()},
         "grid": {key: list(values) for key, values in made.grid().items()},
         "recipes": recipes_with(name),
     }
@@ -106,6 +108,8 @@ def method_card(name: str, cls: type[Method]) -> str:
         "reads of each query: " + _needs(made.needs()),
         "reads of each support image: " + _needs(made.support_needs()),
     ]
+    seldom = {"unlabelled image": made.pool_needs(), "item of a gallery": made.gallery_needs()}
+    lines += [f"reads of each {what}: {_needs(needs)}" for what, needs in seldom.items() if needs]
     grid = made.grid()
     if grid:
         told = (f"{k} ({len(v)} values from {min(v):.4g} to {max(v):.4g})" for k, v in grid.items())

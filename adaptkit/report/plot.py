@@ -115,7 +115,10 @@ def figure(shown: Drawing) -> Figure:
     made = blank_figure(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
     axes = made.axes[0]
     unit = f"{shown.metric} (%)" if percent(shown.metric) else shown.metric
-    if len(shots) > 1:
+    if shown.across:
+        draw_lines(axes, shown, float)
+        axes.set(xlabel=shown.across, ylabel=plotted(unit))
+    elif len(shots) > 1:
         draw_lines(axes, shown, place)
         axes.set(xlabel="labelled images per class", ylabel=plotted(unit))
     else:

@@ -195,6 +195,13 @@ class Table(HasPredictions, Sequence[Result]):
         self.one_protocol()
         return figure(of_table(self, title))
 
+    def plot_recall(self, title: str = "") -> Figure:
+        """Of a search, recall among the first K items, for K from 1 to 50, with a band for each method."""
+        from adaptkit.report.recall import recall_figure
+
+        self.one_protocol()
+        return recall_figure(self, title)
+
     def _repr_html_(self) -> str:
         return "".join(
             (f"<p>{escape(name)}</p>" if name else "")

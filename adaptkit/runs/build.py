@@ -11,6 +11,7 @@ from typing import Any
 from adaptkit.io.errors import must_be
 from adaptkit.io.values import PLAIN, Spec, builders, convert
 from adaptkit.methods.method import Method
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.runs import plugins, streams
 from adaptkit.runs.named_plugins import use_named
 from adaptkit.runs.recipe import Recipe
@@ -106,7 +107,7 @@ def without_inherited(recipe: Recipe) -> Recipe:
 def check_needs(built: Method) -> None:
     """What is wrong with a need's options shows here; any other error of a method is for its own cells to fail by."""
     try:
-        built.all_needs(), built.all_needs(of_support=True)
+        built.all_needs(), built.all_needs(of_support=True), pool_reads(built)
     except ValueError:
         raise
     except Exception:

@@ -13,6 +13,7 @@ from adaptkit.features.composites import part_read
 from adaptkit.features.items import Images
 from adaptkit.methods.method import Method
 from adaptkit.methods.task import Task
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.runs.evaluation_sets import EvaluationSet
 
 
@@ -64,6 +65,7 @@ def extraction_cost(adapted: Method, task: Task, tests: Sequence[EvaluationSet])
         (task.support, adapted.all_needs(of_support=True)),
         (val, adapted.all_needs()),
         (tests[0].images, adapted.all_needs()),
+        (task.pool, pool_reads(adapted)),
         (task.gallery, [*adapted.gallery_needs().values()]),
     ]
     return sum(

@@ -14,6 +14,7 @@ from adaptkit.features.items import Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import Index, prepared
 from adaptkit.io.text import columns
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.runs.build import check_outside, method
 from adaptkit.runs.protocol import Codes, cells, file_name, participants, protocol
 from adaptkit.runs.recipe import Recipe
@@ -98,7 +99,7 @@ def plan_of(recipe: Recipe, *, home: Path, out: Path) -> Plan:
     weights = sum(p.numel() * p.element_size() for p in workspace.backbone.model.parameters())
     built = {name: method(spec) for name, spec in recipe.labels().items()}
     trained = [name for name, m in built.items() if hasattr(m, "schedule")]
-    read = {name: [*m.all_needs(of_support=True), *m.all_needs()] for name, m in built.items()}
+    read = {name: [*m.all_needs(of_support=True), *pool_reads(m), *m.all_needs()] for name, m in built.items()}
     live = [name for name, needs in read.items() if any(not need.stored or need.fresh for need in needs)]
     return Plan(
         recipe=recipe.name,

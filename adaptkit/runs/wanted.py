@@ -12,6 +12,7 @@ from adaptkit.features.items import Images, Source
 from adaptkit.features.needs import Need
 from adaptkit.features.parts import Index
 from adaptkit.methods.method import Method
+from adaptkit.methods.unlabelled import pool_reads
 from adaptkit.runs.build import method
 from adaptkit.runs.evaluation_sets import EvaluationSet, requested
 from adaptkit.runs.failures import cause_of, out_of_memory
@@ -76,7 +77,8 @@ def fill_source(cache: FeatureCache, source: Source, needs: Mapping[Need, Index]
 def readable(built: Method) -> bool:
     """Whether a method can say what it reads; one that cannot fails in its cells."""
     try:
-        built.all_needs(), built.all_needs(of_support=True), built.grid(), [c.grid() for c in built.children_methods()]
+        built.all_needs(), built.all_needs(of_support=True), pool_reads(built)
+        built.grid(), [c.grid() for c in built.children_methods()]
     except Exception:
         return False
     return True
@@ -103,6 +105,7 @@ def wanted(
         task = workspace.task(*where)
         for m in [built[c.label] for c in todo if (c.shots, c.seed) == where and c.label in built]:
             want(task.support, m.all_needs(of_support=True))
+            want(task.pool, pool_reads(m))
             want(task.gallery, [*m.gallery_needs().values()])
             want(task.val if m.grid() or any(c.grid() for c in m.children_methods()) else None, m.all_needs())
     for m in built.values():

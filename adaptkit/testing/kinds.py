@@ -28,8 +28,9 @@ def of_its_kind(method: Method, task: Task, queries: Images) -> tuple[Task, Imag
         return toy_of("toy-defects")
     if "ranking" not in method.answers or not method.gallery_needs():
         return task, queries
-    frames = any(isinstance(need, Frames) for need in method.gallery_needs().values())
-    return toy_of("toy-sequences" if frames else "toy-pairs")
+    if any(isinstance(need, Frames) for need in method.gallery_needs().values()):
+        return toy_of("toy-sequences")
+    return toy_of("toy-alike" if {need.of for need in method.needs().values()} == {"image"} else "toy-pairs")
 
 
 @cache

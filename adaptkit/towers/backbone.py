@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from adaptkit.towers import threads
 from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.weights import (
-    Slot,
-    at_slots,
-    cast_once,
-    ensure_finite,
-    find_slot,
-    find_slots,
-    swapped,
-    swapped_out,
-)
+from adaptkit.towers.weights import Slot, at_slots, cast_once, ensure_finite, find_slot, find_slots, swapped, unswapped
 
 Tokens = Mapping[str, Tensor]
 
@@ -117,6 +108,14 @@ class Backbone:
         """Tokens of P sentences to raw embeddings, ``(P, D)``."""
         raise NotImplementedError
 
+    def ends(self, ids: Tensor) -> Tensor:
+        """Where each of P sentences is read, ``(P,)``, by token ids ``(P, L)``; -1 is the last token.
+
+        Raises:
+            ValueError: when the tower reads a sentence in another way.
+        """
+        raise ValueError(f"the text tower must read a sentence at one token; got {type(self).__name__}; choose another")
+
     def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
         """``(B, 3, H, W)`` preprocessed pixels to raw embeddings, ``(B, D)``; gradients pass."""
         threads.tower()
@@ -189,7 +188,7 @@ class Backbone:
     @contextlib.contextmanager
     def unaltered(self) -> Iterator[None]:
         """Compute with the frozen weights, whatever is swapped in around: for what is kept beyond the block."""
-        with swapped(swapped_out()):
+        with swapped(unswapped()):
             yield
 
     def slots(self) -> Mapping[str, Slot]:

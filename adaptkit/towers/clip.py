@@ -131,6 +131,10 @@ class SiglipBackbone(CLIPBackbone):
         """Pooled at the last position, padding or not."""
         return self.model.text_model(input_ids=tokens["input_ids"]).pooler_output  # type: ignore[operator]
 
+    def ends(self, ids: Tensor) -> Tensor:
+        """The last position."""
+        return torch.full(ids.shape[:1], -1, device=ids.device)
+
 
 def block_points(tower: str, layers: Sequence[nn.Module], linears: dict[str, str]) -> dict[str, nn.Module]:
     """Points of a stack of transformer blocks; `linears` maps the ends of module names to those of points."""

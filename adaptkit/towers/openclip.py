@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaptkit.towers.backbone import Backbone, Tokens
 from adaptkit.towers.openclip_images import image_tower
-from adaptkit.towers.openclip_text import OpenWords, text_tower
+from adaptkit.towers.openclip_text import OpenWords, TextTower, text_tower
 from adaptkit.towers.preprocess import Preprocess
 from adaptkit.towers.processor import are_three, ensure_followed, is_side
 
@@ -64,7 +64,8 @@ class OpenCLIPBackbone(Backbone):
 
     def ends(self, ids: Tensor) -> Tensor:
         """Position of end-of-text, ``(P,)``, by the rule of the tower's own pooling."""
-        return self.model["text"].ends(ids)  # type: ignore[index]
+        tower = self.model["text"]  # type: ignore[index]
+        return tower.ends(ids) if isinstance(tower, TextTower) else super().ends(ids)
 
 
 def openclip_preprocess(spec: Mapping[str, Any], size: object, where: str) -> Preprocess:

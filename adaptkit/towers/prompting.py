@@ -174,7 +174,7 @@ class Prompts:
         ids, most = self.tokens["input_ids"], self.words_around["chunk"]
         most = len(ids) if most == "auto" else most  # how much memory is free must not move the last digits
         if not self._packs and self.backbone.takes_packs and min(most, len(ids)) >= ALONE:
-            ends = self.backbone.ends(ids)  # type: ignore[attr-defined]
+            ends = self.backbone.ends(ids)
             packs = Packs(ids, ends, self.places, self.backbone.width["text"], most)
             self._packs = (packs if packs.tokens < WORTH * len(ids) * int(ends.max() + 1) else None,)
         return self._packs[0] if self._packs else None

@@ -8,13 +8,12 @@ authors read 3, 6 and 9 of 12. In the release all blocks' tokens are one tensor,
 An image's score is the mean of its own and the map's maximum.
 """
 
-import math
 from typing import ClassVar
 
 from adaptkit import Pooled, ValuePath, hookimpl
 from adaptkit.io.ranges import BlockNumber, Size
 from adaptkit.methods.evaluation.maps import with_scores
-from adaptkit.methods.states import BetweenStates
+from adaptkit.methods.states import BetweenStates, squared
 
 
 class AnoVL(BetweenStates):
@@ -35,9 +34,8 @@ class AnoVL(BetweenStates):
 
     def forward(self, batch):
         patches = self.anomalous(batch.path).mean(1)  # (B, P)
-        side = math.isqrt(patches.shape[1])
         scores = (self.anomalous(batch.x) + patches.amax(1)) / 2
-        return with_scores(self.stretched(patches.unflatten(1, (side, side))), scores)
+        return with_scores(self.stretched(squared(patches)), scores)
 
 
 @hookimpl

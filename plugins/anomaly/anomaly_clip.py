@@ -7,7 +7,6 @@ anomalous images with masks, is what is learned from. Blocks are the last of eac
 class token, which the paper does not say: ``as_released=True``. Adam's betas are torch's; the authors' are 0.5, 0.999.
 """
 
-import math
 from typing import ClassVar
 
 import torch
@@ -16,8 +15,8 @@ from torch import nn
 
 from adaptkit import Layers, Method, Pooled, Prompts, Schedule, ValuePath, hookimpl, unit
 from adaptkit.io.ranges import BlockNumber, Positive, Size, Weight
-from adaptkit.methods.evaluation.maps import with_scores
-from adaptkit.methods.states import size_of, stretched
+from adaptkit.methods.evaluation.maps import stretched, with_scores
+from adaptkit.methods.states import size_of, squared
 
 NAMES = ("object", "damaged object")
 SMOOTH = 1e-5  # of labels, and added to probabilities
@@ -93,14 +92,9 @@ class AnomalyCLIP(Method):
         """Focal and dice loss of maps, summed over blocks, and cross-entropy of images."""
         text, masks = self.text(), batch.targets
         anomalous = self.states(batch.path, text)[..., 1]  # (B, K, P)
-        own = sum(map_loss(stretched(squared(p), tuple(masks.shape[1:])), masks) for p in anomalous.unbind(1))
+        own = sum(map_loss(stretched(squared(p), masks.shape[1:]), masks) for p in anomalous.unbind(1))
         logits = self.pooled(batch) @ text.T / self.temperature
         return own, F.cross_entropy(logits, masks.flatten(1).any(1).long())
-
-
-def squared(patches):
-    """Patches row by row, ``(B, P)``, as a square, ``(B, h, w)``."""
-    return patches.unflatten(1, (math.isqrt(patches.shape[1]), -1))
 
 
 def map_loss(maps, masks):

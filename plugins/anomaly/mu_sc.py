@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from adaptkit import Layers, Method, Pooled, Range, hookimpl, unit
 from adaptkit.io.ranges import BlockNumber, Share, Size
-from adaptkit.methods.evaluation.maps import with_scores
-from adaptkit.methods.states import size_of, stretched
+from adaptkit.methods.evaluation.maps import stretched, with_scores
+from adaptkit.methods.states import size_of, squared
 
 AT_ONCE = 2**25  # distances in memory
 
@@ -45,9 +45,8 @@ class MuSc(Method):
 
     def forward(self, batch):
         layers = batch.layers.transpose(0, 1)  # (K, N, P, W)
-        side = math.isqrt(layers.shape[2])
         scores = sum(self.scored(layers, degree).mean(0) for degree in self.degrees) / len(self.degrees)  # (N, P)
-        maps = stretched(scores.unflatten(1, (side, side)), self.size, corners=True)
+        maps = stretched(squared(scores), self.size, corners=True)
         return with_scores(maps, self.mixed(maps.flatten(1).amax(1), batch.x))
 
     def scored(self, layers, degree):

@@ -57,15 +57,15 @@ class ADCLIP(Method):
     def needs(self):
         return {"x": Pooled(), "statistics": BlockStatistics()}
 
+    pool_needs = needs  # of the domain that is asked
+
     def support_needs(self):
         views = {"views": 10, "augment": "wide-crop-flip"}
         return {"views": Pooled(**views), "statistics": BlockStatistics(**views)}
 
     def fit(self, task):
         task.backbone.require("image.block.0")
-        if task.pool is None or not len(task.pool):
-            raise ValueError("pool must have unlabelled images of the target domain for ad-clip; got none")
-        self.backbone, self.target, width = task.backbone, task.pool.load(), task.backbone.width
+        self.backbone, self.target, width = task.backbone, task.require_pool("ad-clip").load(), task.backbone.width
         blocks, ends = task.backbone.depth["image"], (width["image"], width["text"])
         self.prompts = Prompts(task.backbone, task.classnames, n=2 * blocks + self.n)
         self.domain = Projectors(blocks, ends[0], self.hidden, ends[1])

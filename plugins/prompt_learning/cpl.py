@@ -38,6 +38,9 @@ class CPL(PrefixLearner):
         epochs=50, lr=0.05, batch_size=64, optimizer="sgd", weight_decay=0.05, warmup=2, warmup_lr=1e-4, drop_last=True
     )
 
+    def pool_needs(self):
+        return self.base.needs()
+
     def fit(self, task):
         self.start_prefixes(task)
         images, self.earlier = task.pool if task.pool is not None and len(task.pool) else task.support, None

@@ -22,6 +22,7 @@ from adaptkit import Dense, Images, Method, Pooled, Prompts, Schedule, hookimpl,
 from adaptkit.io.paths import expanded
 from adaptkit.io.ranges import Positive, Size, Weight
 from adaptkit.methods.schedule import DASSL
+from adaptkit.towers.sentences import by_token
 
 
 class TaIDPT(Method):
@@ -76,10 +77,7 @@ class TaIDPT(Method):
     @torch.no_grad()
     def read(self, tokens):
         """Embeddings of captions and of all their tokens, ``(B, D)`` and ``(B, L, D)``, and which of these count."""
-        kept = []
-        with self.backbone.taps({"text.norm": lambda _, out: kept.append(out) or out}):
-            x = self.backbone.encode_text(tokens)
-        words, ends = self.backbone.points["text.projection"](kept[0]), self.backbone.ends(tokens["input_ids"])
+        x, words, ends = by_token(self.backbone, tokens)
         return unit(x), unit(words), torch.arange(words.shape[1]) <= ends[:, None].cpu()
 
     def class_embeddings(self):

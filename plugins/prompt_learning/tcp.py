@@ -20,6 +20,7 @@ from torch import nn
 
 from adaptkit import Prompts, Schedule, hookimpl, unit
 from adaptkit.io.ranges import Count, Size, Weight
+from adaptkit.methods.blocks import activated
 from adaptkit.methods.prompt_learner import AnchoredLearner, around, distance
 from adaptkit.methods.schedule import DASSL
 
@@ -48,8 +49,7 @@ class TCP(AnchoredLearner):
 
     def tokens(self):
         """Of each class, ``(C, K, W)``: made of its frozen class embedding."""
-        hidden = self.down(self.frozen)
-        hidden = hidden * torch.sigmoid(1.702 * hidden)  # GELU as CLIP has it
+        hidden = activated(self.down(self.frozen), "quick")
         return self.up(hidden).unflatten(-1, (self.count, -1))
 
     def text(self):

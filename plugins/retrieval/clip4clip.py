@@ -14,7 +14,7 @@ from torch import nn
 
 from adaptkit import Schedule, SequenceRetriever, hookimpl, unit
 from adaptkit.io.ranges import Count, Size
-from adaptkit.methods.blocks import TokenBlock
+from adaptkit.methods.blocks import TokenBlock, fitting_heads
 
 
 class Clip4Clip(SequenceRetriever):
@@ -30,8 +30,8 @@ class Clip4Clip(SequenceRetriever):
         width = task.backbone.dim
         if self.head == "transformer":
             self.places = nn.Embedding(self.positions, width)
-            heads = next(h for h in range(min(self.heads, width), 0, -1) if width % h == 0)
-            made = [TokenBlock(width, heads=heads, hidden=4 * width, eps=1e-12) for _ in range(self.layers)]
+            how = {"heads": fitting_heads(width, self.heads), "hidden": 4 * width, "eps": 1e-12}
+            made = [TokenBlock(width, **how) for _ in range(self.layers)]
             self.blocks = nn.ModuleList(made)
             for block in self.blocks:
                 nn.init.zeros_(block.fc2.weight)

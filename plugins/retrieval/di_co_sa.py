@@ -15,7 +15,7 @@ from torch import nn
 
 from adaptkit import Schedule, SequenceRetriever, hookimpl
 from adaptkit.io.ranges import Count, Positive, Size, Weight
-from adaptkit.methods.retriever import finding, matching
+from adaptkit.methods.retriever import finding_both_ways, matching
 
 
 class DiCoSa(SequenceRetriever):
@@ -58,8 +58,7 @@ class DiCoSa(SequenceRetriever):
     def loss(self, batch):
         video = self.pooled(batch.text, batch.frames, batch.frames.any(-1))  # (B, B, D)
         found = self.backbone.logit_scale * self.compared(batch.text, video)
-        own = matching(batch)
-        return (finding(found, own) + finding(found.T, own)) / 2 + self.apart(batch.text, video)
+        return finding_both_ways(found, matching(batch)) + self.apart(batch.text, video)
 
     def apart(self, text, video):
         """How far slices of matching pairs are from being alike in themselves only."""

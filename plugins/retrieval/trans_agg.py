@@ -15,7 +15,7 @@ from torch import nn
 
 from adaptkit import ComposedRetriever, Dense, Schedule, SentenceTokens, hookimpl, unit
 from adaptkit.io.ranges import Count, Share, Size
-from adaptkit.methods.blocks import TokenBlock
+from adaptkit.methods.blocks import TokenBlock, fitting_heads
 
 
 class TransAgg(ComposedRetriever):
@@ -36,8 +36,8 @@ class TransAgg(ComposedRetriever):
 
     def build(self, task):
         width = task.backbone.dim
-        heads = next(h for h in range(min(self.heads, width), 0, -1) if width % h == 0)
-        inner, how = self.inner or 8 * width, {"heads": heads, "hidden": self.hidden, "activation": "gelu"}
+        inner, heads = self.inner or 8 * width, fitting_heads(width, self.heads)
+        how = {"heads": heads, "hidden": self.hidden, "activation": "gelu"}
         self.between = nn.Parameter(0.02 * torch.randn(width))
         self.blocks = nn.ModuleList(TokenBlock(width, **how) for _ in range(self.layers))
         self.mix, self.out, self.weigh = nn.Linear(2 * width, inner), nn.Linear(inner, width), nn.Linear(width, 3)

@@ -2,8 +2,10 @@
 
 Source: Chawla et al., SMOTE: Synthetic Minority Over-sampling Technique, arXiv:1106.1813. Draws are those of
 imbalanced-learn with the same seed, bit for bit, which begins them anew for each class; it is not needed for them.
-Deviations: of a class with no more than `k` images all others are neighbours, and a single image is repeated, which
-imbalanced-learn refuses. Rows that a base reads with views are mixed view by view, near ones by the mean over views.
+Deviations: like imbalanced-learn's, images to begin at are drawn, and a new row lies on a line, as the paper's words
+have it; its pseudo-code takes the images in turn and goes another way along each axis. Of a class with no more than `k`
+images all others are neighbours, and a single image is repeated, which imbalanced-learn refuses. Rows that a base reads
+with views are mixed view by view, near ones by the mean over views.
 Interactions: on a balanced support it changes nothing; support ``long-tailed`` is one that is not. New rows are not
 brought back to unit norm. Graphs and caches of a base hold them like images.
 """

@@ -96,14 +96,16 @@ class SWAT(CutMix):
     retrieved: Share = 0.5  # of a batch in them, drawn from the pool
     weight: Weight = 1.0  # of a support image's loss in them, where a retrieved one's is 1
 
+    def pool_needs(self):
+        return {"x": Pooled(), **self.support_needs()}
+
     def fit(self, task):
         super().fit(task)
         self.register_buffer("second", torch.tensor(False))  # stage
         self.pool, self.given = None, None
         if task.pool is not None and len(task.pool):
             self.pool = task.pool.bind(self.support_needs())
-            zero_shot = task.pool.bind({"x": Pooled()}).x @ task.text.T
-            self.given = zero_shot.argmax(-1)  # (N,)
+            self.given = (task.pool.x @ task.text.T).argmax(-1)  # (N,)
             self.frequencies += self.given.bincount(minlength=len(task.text))
 
     def loss(self, batch):

@@ -20,6 +20,7 @@ from adaptkit.io.ranges import Positive, Share, Size
 from adaptkit.io.text import template
 from adaptkit.methods.prompt_learner import around
 
+QUANTILES = 2**23  # numbers at a time; torch takes no more than twice as many
 NOUNS = Path(__file__).parents[1] / "zero_shot" / "words.json"
 ADJECTIVES = (
     *("ancient", "bitter", "blurry", "bright", "broken", "calm", "clumsy", "colourful", "crowded", "dark", "dirty"),
@@ -76,7 +77,9 @@ class NegLabel(ZeroShot):
     def farthest(self, rows):
         """Which words have the smallest percentile of cosines, the farthest first."""
         count = int(len(rows) * self.top)
-        near = (rows @ self.text.T).quantile(self.percentile, dim=1) if len(rows) else rows[:, 0]  # (n,)
+        few = max(1, QUANTILES // len(self.text))
+        near = [(some @ self.text.T).quantile(self.percentile, dim=1) for some in rows.split(few)]
+        near = torch.cat(near) if len(rows) else rows[:, 0]  # (n,)
         return near.argsort(stable=True)[:count]
 
     def forward(self, batch):

@@ -3,10 +3,10 @@
 Source: Cui et al., BayesTTA: Continual-Temporal Test-Time Adaptation for Vision-Language Models via Gaussian
 Discriminant Analysis, arXiv:2507.08607.
 Deviations: the part without gradients; the paper then moves the tower's norms a step towards these answers. Its batches
-of 128 images enter before any is answered (``batch: 128``); ours are single images. Box's test on the `first` images,
-its first batch, decides whether covariances are shared; until then one is. They are inverted in double precision, where
-a pseudo-inverse drops directions that images have not reached. The Gaussian term is for logits of scale 100, and is
-rescaled. Memory: a ``(D, D)`` matrix a class where covariances are not shared, 2 GB for 1000 classes of CLIP ViT-B.
+of 128 images enter before any is answered (``batch: 128``); ours are single images. Box's test (1949), by chi-square,
+decides on the `first` images; until then covariances are shared. The release's F stays below d2 / d1, so that it always
+shares them for three classes and more. They are inverted in double precision, where a pseudo-inverse drops directions
+that images have not reached. The Gaussian term is rescaled from logits of scale 100. Not shared: ``(C, D, D)`` numbers.
 """
 
 import math
@@ -97,18 +97,17 @@ def alike(x, p, level):
     """Whether Box's test keeps the hypothesis of one covariance, for images ``(N, D)`` in classes by ``(N, C)``."""
     from scipy.stats import chi2
 
-    if min(x.shape) < AXES:
+    n = p.sum(0)  # (C,)
+    if min(x.shape) < AXES or len(n) == 1 or float(n.min()) <= AXES + 1:
         return True
     x = x - x.mean(0)
-    z, n = x @ torch.linalg.svd(x, full_matrices=False).Vh[:AXES].T, p.sum(0)  # (N, 10), (C,)
-    if float(n.min()) <= AXES + 1:
-        return True
+    z = x @ torch.linalg.svd(x, full_matrices=False).Vh[:AXES].T  # (N, 10)
     away, free = z[:, None] - (p.T @ z / n[:, None]), n - 1  # (N, C, 10), (C,)
     own = torch.einsum("nc,ncd,nce->cde", p, away, away) / free[:, None, None]
     pooled = (free[:, None, None] * own).sum(0) / free.sum()
     signs, own_log = torch.linalg.slogdet(own)
     sign, pooled_log = torch.linalg.slogdet(pooled)
-    if len(n) == 1 or min(float(signs.min()), float(sign)) <= 0:
+    if min(float(signs.min()), float(sign)) <= 0:
         return True
     d, more = AXES, len(n) - 1
     scale = ((1 / free).sum() - 1 / free.sum()) * (2 * d * d + 3 * d - 1) / (6 * (d + 1) * more)

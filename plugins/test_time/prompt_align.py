@@ -43,6 +43,9 @@ class PromptAlign(Episodes):
     def support_needs(self):
         return self.base.needs() if self.proxy == "support" else {}
 
+    def pool_needs(self):
+        return self.base.needs() if self.proxy == "pool" else {}
+
     def fit(self, task):
         super().fit(task)
         images = task.support if self.proxy == "support" else task.pool

@@ -24,6 +24,9 @@ class NeuralPriming(ZeroShot):
     def support_needs(self):
         return {"x": Pooled()}
 
+    def pool_needs(self):
+        return self.needs()
+
     def fit(self, task):
         super().fit(task)
         x, labels = [task.support.x.to(self.text)], [task.support.labels]

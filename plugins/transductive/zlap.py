@@ -81,11 +81,12 @@ class ZLaPInductive(ZLaP):
 
     sparse: bool = False  # of each node keep only its best class: C times less to hold, nearly the same answers
 
+    def pool_needs(self):
+        return self.needs()
+
     def fit(self, task):
         super().fit(task)
-        if task.pool is None or not len(task.pool):
-            raise ValueError("pool must have unlabelled images for the graph; got none; pass pool= or use 'zlap'")
-        self.register_buffer("bank", task.pool.x)  # (N, D)
+        self.register_buffer("bank", task.require_pool("zlap-inductive").x)  # (N, D)
         graph, span = self.graph(self.bank)
         reach = self.solve(graph)  # (C + N, C)
         self.register_buffer("span", span)

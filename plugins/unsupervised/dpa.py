@@ -33,7 +33,7 @@ class DPA(PoolLearner):
     schedule: Schedule = Schedule(epochs=15, lr=1e-5, batch_size=64, weight_decay=0.1, final_lr=2e-6)
 
     def pool_needs(self):
-        return {"weak": Pixels(), "strong": Pixels(views=1, augment="randaugment", fresh=True)}
+        return {"x": Pooled(), "weak": Pixels(), "strong": Pixels(views=1, augment="randaugment", fresh=True)}
 
     def training_images(self, task):
         return super().training_images(task).load()  # so that rows are numbered as in the memory
@@ -41,7 +41,7 @@ class DPA(PoolLearner):
     def fit(self, task):
         self.start_norms(task.backbone)
         self.text = nn.Parameter(task.text.clone())  # (C, D), of any norm
-        self.memory = self.training_images(task).bind({"x": Pooled()}).x.clone()  # (N, D), as last seen
+        self.memory = self.training_images(task).x.clone()  # (N, D), as last seen
         self.labels = self.logits(self.memory).argmax(1).detach()  # (N,), likewise
         self.centres = nn.Buffer(self.means())  # (C, D)
         self.seen = []  # mean predictions of the last batches, (C,) each

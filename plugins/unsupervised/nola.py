@@ -38,12 +38,13 @@ class NoLA(PromptedStudent):
     schedule: Schedule = Schedule(epochs=50, lr=4e-3, batch_size=512, weight_decay=0.01, decay="constant")
 
     def pool_needs(self):
-        return {"z": Pooled(backbone=self.second, unit=False), "strong": Pixels(views=1, augment="strong", fresh=True)}
+        stored = {"x": Pooled(), "z": Pooled(backbone=self.second, unit=False)}
+        return stored | {"strong": Pixels(views=1, augment="strong", fresh=True)}
 
     def fit(self, task):
         self.start(task, self.class_text(task))
         pool = self.training_images(task)
-        zero_shot = task.backbone.logits(pool.bind({"x": Pooled()}).x, self.head.detach()).softmax(1)  # (N, C)
+        zero_shot = task.backbone.logits(pool.x, self.head.detach()).softmax(1)  # (N, C)
         rows, labels = surest(zero_shot, self.k or max(16, math.floor(0.2 * len(pool) / len(task.classnames))))
         z = pool[rows].z  # (S, W')
         inner, outer = nn.Linear(z.shape[1], self.hidden), nn.Linear(self.hidden, len(task.classnames))

@@ -31,13 +31,16 @@ class ZPE(ZeroShot):
     extra: Count = 0  # prompts at the end that do not vote
     as_released: bool = False
 
+    def pool_needs(self):
+        return self.needs() if self.debias in ("both", "pool", "pool-mean") else {}
+
     def fit(self, task):
         super().fit(task)
         counts = {len(rows) for rows in task.text_per_prompt}
         if len(counts) > 1:
             raise ValueError(f"zpe must have equally many prompts of every class; got {sorted(counts)}; use templates")
         self.prompts = nn.Buffer(torch.stack(task.text_per_prompt, 1))  # (P, C, D)
-        if self.debias in ("both", "pool", "pool-mean"):
+        if self.pool_needs():
             if task.pool is None or not len(task.pool):
                 raise ValueError(f"debias must be 'test' or 'none' without unlabelled images; got {self.debias!r}")
             self.pool = nn.Buffer(task.pool.x.mean(0, keepdim=True))  # (1, D)

@@ -68,17 +68,36 @@ def test_the_loss_of_vr_lwf_is_a_cross_entropy_and_a_divergence_on_random_senten
     assert (p != q).any(), "the towers must have moved, or the divergence holds for nothing"
 
 
-def test_ranks_of_co_dy_ra_shrink_in_the_second_half_and_stay_at_zero(toy):
+@pytest.mark.parametrize("as_released", [False, True])
+def test_ranks_of_co_dy_ra_shrink_in_the_second_half_and_stay_at_zero(as_released, toy):
     first, _, _ = halves(toy)
-    made = adapt(brief("co-dy-ra", rank=3, threshold=0.0), first)
-    weights = np.array([0.4, -0.05, 0.1])
+    made = adapt(brief("co-dy-ra", rank=4, threshold=0.0, as_released=as_released), first)
+    weights = np.array([0.5, -0.05, 0.15, -0.3])
     for done, cost in ((0.5, 0.0), (0.75, 0.1), (1.0, 0.2)):
         made.threshold = 0.2
         for own in made.ranks:
             own.data.copy_(torch.tensor(weights))
         made.prune(done)
         want = np.sign(weights) * np.maximum(np.abs(weights) - cost, 0)
+        if as_released:  # what is less than a threshold after the subtraction is zero too
+            want[np.abs(want) < cost] = 0
         assert np.allclose(made.ranks[0].detach(), want, atol=1e-6), f"at {done} of all steps each must lose {cost}"
+
+
+@pytest.mark.fault("a method read again beside its release", "the release's answer, or a line in its card")
+def test_co_dy_ra_starts_at_random_weights_and_has_a_second_loss_where_it_is_as_released(toy):
+    first, second, _ = halves(toy)
+    made = adapt(brief("co-dy-ra", rank=64, threshold=0.0, as_released=True), first)
+    extend(made, second)
+    assert np.abs(np.mean([w.detach().std() for w in made.ranks]) - 1) < 0.05, "weights start as a standard normal"
+    own = second.bind(made).support[:6]
+    batch = Images.from_arrays({"views": own.views}, own.labels).bind(made.support_needs())
+    with torch.no_grad():
+        x, text = rows(made.images(batch.views[:, 0])), rows(made.text())
+    logits, y = second.backbone.logit_scale * x @ text.T, batch.labels.numpy()
+    over_images = sum(-np.log(softmax(logits[:, c])[y == c]).sum() for c in range(5)) / 5
+    want = crossed(logits[:, 3:], y - 3) + over_images
+    assert made.loss(batch).item() == pytest.approx(want, abs=1e-4), "both cross-entropies, the second over all classes"
 
 
 def test_co_dy_ra_adds_its_update_to_the_weights_before_the_next_task(toy):
@@ -102,3 +121,11 @@ def test_a_task_without_new_classes_is_refused(name, toy):
     made = adapt(brief(name), first)
     with pytest.raises(ValueError, match="a task must have classes beyond the 3 so far; got 3"):
         extend(made, first)
+
+
+@pytest.mark.parametrize("name", ["cpe-clip", "vr-lwf", "co-dy-ra"])
+def test_images_of_a_class_that_came_before_are_refused(name, toy):
+    first, second, _ = halves(toy)
+    made = adapt(brief(name), first)
+    with pytest.raises(ValueError, match="a task must have images of its new classes alone; got 'cat'; leave them out"):
+        extend(made, replace(second, support=toy[0].support))

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from adaptkit import Task, adapt, method, predict
-from tests.reference.by_hand import texts_and_images
+from tests.reference.by_hand import close, texts_and_images
 
 
 def unbalanced(views=0):
@@ -52,3 +53,29 @@ def test_a_balanced_support_stays_as_it_is_and_pixels_are_refused():
     assert torch.equal(predict(one, x), predict(adapt(method("gda"), same), x)), "nothing is to be added"
     with pytest.raises(ValueError, match="base must read stored embeddings of the support for smote; got Pixels"):
         method("smote", base=method("vpt")).base_task(task)
+
+
+def smote(x, y, k, seed):
+    """Images and new rows behind them, class by class, by a second hand, with the draws of imbalanced-learn."""
+    rows, most = [x], np.bincount(y).max()
+    for c in range(y.max() + 1):
+        own, draws = x[y == c], np.random.RandomState(seed)
+        missing, near = most - len(own), min(k, len(own) - 1)
+        far = np.linalg.norm(own[:, None] - own, axis=-1) + np.diag(np.full(len(own), -1.0))
+        nearest = far.argsort(1)[:, 1 : near + 1]  # the row itself comes first
+        pairs = draws.randint(0, len(own) * near, missing)  # each image with each of its neighbours is as likely
+        steps = draws.uniform(size=missing)
+        one = own[pairs // near]
+        rows.append(one + steps[:, None] * (own[nearest[pairs // near, pairs % near]] - one))
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize(("k", "seed"), [(1, 0), (3, 1), (5, 2), (50, 3)])
+def test_new_rows_are_those_of_a_second_hand(k, seed):
+    _, x, y = texts_and_images(classes=3, n=60)
+    keep = np.ones(60, dtype=bool)
+    keep[np.flatnonzero(y == 0)[7:]] = keep[np.flatnonzero(y == 2)[12:]] = False
+    x, y = x[keep], y[keep]
+    task = Task.from_arrays((x, y), np.eye(3, x.shape[1]))
+    model = method("smote", base=method("linear-probe"), k=k, seed=seed)
+    close(model.base_task(task).support.bind(model.base.support_needs()).x, smote(x, y, k, seed), "the support", 1e-5)

@@ -18,6 +18,7 @@ from adaptkit_plugins.backbones import open_clip as plugin
 from adaptkit.towers.activation import ActivationWarning
 from adaptkit.towers.openclip import openclip_preprocess
 from adaptkit.towers.openclip_files import FoundModel, put_weights, read_weights
+from adaptkit.towers.sentences import by_token
 
 NATIVE = ("vit", "quick vit", "mean vit", "coca", "siglip")
 SPEC = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bicubic", "resize_mode": "shortest"}
@@ -301,3 +302,13 @@ def test_what_the_cache_of_the_hub_holds_is_known(tmp_path, monkeypatch):
         for file in files:
             (snapshot / file).write_text("{}")
     assert [*plugin.load.offline()] == ["tests/whole", "RN50-quickgelu/openai"], "whole, and of the right activation"
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_every_token_leaves_as_the_one_that_stands_for_the_sentence(kind, loaded):
+    backbone = loaded(kind)
+    with torch.no_grad():
+        whole, words, ends = by_token(backbone, backbone.tokenize(SENTENCES))
+    assert words.shape[::2] == (len(SENTENCES), backbone.dim), "all tokens must be there, whichever the tower reads"
+    named = words[torch.arange(len(SENTENCES)), ends]
+    torch.testing.assert_close(named, whole, rtol=0, atol=1e-5, msg="the tower must name the one that it reads")

@@ -67,6 +67,7 @@ class Patches(Need):
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Tokens, ``(B, T, W)``."""
+        backbone.require("image.block.-1")
         kept: list[Tensor] = []
         with backbone.taps({f"image.block.{self.block}": lambda _, out: kept.append(out) or out}):  # type: ignore[func-returns-value]
             backbone.encode_image(pixels)

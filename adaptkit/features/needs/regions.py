@@ -113,6 +113,7 @@ class ValuePath(Need):
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Raw tokens, ``(B, K, P, D)``."""
+        backbone.require("image.block.0")
         blocks, depth = chosen_blocks(self.blocks, backbone), backbone.depth["image"]
         path, end = second_path(backbone, self.last), f"image.block.{depth - 1}"
         shape: list[int] = []

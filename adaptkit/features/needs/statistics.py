@@ -31,6 +31,7 @@ class BlockStatistics(Need):
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Statistics, ``(B, K, 2, W)``."""
+        backbone.require("image.block.0")
         kept: dict[int, Tensor] = {}
 
         def keep(block: int) -> Callable[[Tensor, Tensor], Tensor]:

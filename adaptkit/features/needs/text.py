@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaptkit.features.needs.need import Need
 from adaptkit.towers.backbone import unit
+from adaptkit.towers.sentences import by_token
 
 if TYPE_CHECKING:
     from adaptkit.towers.backbone import Backbone, Tokens
@@ -104,12 +105,7 @@ class SentenceTokens(Sentence):
 
     def compute(self, backbone: Backbone, pixels: Tokens) -> Tensor:  # type: ignore[override]
         """Tokens to their raw embeddings, ``(B, count, D)``."""
-        backbone.require("text.norm", "text.projection")
-        kept: list[Tensor] = []
-        with backbone.taps({"text.norm": lambda _, out: kept.append(out) or out}):  # type: ignore[func-returns-value]
-            whole = backbone.encode_text(pixels)
-        rows = backbone.points["text.projection"].untapped(kept[0])  # (B, L, D)
-        ends = (rows - whole[:, None]).abs().sum(-1).argmin(-1)  # where the sentence is read
+        whole, rows, ends = by_token(backbone, pixels)
         place = torch.arange(self.count, device=rows.device)
         rows = F.pad(rows, (0, 0, 0, max(0, self.count - rows.shape[1])))[:, : self.count]
         last = ends.clamp_max(self.count - 1)[:, None]

@@ -57,6 +57,7 @@ class Layers(Need):
 
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Tokens, ``(B, K, T, W)``."""
+        backbone.require("image.block.-1")
         kept, blocks = dict[int, Tensor](), chosen_blocks(self.blocks, backbone)
         taps: dict[str, Tap] = {
             f"image.block.{i}": lambda _, out, i=i: kept.setdefault(i, out)  # type: ignore[misc]

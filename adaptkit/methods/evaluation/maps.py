@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from adaptkit.methods.evaluation.base import Evaluation, check_binary
 from adaptkit.methods.evaluation.condensed import Condensed
 from adaptkit.methods.evaluation.detection import placements
 from adaptkit.methods.evaluation.pimo import BOUNDS, aupimo
+from adaptkit.methods.evaluation.small_maps import own_auroc, small_maps
 
 LIMIT = 0.3  # false positives beyond which nobody would look at a map
 
@@ -30,13 +33,13 @@ class Maps(Evaluation):
     def loss(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy over pixels, with logits."""
         self.check(answers, targets)
-        maps = resized(map_of(answers), targets)
+        maps = stretched(map_of(answers), targets.shape[1:])
         return F.binary_cross_entropy_with_logits(maps, targets.to(maps))
 
     def right(self, answers: Tensor, targets: Tensor) -> Tensor:
         """Each image's part in the area under the curve of all pixels, ``(N,)`` doubles; see `placements`."""
         self.check(answers, targets)
-        maps = resized(map_of(answers), targets)
+        maps = stretched(map_of(answers), targets.shape[1:])
         return placements(maps.flatten(), targets.flatten()).view(len(maps), -1).mean(-1)
 
     def objective(self, answers: Tensor, targets: Tensor) -> float:
@@ -60,7 +63,7 @@ class Maps(Evaluation):
     def condense(self, answers: Tensor, targets: Tensor) -> Condensed:
         """Each map, of the size of its mask, and the image's score."""
         self.check(answers, targets)
-        maps = resized(map_of(answers), targets)
+        maps = stretched(map_of(answers), targets.shape[1:])
         return Condensed({"answers": maps, "targets": targets, "scores": image_scores(answers)})
 
     def metrics_of(self, items: Condensed) -> dict[str, float]:
@@ -78,8 +81,10 @@ class Maps(Evaluation):
         return found
 
     def kept_of(self, items: Condensed) -> dict[str, Tensor]:
-        """The image's score."""
-        return {"score": items.columns["scores"].float()}
+        """The image's score, whether it is anomalous, how well its own pixels are told, and a small map."""
+        maps, masks = items.columns["answers"], items.columns["targets"]
+        about = {"score": items.columns["scores"].float(), "anomalous": masks.flatten(1).any(1)}
+        return {**about, "pixel_auroc": own_auroc(maps, masks), **small_maps(maps, masks)}
 
     def strata(self, targets: Tensor) -> Tensor:
         """Whether masks have an anomalous pixel, ``(N,)`` of 0 and 1."""
@@ -113,12 +118,18 @@ def image_scores(answers: Tensor) -> Tensor:
     return answers[:, 1, 0, 0] if answers.dim() == 4 else answers.flatten(1).amax(1)
 
 
-def resized(maps: Tensor, like: Tensor) -> Tensor:
-    """Maps ``(N, H, W)`` of the size of others, by bilinear interpolation; as they are where they have it."""
-    size = like.shape[-2:]
-    if maps.shape[-2:] == size:
-        return maps
-    return F.interpolate(maps[:, None], size=size, mode="bilinear")[:, 0]
+def stretched(grid: Tensor, size: int | Sequence[int], corners: bool = False) -> Tensor:
+    """Scores of patches, ``(N, h, w)``, as maps of a size, by bilinear interpolation; as they are where they have it.
+
+    Args:
+        grid: of scores.
+        size: of maps, rows and columns; 0 leaves them as they are.
+        corners: whether the outer scores stand in the corners of maps, or in the middle of what they cover.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    if not rows or grid.shape[-2:] == (rows, columns):
+        return grid
+    return F.interpolate(grid[:, None], size=(rows, columns), mode="bilinear", align_corners=corners)[:, 0]
 
 
 def told_apart(scores: np.ndarray, positive: np.ndarray) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from adaptkit.io.errors import must_be
 from adaptkit.report.errors.counts import NO_LABEL, ClassScores, class_scores, confusion_counts, macro_f1
 from adaptkit.report.errors.frames import data_frame
 from adaptkit.report.errors.gallery import Gallery
+from adaptkit.report.errors.maps import maps_sections
 from adaptkit.report.errors.mistakes import Mistake, mistakes_section
 from adaptkit.report.errors.sections import classes_section, confusion_section, reliability_section, style
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from adaptkit.runs.told import Told
+
+MAP_LABELS = ("normal", "anomalous")
 
 
 class Predictions:
@@ -32,8 +36,8 @@ class Predictions:
         images: where each image is: its path from the dataset, or its number.
         labels: true class ids, ``(N,)``, -1 for images of no class; of several labels an image a list of them.
         columns: what was answered, a row for each image: ``predicted`` and its probability, ``confidence``; ``others``,
-            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; and ``met``, the
-            place in a stream.
+            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; of maps, ``map`` and
+            what goes with it (see `small_maps`); and ``met``, the place in a stream.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -56,7 +60,8 @@ class Predictions:
         return len(self.images)
 
     def __repr__(self) -> str:
-        return f"Predictions({self.title}: {len(self)} images, {len(self.errors())} answered wrong)"
+        wrong = f", {len(self.errors())} answered wrong" if "predicted" in self.columns else ""
+        return f"Predictions({self.title}: {len(self)} images{wrong})"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -123,6 +128,9 @@ class Predictions:
                 row |= {"probability": float(of["confidence"][i])} if "confidence" in of else {}
                 row["right"] = bool(self.right[i]) if i in labelled else None
                 row["others"] = [self.named(c, named) for c in of["others"][i].tolist()]
+            if "anomalous" in of:
+                auroc = float(of["pixel_auroc"][i])
+                row |= {"label": MAP_LABELS[int(of["anomalous"][i])], "pixel_auroc": auroc if isfinite(auroc) else None}
             row |= {name: of[name][i].item() for name in ("score", "met") if name in of}
             out.append(row)
         return out
@@ -179,15 +187,19 @@ class Predictions:
         """The surest errors as pictures, each with its nearest neighbours of the true and of the answered class.
 
         The neighbours are those among the labelled images that the method learned from, by the cosine of the pooled
-        feature. Where there are no pictures, names stand alone.
+        feature. Where there are no pictures, names stand alone. Of maps, the images that are told worst and best.
         """
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be 0 or more errors; got {n!r}")
+        if self.kind == "maps":
+            return AsHTML(maps_sections(self, n, pictures=True))
         note = self.gallery.note() if self.gallery else "no pictures: images are known as features only"
         return AsHTML(mistakes_section(self.mistakes(n), note))
 
     def sections(self, errors: int = 12, pictures: bool = False) -> str:
         """All sections of a page about these answers, as HTML."""
+        if self.kind == "maps":
+            return maps_sections(self, errors, pictures)
         parts = []
         if self.about_classes:
             parts.append(confusion_section(self.labels, self.predicted, self.names))

@@ -13,6 +13,7 @@ from adaptkit.report.comparison import AVERAGE, Column, Comparison
 from adaptkit.report.errors.agreement import agreement
 from adaptkit.report.errors.behind import of_result
 from adaptkit.report.errors.keepers import InFolders
+from adaptkit.report.errors.maps import maps_sections
 from adaptkit.report.errors.mistakes import mistakes_section
 from adaptkit.report.errors.predictions import Predictions
 from adaptkit.report.errors.sections import (
@@ -59,12 +60,13 @@ def column_templates(
     for method in sorted(comparison.methods, key=lambda method: method != best):
         results = [result for group in comparison.rows(column, method) for result in group]
         found, damaged = kept_answers(keeper, results)
-        body = damaged_section(damaged)
+        body, over = damaged_section(damaged), ""
         if found:
             seeds[method], told[method] = found[0]
             body = pooled_sections([each for _, each in found], thumbnails if method == best else 0) + body
+            over = f"seed {found[0][0]}" if found[0][1].kind == "maps" else over
         if body:
-            yield errors_template(column, method, body)
+            yield errors_template(column, method, body, over)
     named = {m: p for m, p in told.items() if countable(p) and list(p.images) == list(told[next(iter(told))].images)}
     if len(named) > 1:
         order = [method for method in comparison.methods if method in named]
@@ -103,6 +105,8 @@ def countable(told: Predictions) -> bool:
 def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     """The sections about one method: counts over all seeds, and the surest errors of the first."""
     parts, one = [], found[0]
+    if one.kind == "maps":
+        return maps_sections(one, thumbnails or ERRORS, thumbnails > 0)
     if one.about_classes and "confidence" in one.columns:
         same = [told for told in found if list(told.names) == list(one.names)]
         labels = np.concatenate([told.labels for told in same])
@@ -120,10 +124,11 @@ def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     return "".join(parts)
 
 
-def errors_template(column: Column, method: str, body: str) -> str:
-    """Sections that are not shown until a script asks for them."""
+def errors_template(column: Column, method: str, body: str, over: str = "") -> str:
+    """Sections that are not shown until a script asks for them; `over` says what they are of, if not of all seeds."""
     where = f'data-dataset="{escape(column.dataset)}" data-method="{escape(method)}" data-shots="{column.shots}"'
-    return f"<template {where}>{body}</template>"
+    told = f' data-over="{escape(over)}"' if over else ""
+    return f"<template {where}{told}>{body}</template>"
 
 
 def opening_method(comparison: Comparison, column: Column) -> str:
