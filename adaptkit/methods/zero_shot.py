@@ -7,7 +7,7 @@ Deviations: none known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class ZeroShot(Method):
     torch.Size([60, 5])
     """
 
-    answers = ("classification", "multi-label")
+    answers: ClassVar[tuple[str, ...]] = ("classification", "multi-label")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 (passed on)
         """Who adds to the head answers what a method does unless it says more: several labels are more than one."""
