@@ -25,7 +25,7 @@ from adaptkit.runs.loading import pick_dataset
 
 COUNTS = ("one object", "two objects", "three objects", "four objects", "five objects", "six objects")
 GRADES = ("bad", "poor", "fair", "good", "excellent")
-DAMAGE = {"blur": (6.0, 3.5, 2.0, 1.0), "noise": (0.6, 0.3, 0.15, 0.07), "jpeg": (2, 6, 12, 25)}
+DAMAGE = {"blur": (8.0, 5.0, 3.0, 1.5), "noise": (1.0, 0.5, 0.25, 0.12), "jpeg": (1, 3, 6, 12)}
 """Pixels of the blur's deviation, the noise's deviation of a range of 1, and JPEG's quality, from bad to good."""
 SIDE = 96  # of an image, pixels
 
@@ -46,7 +46,7 @@ class Graded(Drawn):
         return np.random.default_rng([*hashlib.sha256(code.encode()).digest()])
 
     def key(self, i):
-        made = f"{type(self).__name__} 1 pillow {PIL.__version__} {self.drawings.key(i)}"
+        made = f"{type(self).__name__} {self.how} {SIDE} pillow {PIL.__version__} {self.drawings.key(i)}"
         return hashlib.sha256(made.encode()).hexdigest()
 
     @property
@@ -57,7 +57,7 @@ class Graded(Drawn):
 class Counted(Graded):
     """Some copies of a drawing on a sheet."""
 
-    grades = len(COUNTS)
+    grades, how = len(COUNTS), "scattered"
 
     def image(self, i):
         rng = self.drawn(i)
@@ -74,7 +74,7 @@ class Counted(Graded):
 class Degraded(Graded):
     """A drawing with as much damage as its grade says."""
 
-    grades = len(GRADES)
+    grades, how = len(GRADES), str(DAMAGE)
 
     def image(self, i):
         rng = self.drawn(i)
