@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import adaptkit as ak
-from adaptkit.report.recall import depth_of, of_ranking, ranks_of, recall_curve
+from adaptkit.report.errors.ranks import ranks_of
+from adaptkit.report.recall import depth_of, of_ranking, recall_curve
 from tests.small import Command
 
 SMALL = {"dataset": "toy-pairs", "backbone": "toy:0", "shots": [2, 4], "seeds": [1, 2], "select": "none"}
@@ -66,5 +67,33 @@ def test_the_command_writes_the_picture_beside_the_records(ran, capsys, tmp_path
     recipe = tmp_path / "search.yaml"
     recipe.write_text(json.dumps({**SMALL, "shots": [2], "methods": ["zero-shot-retrieval"]}))
     _, said, _ = Command(ran[2], capsys)("run", recipe, "--out", tmp_path / "out", "--quiet")
+    assert "classes had" not in said, f"pairs to learn from are of no class; got {said}"
     assert f"plot: {tmp_path / 'out' / 'recall.svg'}" in said, said
     assert (tmp_path / "out" / "recall.svg").read_text().startswith("<?xml"), "it is there"
+
+
+def test_queries_whose_item_comes_last_are_told_first_and_by_name(ran, capsys, tmp_path):
+    told = ran[0].predictions("composed-sum", shots=4, seed=1)
+    frame = told.frame()
+    wrong = told.errors()
+    assert (np.diff(frame["rank"][wrong]) <= 0).all() and frame["rank"][wrong[0]] > 1, "the latest rank comes first"
+    assert (frame["rank"][frame.right.astype(bool)] == 1).all(), "ranks are those of the answers"
+    first = told.rows(wrong[:1])[0]
+    assert {first["predicted"], *first["others"], *first["label"]} <= {*told.names}, "items have their names"
+    command = Command(ran[2], capsys)
+    code, said, _ = command("errors", ran[1], "--method", "composed-sum", "--most", 2)
+    assert code == 0 and "whose item is not found first" in said and "surest" not in said, said
+    page = tmp_path / "page.html"
+    command("errors", ran[1], "--out", page, "--thumbnails", 2)
+    assert "Found late" in page.read_text() and "probability" not in page.read_text(), "a page says the same"
+    command("compare", ran[1], "--out", page)
+    assert "Found late" in page.read_text() and "Surest errors" not in page.read_text(), "so does that of a comparison"
+    code, _, told = command("errors", ran[1], "--agreement")
+    assert (code, told) == (
+        2,
+        "adaptkit: error: agreement must be of answers that are one class an image; got rankings of a gallery\n",
+    ), "and rankings are not held against each other by kappa"
+
+
+def test_a_caption_is_known_by_what_it_says():
+    assert ak.Captions(["a cat asleep"]).where(0) == "a cat asleep", "a number says nothing"

@@ -11,6 +11,7 @@ import numpy as np
 
 from adaptkit.io.files import atomic_write
 from adaptkit.report.backbones import backbone_line
+from adaptkit.report.errors.ranks import ranks_of
 from adaptkit.report.figure_data import Drawing
 from adaptkit.report.plot import Curves, as_picture, drawing, figure
 from adaptkit.report.scores import Score, heading
@@ -27,16 +28,6 @@ PICTURE = "recall.svg"  # beside a run's records
 def is_ranking(result: Result) -> bool:
     """Whether a result is that of a search."""
     return result.protocol.get("kind") == "ranking" and bool(result.right.get(""))
-
-
-def ranks_of(worth: str | Sequence[float]) -> np.ndarray:
-    """Each query's rank, ``(N,)`` from 1, of the reciprocal ranks that a record has.
-
-    >>> from adaptkit.report.recall import ranks_of
-    >>> ranks_of([1.0, 0.5, 1 / 3]).tolist()
-    [1, 2, 3]
-    """
-    return np.rint(1 / np.asarray(worth, float)).astype(int)
 
 
 def depth_of(results: Sequence[Result]) -> int:

@@ -11,7 +11,9 @@ from adaptkit.io.text import columns
 from adaptkit.report.errors.agreement import Agreement
 from adaptkit.report.errors.counts import most_confused
 from adaptkit.report.errors.maps import by_worth, map_tables, plain_maps
-from adaptkit.report.errors.predictions import Predictions, said
+from adaptkit.report.errors.mistakes import said
+from adaptkit.report.errors.predictions import Predictions
+from adaptkit.report.errors.ranks import HEAD, late_rows
 from adaptkit.report.errors.sections import percentage
 from adaptkit.report.scores import option_notes
 
@@ -54,8 +56,9 @@ def plain_answers(told: Predictions, most: int) -> dict[str, Any]:
     if told.about_classes:
         found |= {"macro_f1": told.macro_f1, "classes": [asdict(scores) for scores in told.per_class()]}
         found["confused"] = [asdict(pair) for pair in most_confused(told.counts, told.names)]
-    rows = told.rows(told.errors(most) if "predicted" in told.columns else range(min(most, len(told))))
-    return found | {"errors": rows}
+    if "predicted" not in told.columns:  # a score by itself is neither right nor wrong
+        return found | {"scores": told.rows(range(min(most, len(told))))}
+    return found | {"errors": told.rows(told.errors(most))}
 
 
 def answers_text(told: Predictions, most: int) -> str:
@@ -67,6 +70,10 @@ def answers_text(told: Predictions, most: int) -> str:
     if "predicted" not in told.columns:
         return f"{told.title}: scores of {len(told):,} images; --out scores.csv has them"
     wrong = len(told.errors())
+    if told.kind == "ranking":
+        rows = late_rows(told.rows(told.errors(most)))
+        about = f"{told.title}: {len(told):,} queries, {wrong:,} whose item is not found first"
+        return "\n\n".join([about, *([columns([[*HEAD], *rows])] if rows else [])])
     parts = [f"{told.title}: {len(told):,} images, {wrong:,} answered wrong"]
     if told.about_classes:
         parts[0] += f", macro-F1 {percentage(told.macro_f1)} %"

@@ -13,7 +13,6 @@ from adaptkit.report.comparison import AVERAGE, Column, Comparison
 from adaptkit.report.errors.agreement import agreement
 from adaptkit.report.errors.behind import of_result
 from adaptkit.report.errors.keepers import InFolders
-from adaptkit.report.errors.maps import maps_sections
 from adaptkit.report.errors.mistakes import mistakes_section
 from adaptkit.report.errors.predictions import Predictions
 from adaptkit.report.errors.sections import (
@@ -64,7 +63,7 @@ def column_templates(
         if found:
             seeds[method], told[method] = found[0]
             body = pooled_sections([each for _, each in found], thumbnails if method == best else 0) + body
-            over = f"seed {found[0][0]}" if found[0][1].kind == "maps" else over
+            over = f"seed {found[0][0]}" if found[0][1].kind in ("maps", "ranking") else over
         if body:
             yield errors_template(column, method, body, over)
     named = {m: p for m, p in told.items() if countable(p) and list(p.images) == list(told[next(iter(told))].images)}
@@ -99,14 +98,14 @@ def damaged_section(damaged: Sequence[int]) -> str:
 
 def countable(told: Predictions) -> bool:
     """Whether each image has one class and is answered by one, with a probability."""
-    return {"predicted", "confidence"} <= told.columns.keys() and not isinstance(told.labels, list)
+    return "confidence" in told.columns and told.about_classes
 
 
 def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     """The sections about one method: counts over all seeds, and the surest errors of the first."""
     parts, one = [], found[0]
-    if one.kind == "maps":
-        return maps_sections(one, thumbnails or ERRORS, thumbnails > 0)
+    if own := one.own_sections(thumbnails or ERRORS, thumbnails > 0):
+        return own
     if one.about_classes and "confidence" in one.columns:
         same = [told for told in found if list(told.names) == list(one.names)]
         labels = np.concatenate([told.labels for told in same])
