@@ -26,7 +26,7 @@ def ranks_of(worth: str | Sequence[float]) -> np.ndarray:
 def late_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Queries with their own items, the rank of the first of these, and the item that was found first, as text."""
     cells = [[row["image"], row["label"], row.get("rank", "-"), row["predicted"]] for row in rows]
-    return [[as_text(value) for value in line] for line in cells]
+    return [[in_letters(value) for value in line] for line in cells]
 
 
 def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -34,7 +34,7 @@ def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return section("Found late", "every query found its item first")
     said = "queries whose item is not the first that was found, those with the latest rank first"
-    texts = [[line[0], line[1], line[3], line[2]] for line in late_rows(rows)]
+    texts = [[query, item, first, rank] for query, item, rank, first in late_rows(rows)]
     return section(
         "Found late",
         said,
@@ -47,7 +47,7 @@ def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def as_text(value: object) -> str:
+def in_letters(value: object) -> str:
     """A query or items as text, not longer than a table has room for."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"
