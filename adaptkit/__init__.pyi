@@ -8,6 +8,7 @@ from .features.composites import Composite as Composite
 from .features.datasets import Splits as Splits
 from .features.items import Images as Images
 from .features.needs import Dense as Dense
+from .features.needs import FramePatches as FramePatches
 from .features.needs import Frames as Frames
 from .features.needs import Layers as Layers
 from .features.needs import Masked as Masked

@@ -1,11 +1,14 @@
-"""A transformer block, for heads that are trained on features."""
+"""Layers of heads that are trained on features: a transformer block, a choice of tokens."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from adaptkit.towers.backbone import unit
 
 Activation = Literal["quick", "gelu", "relu"]
 
@@ -57,6 +60,37 @@ class TokenBlock(nn.Module):
     def perceive(self, x: Tensor) -> Tensor:
         """The perceptron's output, ``(B, T, W)``."""
         return self.fc2(activated(self.fc1(x), self.activation))
+
+
+class TellingTokens(nn.Module):
+    """Of each item the tokens that tell most beside its embedding, by a score that is learned.
+
+    A token that is chosen carries the gradient of its share among the item's, which is 1 in value.
+
+    Args:
+        width: of tokens.
+        kept: how many.
+
+    >>> import torch
+    >>> TellingTokens(8, kept=2)(torch.randn(3, 8), torch.randn(3, 5, 8)).shape
+    torch.Size([3, 2, 8])
+    """
+
+    def __init__(self, width: int, kept: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.kept = kept
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Of unit norm and in their order, ``(..., kept, W)``, of ``(..., W)`` and ``(..., T, W)``; all if so few."""
+        x, tokens = unit(x), unit(tokens)
+        if tokens.shape[-2] <= self.kept:
+            return tokens
+        shares = self.score(torch.cat([tokens, x[..., None, :].expand_as(tokens)], -1))[..., 0].softmax(-1)
+        best = shares.topk(self.kept, -1).indices.sort(-1).values  # (..., kept)
+        share = shares.gather(-1, best)
+        rows = tokens.gather(-2, best[..., None].expand(*best.shape, tokens.shape[-1]))
+        return rows * (share / share.detach())[..., None]
 
 
 def fitting_heads(width: int, most: int) -> int:

@@ -61,6 +61,17 @@ def found_by_text(name: str, gallery: Source, paired: Source) -> Splits:
     return Splits(name, names, train, queries, kind="ranking", gallery=gallery, source="drawn by a formula")
 
 
+def toy_alike() -> Splits:
+    """An image finds the images of its class."""
+    gallery, asked, paired = ToyImages("gallery", GALLERY), ToyImages("asked", QUERIES), ToyImages("paired", PAIRS)
+    targets = [[int(label == own) for label in gallery.labels] for own in asked.labels]
+    queries = Composite("toy-alike queries", {"image": (asked, range(QUERIES))}, targets=targets)
+    parts = {"image": (ToyImages("reference", PAIRS), range(PAIRS)), "item": (paired, range(PAIRS))}
+    names = tuple(f"{CLASSES[c]} {i}" for i, c in enumerate(gallery.labels))
+    train = Composite("toy-alike pairs", parts, labels=list(paired.labels))
+    return Splits("toy-alike", names, train, queries, kind="ranking", gallery=gallery, source="drawn by a formula")
+
+
 def named_beside(classes: Sequence[int], images: Source) -> dict[str, tuple[Source, Sequence[int]]]:
     """For each class a text that names it, and an image of the class behind it."""
     texts = Captions([f"a photo of a {name}." for name in CLASSES])

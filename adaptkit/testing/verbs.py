@@ -35,11 +35,13 @@ ELSEWHERE = {"predict": "forward", "predict_proba": "forward", "transform": "for
 def verbs_are_spelt(make: Make, task: Task, queries: Images) -> None:
     """What is named almost like a verb, and called by nobody, would be passed over in silence."""
     cls = type(make())
-    own = [base for base in cls.__mro__ if issubclass(base, Method) and not base.__module__.startswith("adaptkit.")]
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("adaptkit.")]
+    own = [base for base in cls.__mro__ if issubclass(base, Method) and base not in ours]
     made = [(name, function_of(value)) for base in own for name, value in vars(base).items()]
     defined = {name for name, function in made if function}
     called = {name for _, function in made if function for name in names_in(function.__code__)}
-    for name in sorted(defined - called - {*dir(Method)}):
+    known = {*dir(Method)}.union(*map(vars, ours))  # what a base of the kit's own has, that base calls
+    for name in sorted(defined - called - known):
         near = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, VERBS, n=1, cutoff=0.75)
         ensure(
             not near or near[0] in defined,

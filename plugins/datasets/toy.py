@@ -1,7 +1,7 @@
 """Five patterns and their names, drawn by a formula: runs anywhere, with no download.
 
-``toy-pairs`` asks for images by a text beside an image, ``toy-sequences`` for short sequences, and ``toy-defects`` for
-holes in patterns.
+``toy-pairs`` asks for images by a text beside an image, ``toy-alike`` by an image alone, ``toy-sequences`` for short
+sequences, and ``toy-defects`` for holes in patterns.
 """
 
 from adaptkit import hookimpl
@@ -19,6 +19,12 @@ def pairs(place=""):
     return toy_pairs()
 
 
+def alike(place=""):
+    from adaptkit.testing.toy_pairs import toy_alike
+
+    return toy_alike()
+
+
 def sequences(place=""):
     from adaptkit.testing.toy_pairs import toy_sequences
 
@@ -33,4 +39,5 @@ def defects(place=""):
 
 @hookimpl
 def datasets():
-    return {"toy": load, "toy-defects": defects, "toy-pairs": pairs, "toy-sequences": sequences}
+    found = {"toy-alike": alike, "toy-pairs": pairs, "toy-sequences": sequences}
+    return {"toy": load, "toy-defects": defects, **found}

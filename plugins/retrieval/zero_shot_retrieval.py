@@ -4,12 +4,23 @@ Source: Radford et al., Learning Transferable Visual Models From Natural Languag
 Deviations: ``composed-sum`` is the usual baseline of composed retrieval, of no paper of its own.
 """
 
-from adaptkit import ComposedRetriever, Retriever, hookimpl, unit
+from adaptkit import ComposedRetriever, Pooled, Retriever, hookimpl, unit
 from adaptkit.io.ranges import Share
+from adaptkit.methods.retriever import cosines
 
 
 class ZeroShotRetrieval(Retriever):
     """The cosine of a query's text and an image."""
+
+
+class ImageRetrieval(Retriever):
+    """The cosine of a query's image and an image."""
+
+    def needs(self):
+        return {"image": Pooled(unit=False, of="image")}
+
+    def scores(self, asked, items):
+        return cosines(asked.image, items.item)
 
 
 class ComposedSum(ComposedRetriever):
@@ -23,4 +34,8 @@ class ComposedSum(ComposedRetriever):
 
 @hookimpl
 def methods():
-    return {"zero-shot-retrieval": ZeroShotRetrieval, "composed-sum": ComposedSum}
+    return {
+        "zero-shot-retrieval": ZeroShotRetrieval,
+        "image-retrieval": ImageRetrieval,
+        "composed-sum": ComposedSum,
+    }

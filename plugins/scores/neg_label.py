@@ -82,8 +82,9 @@ class NegLabel(ZeroShot):
         """Which words have the smallest percentile of cosines, the farthest first."""
         count = int(len(rows) * self.top)
         few = max(1, QUANTILES // len(self.text))
-        near = [(some @ self.text.T).quantile(self.percentile, dim=1) for some in rows.split(few)]
-        near = torch.cat(near) if len(rows) else rows[:, 0]  # (n,)
+        parts = rows.split(few) if len(rows) else ()
+        near = [(part @ self.text.T).quantile(self.percentile, dim=1) for part in parts]
+        near = torch.cat([rows[:0, 0], *near])  # (n,)
         return near.argsort(stable=True)[:count]
 
     def forward(self, batch):

@@ -3,13 +3,14 @@
 from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.regions import Regions, ValuePath
-from adaptkit.features.needs.several import Frames, PaddedFrames, Windows
+from adaptkit.features.needs.several import FramePatches, Frames, PaddedFrames, Windows
 from adaptkit.features.needs.text import Sentence, SentenceTokens
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
     "PIXELS",
     "Dense",
+    "FramePatches",
     "Frames",
     "Layers",
     "Masked",

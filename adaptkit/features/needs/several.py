@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptkit.features.needs.images import Pooled
+from adaptkit.features.needs.tokens import Dense
 
 if TYPE_CHECKING:
     from adaptkit.towers.backbone import Backbone
@@ -45,9 +46,11 @@ class Several(Pooled):
     def compute(self, backbone: Backbone, pixels: Tensor) -> Tensor:
         """Pictures ``(B, K, 3, H, W)`` to raw embeddings, ``(B, K, D)``; no pass is larger than a batch of images."""
         parts = pixels.flatten(0, 1).split(max(AT_ONCE, len(pixels)))
-        return torch.cat([super(Several, self).compute(backbone, part) for part in parts]).unflatten(
-            0, pixels.shape[:2]
-        )
+        return torch.cat([self.compute_alone(backbone, part) for part in parts]).unflatten(0, pixels.shape[:2])
+
+    def compute_alone(self, backbone: Backbone, pixels: Tensor) -> Tensor:
+        """Pictures by themselves, ``(N, 3, H, W)``, to raw embeddings, ``(N, D)``."""
+        return super().compute(backbone, pixels)
 
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """``(K, D)``, or ``(K, W)`` before the projection."""
@@ -112,7 +115,30 @@ class PaddedFrames(Frames):
         """Frames to raw embeddings, ``(B, K, D)``, zeros where there is none."""
         absent = pixels.flatten(2).isnan().any(-1)  # (B, K)
         rows = super().compute(backbone, pixels.nan_to_num(0.0))
-        return rows.masked_fill(absent.to(rows.device)[..., None], 0.0)
+        return rows.masked_fill(absent.to(rows.device).view(*absent.shape, *[1] * (rows.dim() - 2)), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePatches(PaddedFrames):
+    """As `PaddedFrames`, but the patch tokens of each frame in place of its embedding: ``(count, P, D)`` per item.
+
+    They are those of `Dense` with the tower's own attention.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.FramePatches(count=6).shape(task.backbone)
+    (6, 16, 16)
+    """
+
+    axes: ClassVar[tuple[str, ...]] = ("K", "P", "D")
+
+    def compute_alone(self, backbone: Backbone, pixels: Tensor) -> Tensor:
+        """Frames by themselves, ``(N, 3, H, W)``, to raw tokens, ``(N, P, D)``."""
+        return Dense(attention="own", unit=False, projected=self.projected).compute(backbone, pixels)
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(count, P, D)``, or ``(count, P, W)`` before the projection."""
+        return self.count, *Dense(projected=self.projected).shape(backbone)
 
 
 @dataclass(frozen=True, kw_only=True)

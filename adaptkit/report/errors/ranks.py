@@ -9,8 +9,8 @@ import numpy as np
 
 from adaptkit.report.errors.sections import data_table, section
 
-HEAD = ("query", "item", "rank", "found first")
-SHOWN = 60  # letters of a query or an item
+COLUMNS_OF_QUERIES = ("query", "item", "rank", "found first")
+LETTERS = 60  # letters of a query or an item
 
 
 def ranks_of(worth: str | Sequence[float]) -> np.ndarray:
@@ -26,7 +26,7 @@ def ranks_of(worth: str | Sequence[float]) -> np.ndarray:
 def late_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Queries with their own items, the rank of the first of these, and the item that was found first, as text."""
     cells = [[row["image"], row["label"], row.get("rank", "-"), row["predicted"]] for row in rows]
-    return [[cut(value) for value in line] for line in cells]
+    return [[in_letters(value) for value in line] for line in cells]
 
 
 def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -34,11 +34,20 @@ def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return section("Found late", "every query found its item first")
     said = "queries whose item is not the first that was found, those with the latest rank first"
-    texts = [[line[0], line[1], line[3], line[2]] for line in late_rows(rows)]
-    return section("Found late", said, data_table([HEAD[0], HEAD[1], HEAD[3], HEAD[2]], texts, 3, "Found late"))
+    texts = [[query, item, first, rank] for query, item, rank, first in late_rows(rows)]
+    return section(
+        "Found late",
+        said,
+        data_table(
+            [COLUMNS_OF_QUERIES[0], COLUMNS_OF_QUERIES[1], COLUMNS_OF_QUERIES[3], COLUMNS_OF_QUERIES[2]],
+            texts,
+            3,
+            "Found late",
+        ),
+    )
 
 
-def cut(value: object) -> str:
+def in_letters(value: object) -> str:
     """A query or items as text, not longer than a table has room for."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    return text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"

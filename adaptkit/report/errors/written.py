@@ -13,7 +13,7 @@ from adaptkit.report.errors.counts import most_confused
 from adaptkit.report.errors.maps import by_worth, map_tables, plain_maps
 from adaptkit.report.errors.mistakes import said
 from adaptkit.report.errors.predictions import Predictions
-from adaptkit.report.errors.ranks import HEAD, late_rows
+from adaptkit.report.errors.ranks import COLUMNS_OF_QUERIES, late_rows
 from adaptkit.report.errors.sections import percentage
 from adaptkit.report.scores import option_notes
 
@@ -73,7 +73,7 @@ def answers_text(told: Predictions, most: int) -> str:
     if told.kind == "ranking":
         rows = late_rows(told.rows(told.errors(most)))
         about = f"{told.title}: {len(told):,} queries, {wrong:,} whose item is not found first"
-        return "\n\n".join([about, *([columns([[*HEAD], *rows])] if rows else [])])
+        return "\n\n".join([about, *([columns([[*COLUMNS_OF_QUERIES], *rows])] if rows else [])])
     parts = [f"{told.title}: {len(told):,} images, {wrong:,} answered wrong"]
     if told.about_classes:
         parts[0] += f", macro-F1 {percentage(told.macro_f1)} %"

@@ -41,6 +41,25 @@ def close(golden, key, value):
     golden.close(key, value, atol=room(golden, key))
 
 
+def close_gradients(golden, held, prefix="out_grad"):
+    """Hold the gradients that a golden has, of parameters by its names."""
+    for name, parameter in held.items():
+        if (key := f"{prefix}.{name}") in golden:
+            close(golden, key, parameter.grad.view_as(golden[key]))
+
+
+def trained(golden, model, batch, held, optimizer):
+    """Hold loss and gradients of every step that a golden has; yields a step's number before it is taken."""
+    for step in range(sum(f"out_loss{s}" in golden for s in range(9))):
+        yield step
+        optimizer.zero_grad()
+        loss = model.loss(batch)
+        close(golden, f"out_loss{step}", loss)
+        loss.backward()
+        close_gradients(golden, held, f"out_grad{step}")
+        optimizer.step()
+
+
 @adaptor("clip4cir-combiner", method="clip4cir-combiner")
 def clip4cir(golden):
     pairs = {"text": golden["in_text"], "reference": golden["in_reference"], "item": golden["in_target"]}
@@ -50,20 +69,12 @@ def clip4cir(golden):
     model = method("clip4cir-combiner", projection=wide, hidden=deep, dropout=0.0, schedule={"lr": hyper["lr"]})
     model, batch = fitted(model, task)
     held = put(golden, model, COMBINER)
-    optimizer = model.schedule.make([*held.values()])
-    steps = sum(f"out_loss{s}" in golden for s in range(9))
-    for s in range(steps):
+    steps = 0
+    for s in trained(golden, model, batch, held, model.schedule.make([*held.values()])):
         if f"out_predicted{s}" in golden:
             close(golden, f"out_predicted{s}", model.query(batch))
             close(golden, f"out_logits{s}", model.logits(batch, batch))
-        optimizer.zero_grad()
-        loss = model.loss(batch)
-        close(golden, f"out_loss{s}", loss)
-        loss.backward()
-        for name, parameter in held.items():
-            if f"out_grad{s}.{name}" in golden:
-                close(golden, f"out_grad{s}.{name}", parameter.grad)
-        optimizer.step()
+        steps = s + 1
     for name, parameter in held.items():
         close(golden, f"out_step{steps}.{name}", parameter)
     close(golden, f"out_predicted{steps}", model.query(batch))
@@ -125,6 +136,4 @@ def trans_agg(golden):
     close(golden, "out_logits", logits)
     close(golden, "out_loss", loss)
     loss.backward()
-    for name, parameter in held.items():
-        if f"out_grad.{name}" in golden:
-            close(golden, f"out_grad.{name}", parameter.grad.view_as(golden[f"out_grad.{name}"]))
+    close_gradients(golden, held)

@@ -8,17 +8,21 @@ from adaptkit import Task, adapt, method, predict
 from adaptkit.features.items import Images
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.retriever import finding
-from tests.parity.adaptors.retrieval_composed import close, put
+from tests.parity.adaptors.retrieval_composed import close, close_gradients, put, trained
 from tests.parity.golden import adaptor
 
 
-def sequences(golden, text, name, labels=None, **options):
-    """A method made and fitted to a golden's frames, and its pairs: the first texts, each with a sequence."""
+def sequences(golden, text, name, more=None, **options):
+    """A method made and fitted to a golden's frames, and its pairs: the first texts, each with a sequence.
+
+    `more` is what else is read: as much as there are frames.
+    """
     frames, scale = golden["in_frames"], math.exp(golden.hyper["log_logit_scale"])
-    labels = torch.arange(len(frames))
-    pairs = {"text": text[: len(frames)], "frames": frames}
-    task = Task.from_pairs((pairs, labels), {"frames": frames}, logit_scale=scale)
+    labels, more = torch.arange(len(frames)), more or {}
+    pairs = {"text": text[: len(frames)], "frames": frames, **more}
     model = method(name, frames_read=frames.shape[1], **options)
+    gallery = {part: pairs[part] for part in model.gallery_needs()}
+    task = Task.from_pairs((pairs, labels), gallery, logit_scale=scale)
     model.train()
     model.fit(task.bind(model))
     return model, Images.from_arrays(pairs, labels).bind(model.support_needs())
@@ -59,9 +63,7 @@ def clip4clip(golden):
         close(golden, f"out_loss_{theirs}", loss)
         if head == "transformer":
             loss.backward()
-            for name, parameter in held.items():
-                if f"out_grad.{name}" in golden:
-                    close(golden, f"out_grad.{name}", parameter.grad)
+            close_gradients(golden, held)
         if f"out_metrics_{theirs}" in golden:
             close(golden, f"out_metrics_{theirs}", ranked(logits.detach(), torch.arange(len(text))))
 
@@ -81,15 +83,7 @@ def x_pool(golden):
     sims = predict(model, {"text": text}) / model.backbone.logit_scale
     close(golden, "out_sims", sims)
     optimizer = torch.optim.SGD(held.values(), lr=hyper["lr"])
-    for step in range(2):
-        optimizer.zero_grad()
-        loss = model.loss(batch)
-        close(golden, f"out_loss{step}", loss)
-        loss.backward()
-        for name, parameter in held.items():
-            if f"out_grad{step}.{name}" in golden:
-                close(golden, f"out_grad{step}.{name}", parameter.grad)
-        optimizer.step()
+    list(trained(golden, model, batch, held, optimizer))
     close(golden, "out_sims2", predict(model, {"text": text}) / model.backbone.logit_scale)
     for theirs, pooling in (("avg", "average"), ("topk", "top"), ("attention", "attention")):
         options = {"k": hyper["k"], "temperature": hyper["attention_temperature"]}
@@ -133,5 +127,4 @@ def di_co_sa(golden):
     close(golden, "out_decouple_loss", apart)
     close(golden, "out_match_loss", match)
     (match + apart).backward()
-    for name, parameter in held.items():
-        close(golden, f"out_grad.{name}", parameter.grad)
+    close_gradients(golden, held)
