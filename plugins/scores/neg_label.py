@@ -60,7 +60,11 @@ class NegLabel(ZeroShot):
         """Nouns and adjectives."""
         if not self.file:
             return read_json(NOUNS), ADJECTIVES
-        lists = read_json(expanded(self.file))
+        try:
+            lists = read_json(expanded(self.file))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ValueError(f"neg-label.file must be JSON that can be read; got {self.file!r}: {why}") from error
         kinds = [lists.get(kind, []) if isinstance(lists, dict) else None for kind in ("nouns", "adjectives")]
         if not any(kinds) or not all(isinstance(k, list) and all(isinstance(w, str) for w in k) for k in kinds):
             raise ValueError(f"file must hold nouns or adjectives, lists of words; got {str(self.file)!r}")

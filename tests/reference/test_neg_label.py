@@ -96,6 +96,15 @@ def test_as_many_words_and_classes_as_the_paper_has_can_be_mined(toy):
     assert few == want[: len(few)].tolist(), "the farthest must come first"
 
 
+@pytest.mark.parametrize(("text", "words"), [(None, "No such file"), ("{", "Expecting"), ("[]", "lists of words")])
+def test_a_file_that_holds_no_words_is_named_in_one_line(text, words, toy, tmp_path):
+    if text is not None:
+        (tmp_path / "words.json").write_text(text)
+    with pytest.raises(ValueError, match=words) as raised:
+        adapt(method("neg-label", file=str(tmp_path / "words.json")), toy[0])
+    assert "words.json" in str(raised.value) and "\n" not in str(raised.value), "it is named"
+
+
 def test_words_of_one_kind_are_enough_and_words_that_are_classes_are_refused(toy, tmp_path):
     file = tmp_path / "words.json"
     file.write_text(json.dumps({"adjectives": ADJECTIVES}))
