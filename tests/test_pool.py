@@ -100,7 +100,7 @@ def test_a_batch_of_one_image_teaches_prompt_kd_nothing_and_is_refused(count, ba
     task = replace(toy[0], pool=toy[0].support[:count].blind())
     words = rf"prompt-kd must learn from batches of two images or more; got {count} in the pool and batches of {batch}"
     with pytest.raises(ValueError, match=words):
-        adapt(method("prompt-kd", schedule={"epochs": 1, "batch_size": batch}), task)
+        adapt(method("prompt-kd", schedule={"epochs": 1, "batch_size": batch, "drop_last": False}), task)
 
 
 def test_tai_dpt_reads_labels_off_the_captions_of_a_file(toy, tmp_path):
