@@ -45,6 +45,15 @@ def test_backbones_on_the_same_images_are_paired(folders):
     assert turned.sections[Column("toy", 4)]["gda"]["toy:0"].verdict.difference == pytest.approx(0.3), "turned round"
 
 
+def test_kinds_are_told_apart_and_never_advised_to_stand_side_by_side(tmp_path, capsys):
+    a = run(tmp_path / "a", three("win-clip", 0.7, protocol={"backbone": "toy:0", "kind": "maps"}))
+    b = run(tmp_path / "b", three("sum", 0.4, protocol={"backbone": "toy:0", "kind": "ranking"}))
+    assert cli.main(["compare", str(a), str(b)]) == 2, "kinds have no metric in common"
+    said = capsys.readouterr().err
+    assert "--by kind" not in said and "--where KEY=VALUE takes some" in said, said
+    assert cli.main(["compare", str(a), str(b), "--where", "kind=maps", "--metric", "accuracy"]) == 0, "which is true"
+
+
 def test_other_images_are_not_paired_and_it_is_said(tmp_path):
     a = run(tmp_path / "a", three("gda", 0.7))
     b = run(tmp_path / "b", three("gda", 0.4, dataset="b", images=50))

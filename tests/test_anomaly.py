@@ -194,6 +194,10 @@ def test_an_exported_method_writes_a_map_and_a_score_for_each_picture(tmp_path, 
     for file, want in zip(files, answers, strict=True):
         shown = torch.from_numpy(np.array(Image.open(file))).float() / 255
         assert (shown - (want - low) / (high - low)).abs().max() < 0.01, "grey from the least to the largest number"
+    assert cli.main(["predict", str(model), *pictures, "--top", "2"]) == 2, "one score has no second"
+    assert "--top must be left out where a picture is answered by one score; got 2" in capsys.readouterr().err, (
+        "so it says"
+    )
 
 
 def test_who_learns_says_what_it_lacks():

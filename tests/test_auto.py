@@ -18,7 +18,7 @@ from adaptkit.automatic.labelled import joined_groups, labelled_of
 from adaptkit.automatic.learning import learn
 from adaptkit.automatic.outcome import temperature
 from adaptkit.automatic.portfolio import portfolio
-from adaptkit.automatic.summary import next_commands, table_rows, verdict_lines
+from adaptkit.automatic.summary import next_commands, summary_values, table_rows, verdict_lines
 from adaptkit.automatic.unlabelled import names_asked
 from adaptkit.cli import main
 from adaptkit.features.datasets import Relabelled
@@ -234,6 +234,8 @@ def test_one_image_a_class_gives_a_method_and_no_estimate(few, tmp_path):
     assert result.accuracy is None and result.name == "tip-adapter", f"got {result.accuracy}, {result.name}"
     assert any("nothing can be estimated" in note for note in result.notes), f"it must say so; got {result.notes}"
     assert "unknown" in (tmp_path / "out" / "page.html").read_text(), "so must the page"
+    whys = {one["why"] for one in summary_values(result)["tried"]}
+    assert whys == {"not tried: nothing can be estimated from these images"}, f"and each method says why; got {whys}"
 
 
 def test_one_class_that_can_be_tested_gives_no_estimate(few, tmp_path):

@@ -25,6 +25,7 @@ from adaptkit.testing import CHECKS, check, toy_backbone
 from adaptkit.testing.harness import adapted
 from adaptkit.testing.kinds import of_its_kind, toy_of
 from adaptkit.testing.report import briefly
+from adaptkit.testing.toy import toy_task
 
 
 def honest(method, batch):
@@ -334,6 +335,36 @@ def test_a_module_without_a_card_is_caught(missing, monkeypatch, sandbox):
     cls = type("Bare", (ZeroShot,), {"__module__": "bare"})
     with pytest.raises(AssertionError, match=f"bare must have a '{missing}' line"):
         check("docstring_names_source", cls, *sandbox)
+
+
+class Grades(Method):
+    """The mean of grades, by the softmax of cosines to each one's mean image."""
+
+    answers = ("ordinal",)
+    output = "score"
+
+    def fit(self, task):
+        x, y = task.support.x, task.support.labels
+        self.means = nn.Buffer(torch.stack([x[y == c].mean(0) for c in range(len(task.classnames))]))
+
+    def forward(self, batch):
+        return (400 * batch.x @ self.means.T).softmax(-1) @ torch.arange(len(self.means)).float()
+
+
+def test_a_method_of_grades_is_held_to_the_contract_on_grades():
+    task, queries = of_its_kind(Grades(), *toy_task())
+    assert task.kind == "ordinal", "grades must be asked of it"
+    odd = {
+        "output_shape": lambda self, batch: Grades.forward(self, batch)[:, None],
+        "scope": lambda self, batch: Grades.forward(self, batch) - Grades.forward(self, batch).mean(),
+        "beats_chance": lambda self, batch: 2 + 0 * Grades.forward(self, batch),
+    }
+    for title, forward in odd.items():
+        with pytest.raises(AssertionError, match=r"must return|the batch size matters|guessing"):
+            check(title, type("Odd", (Grades,), {"forward": forward}), task, queries)
+    for title in CHECKS:
+        if title not in ("docstring_names_source", "verbs_are_spelt"):
+            check(title, Grades, task, queries)
 
 
 def adaptations(monkeypatch):

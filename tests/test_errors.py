@@ -220,6 +220,10 @@ def test_scores_are_kept_where_answers_are_scores(ran):
     assert set(table.predictions(test="digits").labels.tolist()) == {-1}, "images from outside have no class"
     with pytest.raises(ValueError, match="answers must be about classes; got scores"):
         told.confusion()
+    from adaptkit.report.errors.written import plain_answers
+
+    plain = plain_answers(told, 2)
+    assert len(plain["scores"]) == 2 and "errors" not in plain, "a score is no error"
     assert "errors" not in told._repr_html_().partition("</style>")[2], "nothing is shown that is not there"
 
 

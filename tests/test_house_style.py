@@ -4,9 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import adaptkit
 from adaptkit.runs import plugins
@@ -25,10 +24,12 @@ def name(file):
     return str(file.relative_to(CORE.parent if file.is_relative_to(CORE) else PLUGINS.parent))
 
 
+@cache
 def tree(file):
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
+@cache
 def imports(file, at_once=False):
     """Names of the modules that a file imports, but for type checkers only; perhaps only those imported `at_once`."""
     found, queue = set(), [tree(file)]
@@ -58,6 +59,25 @@ def brings_methods(file):
     return any(isinstance(node, ast.FunctionDef) and node.name == "methods" for node in tree(file).body)
 
 
+def of_each(files):
+    """Make a test of one file a test of all these, which says all that is wrong: thousands of tests take long."""
+
+    def made(check):
+        def test():
+            wrong = []
+            for file in files:
+                try:
+                    check(file)
+                except AssertionError as error:
+                    wrong.append(str(error).partition("\nassert ")[0])
+            assert not wrong, "\n".join(["", *wrong])
+
+        test.__name__ = check.__name__
+        return test
+
+    return made
+
+
 METHOD_FILES = [file for file in PLUGIN_FILES if brings_methods(file)]
 
 
@@ -66,7 +86,7 @@ def test_the_files_are_found():
     assert len(METHOD_FILES) > 12, "and plugins with methods among them"
 
 
-@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+@of_each(ALL_FILES)
 def test_a_file_fits_on_a_few_screens(file):
     text = file.read_text(encoding="utf-8")
     lines, classes = len(text.splitlines()), text.partition("def methods():")[2].count('": ')
@@ -74,7 +94,7 @@ def test_a_file_fits_on_a_few_screens(file):
     assert lines <= limit, f"{name(file)} must have at most {limit} lines; it has {lines}"
 
 
-@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+@of_each(ALL_FILES)
 def test_a_file_raises_errors_that_survive_optimisation_and_prints_nothing(file):
     nodes = [*ast.walk(tree(file))]
     lines = [node.lineno for node in nodes if isinstance(node, ast.Assert)]
@@ -86,7 +106,7 @@ def test_a_file_raises_errors_that_survive_optimisation_and_prints_nothing(file)
     )
 
 
-@pytest.mark.parametrize("file", [f for f in ALL_FILES if f.read_text().strip()], ids=name)
+@of_each([f for f in ALL_FILES if f.read_text().strip()])
 def test_a_file_says_what_it_is_for(file):
     doc = ast.get_docstring(tree(file))
     assert doc, f"{name(file)} must have a docstring"
@@ -96,13 +116,13 @@ def test_a_file_says_what_it_is_for(file):
         assert not missing, f"{name(file)} brings methods and must have {missing} in its docstring"
 
 
-@pytest.mark.parametrize("file", PLUGIN_FILES, ids=name)
+@of_each(PLUGIN_FILES)
 def test_a_plugin_imports_no_plugin(file):
     ours = [i for i in imports(file) if i.startswith((".", "adaptkit_plugins", "adaptkit_recipes", "tests"))]
     assert not ours, f"{name(file)} must import from adaptkit and other people's packages only; got {ours}"
 
 
-@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+@of_each(ALL_FILES)
 def test_heavy_libraries_are_imported_where_they_belong(file):
     inside = name(file)
     if inside != "adaptkit/runs/plugins.py" and file in CORE_FILES:
@@ -150,14 +170,14 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("file", ALL_FILES, ids=name)
+@of_each(ALL_FILES)
 def test_a_file_has_nothing_that_must_not_be_there(file):
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         found = [what for pattern, what in FORBIDDEN.items() if re.search(pattern, line)]
         assert not found, f"{name(file)}:{number} must not have {', '.join(found)}: {line.strip()}"
 
 
-@pytest.mark.parametrize("file", METHOD_FILES, ids=name)
+@of_each(METHOD_FILES)
 def test_a_method_draws_from_no_generator_that_others_share(file):
     seeded = r"RandomState\(\w|default_rng\(\w|Random\(\w|Generator\b"  # a generator of its own, with a seed
     drawing = imports_any(file, "secrets", "time", "uuid")
@@ -181,7 +201,7 @@ TWICE: set[str] = {"command"}
 """Names that several modules may define: `command`, the verb of each module of commands."""
 
 
-@pytest.mark.parametrize("file", CORE_FILES, ids=name)
+@of_each(CORE_FILES)
 def test_a_function_fits_on_a_screen(file):
     functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lines = {node.name: node.end_lineno - node.lineno + 1 for node in functions}

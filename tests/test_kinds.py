@@ -365,6 +365,27 @@ def test_the_report_of_a_sequence_has_the_matrix_forgetting_and_transfer(run, tm
     assert "step" not in Table([Result(method="a", metrics={"accuracy": 1.0})]).frame(), "where there are any"
 
 
+def test_a_page_of_a_sequence_has_the_matrix_of_every_method(run, tmp_path):
+    from adaptkit.report.comparison import Comparison
+    from adaptkit.report.page import page
+    from adaptkit.report.runs import read_runs
+
+    records, *_ = run(**SEQUENCE)
+    text = page(Comparison(read_runs([tmp_path / "out"])))
+    parts = text.split('<template data-part="sequence" ')[1:]
+    assert len(parts) == len({r.method for r in records}), "one for each method"
+    rows = [part.partition("</template>")[0].count('<th scope="row">after task') for part in parts]
+    assert rows == [2] * len(parts), "a row after each of two tasks"
+    of = sequence.accuracies([r for r in records if r.method == "means"])
+    own = next(part for part in parts if 'data-method="means"' in part).partition("</template>")[0]
+    assert f">{100 * of[0][0]:.1f}</td><td></td>" in own, "and nothing of a task that lies ahead"
+    for path in (tmp_path / "out").glob("means*.json"):
+        if "step" not in path.name:
+            path.unlink()
+    with pytest.warns(UserWarning, match="the page says nothing of its sequence"):
+        assert "Task after task" in page(Comparison(read_runs([tmp_path / "out"]))), "half a sequence breaks no page"
+
+
 def test_forgetting_and_transfer_are_as_defined():
     matrix = [[0.9, 0.5, None], [0.7, 0.8, 0.3], [0.8, 0.6, 0.7]]
     assert sequence.forgetting(matrix) == pytest.approx(((0.9 - 0.8) + (0.8 - 0.6)) / 2), "best before less last"

@@ -95,6 +95,14 @@ def test_a_teacher_of_prompt_kd_must_have_tokens(toy):
         adapt(method("prompt-kd", base="gda"), toy[0])
 
 
+@pytest.mark.parametrize(("count", "batch"), [(1, 8), (9, 8), (4, 1)])
+def test_a_batch_of_one_image_teaches_prompt_kd_nothing_and_is_refused(count, batch, toy):
+    task = replace(toy[0], pool=toy[0].support[:count].blind())
+    words = rf"prompt-kd must learn from batches of two images or more; got {count} in the pool and batches of {batch}"
+    with pytest.raises(ValueError, match=words):
+        adapt(method("prompt-kd", schedule={"epochs": 1, "batch_size": batch}), task)
+
+
 def test_tai_dpt_reads_labels_off_the_captions_of_a_file(toy, tmp_path):
     task, queries = replace(toy[0], support=toy[0].support[:0], val=None, kind="multi-label"), toy[1]
     (tmp_path / "captions.txt").write_text("A cat and a dog.\n\nNothing here.\nOwls; one OWL!\ncatalogue", "utf-8")

@@ -127,7 +127,7 @@ def test_what_several_items_share_is_stored_once():
     assert new.get("Pooled") == 3 and new.get("Sentence") == 6, f"three images and six texts; got {new}"
     read = rows.read("item", needs["item"], torch.tensor([1, 2]))
     assert torch.equal(read, cache.images(images, method("gda").needs()["x"], torch.tensor([0, 1]))), "by their places"
-    assert both.where(3) == "3 + 1" and both.key(0) != both.key(1), "an item is all of its parts"
+    assert both.where(3) == "caption 3 of five. + 1" and both.key(0) != both.key(1), "an item is all of its parts"
     with pytest.raises(ValueError, match="a part of items of both must be one of text, item; got 'imag"):
         rows.read("x", Sentence(of="image"), torch.arange(2))
     with pytest.raises(ValueError, match="parts of odd must be at least one, and as many as labels"):

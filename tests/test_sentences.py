@@ -38,5 +38,5 @@ def test_a_tower_that_names_no_token_is_refused():
     backbone = copy(toy_backbone())
     backbone.__class__ = Mean
     words = SentenceTokens(count=4)
-    with pytest.raises(ValueError, match="must read a sentence at one of its tokens here; got Mean, which says of"):
+    with pytest.raises(ValueError, match="must read a sentence at one token; got Mean; choose another"):
         words.compute(backbone, words.collate(["a cat."], backbone))

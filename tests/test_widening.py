@@ -99,6 +99,17 @@ def test_the_edge_is_said_by_a_warning_of_its_own_and_found_beyond_when_widened(
 
 
 @fault
+def test_a_command_says_in_one_line_of_its_own_that_a_search_ended_at_an_edge(capsys):
+    from adaptkit.io.notices import on_a_line
+
+    kind, task = peaked(1000.0, (1.0, 3.0, 9.0))
+    with on_a_line():
+        adapt(kind(), task)
+    said = capsys.readouterr().err
+    assert said.startswith("adaptkit: warning: ") and said.count("\n") == 1, f"no raw line of Python; got {said}"
+
+
+@fault
 def test_widening_ends_after_five_times_and_says_that_it_is_at_an_edge_still():
     kind, task = peaked(1e12, (1.0, 3.0, 9.0))
     with pytest.warns(EdgeOfGridWarning, match="farther out"):

@@ -23,6 +23,8 @@ REPEATS = 5  # of the cross-validation, where there is time
 GUESS, GUESS_TRAINED = 1.0, 15.0  # seconds that the first fold of a method may take, before anything is known
 FEWEST = 3  # methods that a halving leaves
 
+NOTHING_KNOWN = "not tried: nothing can be estimated from these images"
+
 
 class Contest:
     """Who does best on images that it did not learn from.
@@ -67,6 +69,8 @@ class Contest:
     def run(self) -> None:
         """Try the methods, as long as there is time; an interruption ends it with what is there."""
         if not self.count:
+            for entry in self.entries:
+                entry.why = NOTHING_KNOWN
             return
         try:
             with threads.sized(len(self.images) * self.task.backbone.dim * len(self.task.classnames)):

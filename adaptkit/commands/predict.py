@@ -43,6 +43,8 @@ def command(options: Namespace) -> int:
     if not 1 <= options.top <= len(names):
         what = "items of the gallery" if classifier.searches else "classes"
         raise ValueError(f"--top must be from 1 to {len(names)}, the number of {what}; got {options.top}")
+    if options.top > 1 and (classifier.method.output == "score" or classifier.method.evaluation.kind == "maps"):
+        raise ValueError(f"--top must be left out where a picture is answered by one score; got {options.top}")
     if classifier.searches:
         write_texts(options.out, rankings(classifier, paths, options.top, options.json))
         return 0

@@ -99,8 +99,9 @@ def percentages(metrics: Sequence[str]) -> str:
 
 
 def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
-    """Plot the first metric of the table against shots, or bars of it."""
+    """Plot the first metric of the table against shots, or bars of it; of a search the recall curves, too."""
     from adaptkit.report.plot import plot
+    from adaptkit.report.recall import draw_recall
     from adaptkit.report.table import Table
 
     if not len(table):
@@ -109,12 +110,13 @@ def draw_curve(requested: Recipe, table: Table, folder: Path) -> None:
     picture = folder / f"{metric.replace('/', '_')}.svg"
     shown = Table(table.results, metric, table.failures, table.spread)
     try:
-        drawn = plot(shown, picture, f"{requested.dataset}, {requested.backbone}")
+        drawn = plot(shown, picture, title := f"{requested.dataset}, {requested.backbone}")
+        recall = draw_recall(shown, folder, title) if drawn else None
     except OSError as error:  # the table is what was asked for
         print(f"plot: none, {picture.parent}: {error.strerror}")
         return
     if drawn:
-        print(f"plot: {picture}")
+        print(f"plot: {picture}" + f"\nplot: {recall}" * (recall is not None))
     else:
         print("plot: none, matplotlib is not installed; pip install 'adaptkit-vlm[demo]'")
 

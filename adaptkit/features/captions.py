@@ -30,6 +30,10 @@ class Captions:
     def __len__(self) -> int:
         return len(self.sentences)
 
+    def where(self, i: int) -> str:
+        """Sentence ``i``: what it says is what people know it by."""
+        return self.sentences[i]
+
     def key(self, i: int) -> str:
         """Digest of sentence ``i``."""
         return hashlib.sha256(self.sentences[i].encode()).hexdigest()

@@ -12,6 +12,13 @@ CHOICES = {"scope": ("sample", "stream", "set"), "output": ("logits", "score")}
 """What a class may say of itself; a property says it of each instance."""
 
 
+def kinds_answered(method: Any) -> tuple[str, ...]:  # noqa: ANN401 (a method; no circle)
+    """The kinds of tasks that a method answers: what it says and, of classifiers, grades, classes in an order."""
+    said: tuple[str, ...] = method.answers
+    classifies = method.output == "logits" and "classification" in said and "ordinal" not in said
+    return (*said, "ordinal") if classifies else said
+
+
 def check_choices(cls: Any) -> None:  # noqa: ANN401 (a class of methods; no circle)
     """Hold what a class says of itself to what may be said.
 

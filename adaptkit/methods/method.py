@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adaptkit.features.items import Images
 from adaptkit.features.needs import Need, Pooled
 from adaptkit.io.ranges import hold_options
-from adaptkit.methods.declared import check_choices
+from adaptkit.methods.declared import check_choices, kinds_answered
 from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.methods.ops import as_queries
@@ -37,7 +37,7 @@ class Method(nn.Module):
         scope: what one row of the output may depend on: that ``"sample"`` alone, the ``"stream"`` of samples before
             it, or the whole ``"set"`` of queries (transductive).
         output: ``"logits"``, ``(B, C)`` or what the kind asks for, or ``"score"``, ``(B,)``, high in-distribution.
-        answers: the kinds of tasks it answers; see `Splits.kind`.
+        answers: the kinds of tasks it answers, see `Splits.kind`; who classifies by logits answers grades, too.
         exempt: contract checks this method fails by design, each with the reason.
         tunable: names of learned prompts, parameters or modules, that may be tuned for each image anew; see `Episodes`.
 
@@ -139,9 +139,9 @@ class Method(nn.Module):
         Raises:
             ValueError: when that is none it answers.
         """
-        if kind not in self.answers:
-            known = " or ".join(self.answers)
-            raise ValueError(f"methods must answer {kind} here; got {type(self).__name__}, which answers {known}")
+        if kind not in (known := kinds_answered(self)):
+            got = f"{type(self).__name__}, which answers {' or '.join(known)}"
+            raise ValueError(f"methods must answer {kind} here; got {got}")
         self._kind = kind
 
     @property

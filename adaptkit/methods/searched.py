@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from adaptkit.io.notices import Notice
 from adaptkit.io.values import convert
 from adaptkit.methods.method import Method
 from adaptkit.methods.widening import Side
 
 
-class EdgeOfGridWarning(UserWarning):
+class EdgeOfGridWarning(Notice):
     """A search on validation images ended at the edge of its grid: what does best may lie outside.
 
     >>> import warnings

@@ -7,6 +7,7 @@ Deviations: none known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from adaptkit.methods.task import Task
 
 class ZeroShot(Method):
     """Scaled cosine similarity between an image and each class's mean prompt embedding.
+
+    Of several labels an image it ranks images under each label; its logits have no zero that tells labels from others.
 
     A method that starts from the text extends it: ``self.text``, ``(C, D)``, is there after ``super().fit(task)``.
 
@@ -31,6 +34,14 @@ class ZeroShot(Method):
     >>> ak.predict(ak.adapt(Sharper(), task), test).shape
     torch.Size([60, 5])
     """
+
+    answers: ClassVar[tuple[str, ...]] = ("classification", "multi-label")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 (passed on)
+        """Who adds to the head answers what a method does unless it says more: several labels are more than one."""
+        if "answers" not in vars(cls) and ZeroShot in cls.__bases__:
+            cls.answers = Method.answers
+        super().__init_subclass__(**kwargs)
 
     def support_needs(self) -> Mapping[str, Need]:
         """Nothing: it learns from no image."""

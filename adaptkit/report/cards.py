@@ -17,6 +17,7 @@ from adaptkit.io import yamls
 from adaptkit.io.errors import alike
 from adaptkit.io.ranges import hints, ranges_in, written
 from adaptkit.io.values import default
+from adaptkit.methods.declared import kinds_answered
 from adaptkit.methods.method import Method
 from adaptkit.methods.schedule import Schedule
 from adaptkit.runs import plugins, shelf
@@ -78,7 +79,7 @@ def facts(name: str) -> dict[str, Any]:
     return found | {
         "class": thing.__name__,
         "output": thing.output,
-        "answers": thing.answers,
+        "answers": kinds_answered(made),
         "options": [option.facts() for option in options_of(thing)],
         "needs": {key: str(need) for key, need in made.needs().items()},
         "support_needs": {key: str(need) for key, need in made.support_needs().items()},

@@ -62,7 +62,10 @@ def looks(count: int) -> list[tuple[str, str, bool]]:
 
 
 def draw_lines(axes: Axes, shown: Drawing, place: Callable[[int], float]) -> None:
-    """A line for each method, the best eight in colour with a band, each with its name where it ends."""
+    """A line for each method, the best eight in colour with a band, each with its name where it ends.
+
+    Where it runs over something else than shots, points above a tick alone have a marker.
+    """
     order, ends, names = shown.ordered(), [], short_names(shown.named())
     for rank, (method, (colour, marker, strong)) in enumerate(zip(order, looks(len(order)), strict=True)):
         curve = shown.curves[method]
@@ -71,7 +74,8 @@ def draw_lines(axes: Axes, shown: Drawing, place: Callable[[int], float]) -> Non
         half = [shown.half(curve[k]) for k in sorted(curve)]
         name = names.get(method, method)
         style: Any = {"linewidth": 1.6 if strong else 0.9, "markersize": 4 if strong else 3, "zorder": 50 - rank}
-        axes.plot(x, y, color=colour, marker=marker, label=plotted(name), **style)
+        marked = [i for i, k in enumerate(sorted(curve)) if k in shown.ticks] if shown.across else None
+        axes.plot(x, y, color=colour, marker=marker, markevery=marked, label=plotted(name), **style)
         if strong:
             low, high = ([c + sign * h for c, h in zip(y, half, strict=True)] for sign in (-1, 1))
             axes.fill_between(x, low, high, color=colour, alpha=0.09, linewidth=0, zorder=1)

@@ -24,6 +24,7 @@ class Drawing:
         ticks: what stands below each number of shots.
         caption: lines under the picture.
         spread: what bands and bars show.
+        across: what lines run over, where it is not shots: `curves` and `ticks` are by that, then.
     """
 
     metric: str
@@ -32,6 +33,7 @@ class Drawing:
     ticks: Mapping[int, str] = field(default_factory=dict)
     caption: Sequence[str] = ()
     spread: Spread = "interval"
+    across: str = ""
 
     @property
     def scale(self) -> int:

@@ -15,7 +15,7 @@ from adaptkit.io.safe import plotted
 from adaptkit.io.shots import ALL_SHOTS, plain_shots
 from adaptkit.report.backbones import backbone_line
 from adaptkit.report.figure_data import NO_MATPLOTLIB, Drawing
-from adaptkit.report.scores import SPREADS, Score, Spread, option_notes, percent, score
+from adaptkit.report.scores import SPREADS, Score, Spread, class_counts, option_notes, percent, score
 from adaptkit.runs.results import Result
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ def figure(shown: Drawing) -> Figure:
     made = blank_figure(shown.title, shown.caption, rows=len(shown.curves) if len(shots) < 2 else 0)
     axes = made.axes[0]
     unit = f"{shown.metric} (%)" if percent(shown.metric) else shown.metric
-    if len(shots) > 1:
+    if shown.across:
+        draw_lines(axes, shown, float)
+        axes.set(xlabel=shown.across, ylabel=plotted(unit))
+    elif len(shots) > 1:
         draw_lines(axes, shown, place)
         axes.set(xlabel="labelled images per class", ylabel=plotted(unit))
     else:
@@ -126,7 +129,7 @@ def figure(shown: Drawing) -> Figure:
 
 def tick(shots: int, groups: Mapping[str, Mapping[int, Sequence[Result]]]) -> str:
     """A number of shots, with the most images that a class had where these were fewer."""
-    counts = [n for by_shots in groups.values() for r in by_shots.get(shots, []) for n in r.images_per_class]
+    counts = [n for by_shots in groups.values() for r in by_shots.get(shots, []) for n in class_counts(r)]
     return str(plain_shots(shots)) + (f"\n({max(counts)} had)" if counts and max(counts) < shots else "")
 
 

@@ -114,6 +114,11 @@ def score(groups: Sequence[Sequence[Result]], metric: str) -> Score | None:
     return Score(means[0], values) if len(means) == 1 else Score(harmonic_mean(means))
 
 
+def class_counts(result: Result) -> Sequence[int]:
+    """Labelled images that there were of each class; of a search none, whose pairs to learn from are of no class."""
+    return [] if result.protocol.get("kind") == "ranking" else result.images_per_class
+
+
 def heading(shots: int) -> str:
     """A column's heading; "" where nobody counted."""
     return f"{plain_shots(shots)} shot{'s' * (shots != 1)}" if shots else ""

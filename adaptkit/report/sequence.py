@@ -80,20 +80,36 @@ def chances(results: Sequence[Result]) -> dict[int, float]:
     return {r.step: 1 / len(r.classes[""]) for r in results if r.step and r.classes.get("")}
 
 
-def as_lines(results: Sequence[Result]) -> str:
-    """The matrix of one method's accuracies and what it comes to, in percent, for a terminal."""
+def whole_accuracies(results: Sequence[Result]) -> list[float]:
+    """Of one method after each task, the accuracy on all images of the tasks seen so far, seeds averaged.
+
+    Raises:
+        ValueError: where some steps are missing.
+    """
+    steps = range(1, max(r.step for r in results) + 1)
+    found = [[r.metrics["accuracy"] for r in results if r.step == k] for k in steps]
+    return [known(mean(own) if own else None) for own in found]
+
+
+def summed_up(results: Sequence[Result]) -> dict[str, float | None]:
+    """What the matrix of one method's accuracies comes to, by name."""
     matrix = accuracies(results)
-    steps = range(1, len(matrix) + 1)
-    head = ["after", *(f"task {j}" for j in steps), "all so far"]
-    whole = [mean(r.metrics["accuracy"] for r in results if r.step == k) for k in steps]
-    rows = [[f"task {k}", *map(share, row), share(all_)] for k, row, all_ in zip(steps, matrix, whole, strict=True)]
-    named = {
-        "average accuracy": mean(whole),
+    return {
+        "average accuracy": mean(whole_accuracies(results)),
         "forgetting": forgetting(matrix),
         "backward transfer": backward_transfer(matrix),
         "forward transfer": forward_transfer(matrix, chances(results)),
     }
-    summary = "; ".join(f"{name} {share(value)}" for name, value in named.items())
+
+
+def as_lines(results: Sequence[Result]) -> str:
+    """The matrix of one method's accuracies and what it comes to, in percent, for a terminal."""
+    matrix, whole = accuracies(results), whole_accuracies(results)
+    head = ["after", *(f"task {j}" for j in range(1, len(matrix) + 1)), "all so far"]
+    rows = [
+        [f"task {k}", *map(share, row), share(all_)] for k, (row, all_) in enumerate(zip(matrix, whole, strict=True), 1)
+    ]
+    summary = "; ".join(f"{name} {share(value)}" for name, value in summed_up(results).items())
     return f"{columns([head, *rows])}\n{summary}"
 
 

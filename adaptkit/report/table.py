@@ -14,7 +14,7 @@ from adaptkit.methods.evaluation.base import Evaluation
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.report.edges import edge_lines, marked
 from adaptkit.report.errors.behind import HasPredictions
-from adaptkit.report.scores import Spread, heading, option_notes, score, short_names, unit_of
+from adaptkit.report.scores import Spread, class_counts, heading, option_notes, score, short_names, unit_of
 from adaptkit.report.sequence import as_lines
 from adaptkit.runs.failures import Failure
 from adaptkit.runs.results import Result
@@ -100,7 +100,8 @@ class Table(HasPredictions, Sequence[Result]):
             for name in sorted({*ours, *theirs} - apart):
                 if ours.get(name) != theirs.get(name):
                     others = [n for n in {*ours, *theirs} - apart - {name} if ours.get(n) != theirs.get(n)]
-                    way = "--where KEY=VALUE takes some" if others else f"--by {name} sets them side by side"
+                    apart_alone = not others and name != "kind"  # kinds have no metric in common
+                    way = f"--by {name} sets them side by side" if apart_alone else "--where KEY=VALUE takes some"
                     raise ValueError(
                         f"results must share one protocol to stand in one table; got {name} = {ours.get(name)!r} "
                         f"and {theirs.get(name)!r}; adaptkit compare {way}"
@@ -195,6 +196,13 @@ class Table(HasPredictions, Sequence[Result]):
         self.one_protocol()
         return figure(of_table(self, title))
 
+    def plot_recall(self, title: str = "") -> Figure:
+        """Of a search, recall among the first K items, for K from 1 to 50, with a band for each method."""
+        from adaptkit.report.recall import recall_figure
+
+        self.one_protocol()
+        return recall_figure(self, title)
+
     def _repr_html_(self) -> str:
         return "".join(
             (f"<p>{escape(name)}</p>" if name else "")
@@ -210,7 +218,7 @@ class Table(HasPredictions, Sequence[Result]):
 
 def had(shots: int, results: Sequence[Result]) -> str:
     """Labelled images of a class that there truly were, where these are not as many as the shots; "" where they are."""
-    counts = {n for r in results if r.shots == shots for n in r.images_per_class}
+    counts = {n for r in results if r.shots == shots for n in class_counts(r)}
     if not shots or not counts or counts == {shots}:
         return ""
     return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"

@@ -18,6 +18,7 @@ from adaptkit.features.items import Images
 from adaptkit.io.errors import must_be
 from adaptkit.io.files import digest
 from adaptkit.methods.adapt import adapt_quietly, by_text_alone, extend, retarget
+from adaptkit.methods.declared import kinds_answered
 from adaptkit.methods.method import Method, trainable
 from adaptkit.methods.queries import check_asked
 from adaptkit.methods.searched import searched
@@ -102,11 +103,9 @@ def check_able(methods: Mapping[str, Method], kind: str, sequence: int = 1) -> N
     """
     for label, built in methods.items():
         for each in (m for m in built.modules() if isinstance(m, Method)):
-            if kind not in each.answers:
-                known = " or ".join(each.answers)
-                raise ValueError(
-                    f"methods must answer {kind}, as the dataset asks; got {label!r}, which answers {known}"
-                )
+            if kind not in (known := kinds_answered(each)):
+                got = f"{label!r}, which answers {' or '.join(known)}"
+                raise ValueError(f"methods must answer {kind}, as the dataset asks; got {got}")
             if sequence > 1 and type(each).extend is Method.extend and each.support_needs():
                 raise ValueError(f"methods must define extend(task) in a sequence of tasks; got {label!r}")
         if sequence > 1 and built.output == "score":

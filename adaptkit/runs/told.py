@@ -22,7 +22,8 @@ from adaptkit.runs.results import Result, digest_of
 
 PREDICTIONS, IMAGES = "predictions", "images"  # folders beside the records
 CLASS_COLUMNS = ("predicted", "others")  # columns of class ids
-RANKED_COLUMNS = ("others", "likely")  # columns with several entries an image
+DIMENSIONS = {"others": 2, "likely": 2, "map": 3, "mask": 3}  # of columns with several entries an image
+UNTOLD_COLUMNS = ("pixel_auroc",)  # columns that have no number for some images
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,24 @@ def hold_rows(told: Told) -> None:
     if any(len(each) != count for each in (*told.columns.values(), *beside)):
         raise ValueError(f"it must answer each of {count} images")
     for name, column in told.columns.items():
-        if column.ndim != (2 if name in RANKED_COLUMNS else 1) or not np.isfinite(column).all():
+        known = np.isfinite(column) | (np.isnan(column) if name in UNTOLD_COLUMNS else False)
+        if column.ndim != DIMENSIONS.get(name, 1) or not known.all():
             raise ValueError(f"{name} must be finite, one row an image; got {column.dtype} {column.shape}")
+    hold_maps(told.columns)
+
+
+def hold_maps(columns: Mapping[str, np.ndarray]) -> None:
+    """Refuse maps that are no bytes, or whose masks are of another size; see `small_maps`.
+
+    Raises:
+        ValueError: saying what they must be.
+    """
+    if not {"map", "mask"} & columns.keys():
+        return
+    maps, masks = (columns.get(name, np.zeros((0, 0, 0))) for name in ("map", "mask"))
+    bits = (*maps.shape[:2], -(-maps.shape[2] // 8))
+    if not maps.size or maps.dtype != np.uint8 or masks.dtype != np.uint8 or masks.shape != bits:
+        raise ValueError(f"maps must be bytes, their masks bits of one size; got {maps.shape} and {masks.shape}")
 
 
 def hold_classes(told: Told) -> None:

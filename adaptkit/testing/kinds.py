@@ -96,11 +96,19 @@ def shape_held(method: Method, task: Task, queries: Images, answers: Tensor) -> 
 def better_than_chance(method: Method, queries: Images) -> None:
     """Answers are worth half as much again as chance; of a ranking, so many more queries find an item of theirs first.
 
+    Grades are worth one over their error, and chance is the middle grade for all; who learns from no image may guess.
+
     Raises:
         AssertionError: when they do not.
     """
     kind, answers, targets = method.evaluation, predict(method, queries), queries.targets
-    if kind.kind == "ranking":  # where several items are right, a reciprocal rank is large by chance
+    if kind.kind == "ordinal":
+        if not method.support_needs():  # no sentence says which toy is of what grade
+            return
+        middle = targets.float().quantile(0.5).expand(len(answers))  # type: ignore[union-attr]
+        off, chance = (-kind.objective(found, targets) for found in (answers, middle))  # type: ignore[arg-type]
+        got, chance = 1 / max(off, 1e-9), 1 / chance
+    elif kind.kind == "ranking":  # where several items are right, a reciprocal rank is large by chance
         share = targets.double().mean() if targets.dim() == 2 else 1 / answers.shape[1]  # type: ignore[union-attr]
         got, chance = kind.metrics(answers, targets)["recall@1"], float(share)  # type: ignore[arg-type]
     else:

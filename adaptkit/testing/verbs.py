@@ -97,6 +97,8 @@ def next_task(make: Make, task: Task, queries: Images) -> None:
 
 def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
     """A shortcut through the grid gives what `forward` gives, cell by cell."""
+    if type(make()).sweep is Method.sweep:
+        return
     method = adapted(make, task)
     rows, grid, name = queries.bind(method.needs()).load().blind(), method.grid(), type(method).__name__
     with torch.no_grad():
@@ -115,9 +117,9 @@ def sweep_matches_forward(make: Make, task: Task, queries: Images) -> None:
 
 def replay_matches_forward(make: Make, task: Task, queries: Images) -> None:
     """Images of a stream that are answered at once are answered as one by one, whatever comes behind them."""
-    method, name = adapted(make, task), type(make()).__name__
-    if type(method).replay is Method.replay:
+    if type(make()).replay is Method.replay:
         return
+    method, name = adapted(make, task), type(make()).__name__
     rows, early = queries.bind(method.needs()).load().blind(), len(queries) // 3
     with torch.no_grad():
         fast, slow = copy.deepcopy(method), Method.replay(copy.deepcopy(method), rows)

@@ -14,16 +14,7 @@ from torch import Tensor, nn
 from adaptkit.towers import threads
 from adaptkit.towers.points import Point, Tap, as_points
 from adaptkit.towers.preprocess import Preprocess
-from adaptkit.towers.weights import (
-    Slot,
-    at_slots,
-    cast_once,
-    ensure_finite,
-    find_slot,
-    find_slots,
-    swapped,
-    swapped_out,
-)
+from adaptkit.towers.weights import Slot, at_slots, cast_once, ensure_finite, find_slot, find_slots, swapped, unswapped
 
 Tokens = Mapping[str, Tensor]
 
@@ -118,15 +109,12 @@ class Backbone:
         raise NotImplementedError
 
     def ends(self, ids: Tensor) -> Tensor:
-        """Position of the token at which each of P sentences is read, ``(P,)``, by token ids, ``(P, L)``.
-
-        It may be negative, from the last.
+        """Where each of P sentences is read, ``(P,)``, by token ids ``(P, L)``; -1 is the last token.
 
         Raises:
             ValueError: when the tower reads a sentence in another way.
         """
-        got = f"{type(self).__name__}, which says of none"
-        raise ValueError(f"the text tower must read a sentence at one of its tokens here; got {got}; choose another")
+        raise ValueError(f"the text tower must read a sentence at one token; got {type(self).__name__}; choose another")
 
     def encode_image(self, pixels: Tensor, *, project: bool = True) -> Tensor:
         """``(B, 3, H, W)`` preprocessed pixels to raw embeddings, ``(B, D)``; gradients pass."""
@@ -200,7 +188,7 @@ class Backbone:
     @contextlib.contextmanager
     def unaltered(self) -> Iterator[None]:
         """Compute with the frozen weights, whatever is swapped in around: for what is kept beyond the block."""
-        with swapped(swapped_out()):
+        with swapped(unswapped()):
             yield
 
     def slots(self) -> Mapping[str, Slot]:

@@ -23,7 +23,7 @@ def by_token(backbone: Backbone, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor
     >>> backbone = ak.load("toy", backbone="toy:0", shots=2, seed=1)[0].backbone
     >>> whole, words, ends = by_token(backbone, backbone.tokenize(["a cat.", "a photo of a cat."]))
     >>> words.shape, ends
-    (torch.Size([2, 7, 16]), tensor([4, 6]))
+    (torch.Size([2, 8, 16]), tensor([4, 7]))
     """
     backbone.require("text.block.-1", "text.norm", "text.projection")
     ends = backbone.ends(tokens["input_ids"])

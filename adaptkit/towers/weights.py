@@ -172,6 +172,6 @@ def in_effect() -> dict[Slot, Tensor]:
     return {slot: weight for values, _ in _swaps for slot, weight in values.items()}
 
 
-def swapped_out() -> dict[Slot, Tensor]:
+def unswapped() -> dict[Slot, Tensor]:
     """The frozen weights of all that is swapped now."""
     return {slot: weight for _, before in reversed(_swaps) for slot, weight in before.items()}

@@ -25,7 +25,7 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 
 from PIL import Image
@@ -82,11 +82,16 @@ class Drawings(Drawn):
         return hashlib.sha256(f"{rendering}/{self.svgs[i]}".encode()).hexdigest()
 
     def image(self, i):
-        import resvg_py
+        return Image.open(io.BytesIO(rendered(self.svgs[i], self.size))).convert("RGB")
 
-        side = {"width": self.size, "height": self.size}
-        png = resvg_py.svg_to_bytes(svg_string=self.svgs[i], background="white", skip_system_fonts=True, **side)
-        return Image.open(io.BytesIO(png)).convert("RGB")
+
+@lru_cache(maxsize=2048)  # about 10 kB each: views that are drawn anew ask for an image at every step
+def rendered(svg, size):
+    """A drawing as PNG."""
+    import resvg_py
+
+    side = {"width": size, "height": size}
+    return resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True, **side)
 
 
 @dataclass(frozen=True)

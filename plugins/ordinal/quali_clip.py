@@ -31,6 +31,8 @@ class QualiClip(Method):
         return {}
 
     def fit(self, task):
+        if not self.pairs:
+            raise ValueError('pairs must hold a pair, "good sentence|bad sentence"; got none')
         sentences = [pair.split("|") for pair in self.pairs]
         for pair, parts in zip(self.pairs, sentences, strict=True):
             if len(parts) != 2:

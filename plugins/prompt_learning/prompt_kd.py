@@ -10,7 +10,7 @@ learned classes alone; theirs has all of them where new classes are asked. As in
 by the number of classes as well, which its weight makes good for. Float32 instead of float16. Towers with fewer than
 ``depth`` blocks get tokens in all of them.
 Interactions: the projector's batch norm ties what a batch teaches together; a batch of one image teaches nothing, and
-is refused by torch.
+is refused.
 """
 
 from dataclasses import field, replace
@@ -44,6 +44,17 @@ class PromptKD(PoolLearner, ImagePrompts):
 
     def pool_needs(self):
         return {"views": Pixels(views=1, augment="wide-crop-flip", fresh=True)}
+
+    def training_images(self, task):
+        pool, size = super().training_images(task), self.schedule.batch_size
+        whole = self.schedule.drop_last and len(pool) >= size
+        last = size if whole else len(pool) % size or size  # images of the last batch
+        if min(len(pool), size, last) < 2:
+            raise ValueError(
+                f"prompt-kd must learn from batches of two images or more; got {len(pool)} in the pool and "
+                f"batches of {size}; set schedule.batch_size"
+            )
+        return pool
 
     def fit(self, task):
         if not isinstance(self.base, TowerPrompts):

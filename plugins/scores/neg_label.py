@@ -60,7 +60,11 @@ class NegLabel(ZeroShot):
         """Nouns and adjectives."""
         if not self.file:
             return read_json(NOUNS), ADJECTIVES
-        lists = read_json(expanded(self.file))
+        try:
+            lists = read_json(expanded(self.file))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ValueError(f"neg-label.file must be JSON that can be read; got {self.file!r}: {why}") from error
         kinds = [lists.get(kind, []) if isinstance(lists, dict) else None for kind in ("nouns", "adjectives")]
         if not any(kinds) or not all(isinstance(k, list) and all(isinstance(w, str) for w in k) for k in kinds):
             raise ValueError(f"file must hold nouns or adjectives, lists of words; got {str(self.file)!r}")
@@ -78,8 +82,9 @@ class NegLabel(ZeroShot):
         """Which words have the smallest percentile of cosines, the farthest first."""
         count = int(len(rows) * self.top)
         few = max(1, QUANTILES // len(self.text))
-        near = [(some @ self.text.T).quantile(self.percentile, dim=1) for some in rows.split(few)]
-        near = torch.cat(near) if len(rows) else rows[:, 0]  # (n,)
+        parts = rows.split(few) if len(rows) else ()
+        near = [(part @ self.text.T).quantile(self.percentile, dim=1) for part in parts]
+        near = torch.cat([rows[:0, 0], *near])  # (n,)
         return near.argsort(stable=True)[:count]
 
     def forward(self, batch):

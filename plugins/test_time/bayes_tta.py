@@ -4,8 +4,8 @@ Source: Cui et al., BayesTTA: Continual-Temporal Test-Time Adaptation for Vision
 Discriminant Analysis, arXiv:2507.08607.
 Deviations: the part without gradients; the paper then moves the tower's norms a step towards these answers. Its batches
 of 128 images enter before any is answered (``batch: 128``); ours are single images. Box's test (1949), by chi-square,
-decides on the `first` images; until then covariances are shared. The release's F stays below d2 / d1, so that it always
-shares them for three classes and more. They are inverted in double precision, where a pseudo-inverse drops directions
+decides on the `first` images; until then covariances are shared. The release's F stays below d2 / d1: on its 128 images
+it shares them for three classes and more. They are inverted in double precision; a pseudo-inverse drops directions
 that images have not reached. The Gaussian term is rescaled from logits of scale 100. Not shared: ``(C, D, D)`` numbers.
 """
 

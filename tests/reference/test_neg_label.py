@@ -94,3 +94,22 @@ def test_as_many_words_and_classes_as_the_paper_has_can_be_mined(toy):
     assert len(got) == 3000, "a share of 0.15 of all words must be kept"
     few = [place for place in got if place < 50]
     assert few == want[: len(few)].tolist(), "the farthest must come first"
+
+
+@pytest.mark.parametrize(("text", "words"), [(None, "No such file"), ("{", "Expecting"), ("[]", "lists of words")])
+def test_a_file_that_holds_no_words_is_named_in_one_line(text, words, toy, tmp_path):
+    if text is not None:
+        (tmp_path / "words.json").write_text(text)
+    with pytest.raises(ValueError, match=words) as raised:
+        adapt(method("neg-label", file=str(tmp_path / "words.json")), toy[0])
+    assert "words.json" in str(raised.value) and "\n" not in str(raised.value), "it is named"
+
+
+def test_words_of_one_kind_are_enough_and_words_that_are_classes_are_refused(toy, tmp_path):
+    file = tmp_path / "words.json"
+    file.write_text(json.dumps({"adjectives": ADJECTIVES}))
+    got = predict(adapt(method("neg-label", file=str(file), top=0.5), toy[0]), toy[1])
+    assert got.isfinite().all(), "no nouns are needed"
+    file.write_text(json.dumps({"nouns": toy[0].classnames}))
+    with pytest.raises(ValueError, match=r"top must leave a word; got 0\.15 of 0 and 0"):
+        adapt(method("neg-label", file=str(file)), toy[0])

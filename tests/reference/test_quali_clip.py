@@ -29,3 +29,8 @@ def test_quality_is_the_mean_share_of_the_good_sentences_between_the_first_grade
             both = unit(task.backbone.encode_text(pair.split("|")).double().numpy())
         shares.append(softmax(task.backbone.logit_scale * x @ both.T)[:, 0])
     close(predict(model, queries), (grades - 1) * np.mean(shares, axis=0), "quality")
+
+
+def test_no_pair_is_refused(toy):
+    with pytest.raises(ValueError, match="pairs must hold a pair"):
+        adapt(method("quali-clip", pairs=()), replace(toy[0], kind="ordinal"))

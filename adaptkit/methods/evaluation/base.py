@@ -68,7 +68,7 @@ class Evaluation:
 
         Returns:
             ``predicted``, the class or label that is likeliest, and ``others``, up to four more; ``confidence`` and
-            ``likely``, their probabilities; or ``score`` where an answer is one number.
+            ``likely``, their probabilities; or ``score`` where an answer is one number; of maps small ones besides.
         """
         return {}
 

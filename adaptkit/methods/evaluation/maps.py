@@ -13,6 +13,7 @@ from adaptkit.methods.evaluation.base import Evaluation, check_binary
 from adaptkit.methods.evaluation.condensed import Condensed
 from adaptkit.methods.evaluation.detection import placements
 from adaptkit.methods.evaluation.pimo import BOUNDS, aupimo
+from adaptkit.methods.evaluation.small_maps import own_auroc, small_maps
 
 LIMIT = 0.3  # false positives beyond which nobody would look at a map
 
@@ -80,8 +81,10 @@ class Maps(Evaluation):
         return found
 
     def kept_of(self, items: Condensed) -> dict[str, Tensor]:
-        """The image's score."""
-        return {"score": items.columns["scores"].float()}
+        """The image's score, whether it is anomalous, how well its own pixels are told, and a small map."""
+        maps, masks = items.columns["answers"], items.columns["targets"]
+        about = {"score": items.columns["scores"].float(), "anomalous": masks.flatten(1).any(1)}
+        return {**about, "pixel_auroc": own_auroc(maps, masks), **small_maps(maps, masks)}
 
     def strata(self, targets: Tensor) -> Tensor:
         """Whether masks have an anomalous pixel, ``(N,)`` of 0 and 1."""

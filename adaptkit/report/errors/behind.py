@@ -12,6 +12,8 @@ from adaptkit.report.errors.predictions import Predictions, set_of
 from adaptkit.report.scores import heading
 from adaptkit.runs.results import Result
 
+AGREED = {"ranking": "rankings of a gallery", "maps": "anomaly maps", "multi-label": "several labels an image"}
+
 
 class HasPredictions:
     """Results whose predictions can be asked for.
@@ -84,7 +86,7 @@ def of_result(keeper: Keeper | None, result: Result, test: str = "") -> Predicti
         )
     one = set_of(told, test)
     title += f", {test}" if test else ""
-    return Predictions(one, title, keeper.gallery(result, one) if keeper else None)
+    return Predictions(one, title, keeper.gallery(result, one) if keeper else None, result.right.get(test, ()))
 
 
 def agreement_of(
@@ -97,9 +99,10 @@ def agreement_of(
     """
     chosen = alike_results(narrowed(results, "dataset", dataset, dataset_names(results)), shots, seed)
     found = {result.method: of_result(keeper, result, test) for result in chosen}
-    known = {m: p for m, p in found.items() if "predicted" in p.columns and not isinstance(p.labels, list)}
+    known = {m: p for m, p in found.items() if p.about_classes}
     if not known:
-        raise ValueError("agreement must be of answers about classes; got scores, or several labels an image")
+        kinds = ", ".join(sorted({AGREED.get(p.kind, "scores") for p in found.values()}))
+        raise ValueError(f"agreement must be of answers that are one class an image; got {kinds}")
     first = next(iter(known.values()))
     if odd := [m for m, p in known.items() if list(p.images) != list(first.images)]:
         raise ValueError(f"methods must have answered the same images; got other ones of {odd[0]!r}; name a dataset")

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from adaptkit.report.errors.mistakes import Mistake
 from adaptkit.report.thumbnails import small_picture
+from adaptkit.towers.preprocess import rgb
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from adaptkit.features.items import Images
 
 OpenSets = Callable[[], tuple["Images", "Images"]]  # the images of the test set, in order, and the support
@@ -68,6 +71,11 @@ class Gallery:
             for i, (each, place) in enumerate(zip(found, places, strict=True))
         ]
 
+    def picture(self, place: int) -> Image | None:
+        """One of the test images; ``None`` where it is not there, or another by now."""
+        test = self.sets[0]
+        return None if test is None else opened_picture(test, place, self.digests[place] if self.digests else "")
+
     def nearest(self, places: Sequence[int], wanted: Sequence[Sequence[int]]) -> list[list[int]]:
         """For each list of classes, by image, the nearest support image of that class, -1 where there is none."""
         import torch
@@ -89,7 +97,13 @@ class Gallery:
 
 
 def thumbnail(images: Images, place: int, digest: str = "") -> str:
-    """One of some images as a small WebP, as an address of data; "" where it is not there, or another by now.
+    """One of some images as a small WebP, as an address of data; "" where it is not there, or another by now."""
+    found = opened_picture(images, place, digest)
+    return "" if found is None else small_picture(found)
+
+
+def opened_picture(images: Images, place: int, digest: str = "") -> Image | None:
+    """One of some images; ``None`` where it is not there, is no picture, or is another by now.
 
     Args:
         images: whose.
@@ -98,11 +112,9 @@ def thumbnail(images: Images, place: int, digest: str = "") -> str:
     """
     source: Any = getattr(images.rows, "source", None)
     if place < 0 or source is None:
-        return ""
+        return None
     try:
         key, picture = source.open(int(images.index[place]))
-        if (digest and key != digest) or not hasattr(picture, "convert"):
-            return ""
-        return small_picture(picture)
+        return None if (digest and key != digest) or not hasattr(picture, "convert") else rgb(picture)
     except (ValueError, OSError):  # moved, or no picture any more
-        return ""
+        return None

@@ -69,3 +69,10 @@ def pictured(found: Mistake) -> str:
 def image_of(picture: str, said: str) -> str:
     """A picture, or an empty place where there is none."""
     return f'<img src="{in_html(picture)}" alt="{in_html(said)}">' if picture else '<div class="none"></div>'
+
+
+def said(label: object) -> str:
+    """A class, or several, as text; nothing where there is none."""
+    if isinstance(label, list):
+        return ", ".join(map(str, label))
+    return "" if label is None else str(label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from adaptkit.io.errors import must_be
 from adaptkit.report.errors.counts import NO_LABEL, ClassScores, class_scores, confusion_counts, macro_f1
 from adaptkit.report.errors.frames import data_frame
 from adaptkit.report.errors.gallery import Gallery
-from adaptkit.report.errors.mistakes import Mistake, mistakes_section
+from adaptkit.report.errors.maps import maps_sections
+from adaptkit.report.errors.mistakes import Mistake, mistakes_section, said
+from adaptkit.report.errors.ranks import late_section, ranks_of
 from adaptkit.report.errors.sections import classes_section, confusion_section, reliability_section, style
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from adaptkit.runs.told import Told
+
+MAP_LABELS = ("normal", "anomalous")
 
 
 class Predictions:
@@ -32,8 +37,8 @@ class Predictions:
         images: where each image is: its path from the dataset, or its number.
         labels: true class ids, ``(N,)``, -1 for images of no class; of several labels an image a list of them.
         columns: what was answered, a row for each image: ``predicted`` and its probability, ``confidence``; ``others``,
-            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; and ``met``, the
-            place in a stream.
+            the classes after it, and ``likely``, theirs; ``score`` where an answer is one number; of maps, ``map`` and
+            what goes with it (see `small_maps`); of a search ``rank``; and ``met``, the place in a stream.
 
     >>> import adaptkit as ak
     >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
@@ -42,7 +47,9 @@ class Predictions:
     ((5, 5), 60)
     """
 
-    def __init__(self, told: Told, title: str = "", gallery: Gallery | None = None) -> None:
+    def __init__(
+        self, told: Told, title: str = "", gallery: Gallery | None = None, worth: str | Sequence[float] = ()
+    ) -> None:
         self.title, self.columns, self.gallery = title, dict(told.columns), gallery
         self.kind: str = told.asked["kind"]
         self.names: Sequence[str] = told.asked["names"]
@@ -51,12 +58,15 @@ class Predictions:
         self.labels: Any = np.full(len(self.images), NO_LABEL) if given is None else given
         if not len(self.labels) or not isinstance(self.labels[0], list):
             self.labels = np.asarray(self.labels, int)
+        if self.kind == "ranking" and len(worth) == len(self):
+            self.columns["rank"] = ranks_of(worth)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
-        return f"Predictions({self.title}: {len(self)} images, {len(self.errors())} answered wrong)"
+        wrong = f", {len(self.errors())} answered wrong" if "predicted" in self.columns else ""
+        return f"Predictions({self.title}: {len(self)} images{wrong})"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -104,34 +114,36 @@ class Predictions:
         return macro_f1(self.counts)
 
     def errors(self, most: int | None = None) -> np.ndarray:
-        """The images that were answered wrong, by their places, the surest of them first."""
+        """The images that were answered wrong, by their places, the surest first; of a search the last found."""
         if "predicted" not in self.columns:
             return np.zeros(0, int)
         wrong = self.labelled[~self.right[self.labelled]]
-        sure = self.columns.get("confidence", np.zeros(len(self)))[wrong]
+        sure = self.columns.get("rank", self.columns.get("confidence", np.zeros(len(self))))[wrong]
         return wrong[np.argsort(-sure, kind="stable")][:most]
 
     def rows(self, places: Sequence[int] | np.ndarray | None = None) -> list[dict[str, Any]]:
         """Image, label, predicted, probability, right and others, of each image or of some by their places."""
         of = self.columns
-        named = self.kind != "ranking"  # a gallery's items have no names
         labelled, out = {*self.labelled.tolist()}, []
         for i in range(len(self)) if places is None else np.asarray(places).tolist():
-            row: dict[str, Any] = {"image": self.images[i], "label": self.named(self.labels[i], named)}
+            row: dict[str, Any] = {"image": self.images[i], "label": self.named(self.labels[i])}
             if "predicted" in of:
-                row["predicted"] = self.named(int(of["predicted"][i]), named)
+                row["predicted"] = self.named(int(of["predicted"][i]))
                 row |= {"probability": float(of["confidence"][i])} if "confidence" in of else {}
                 row["right"] = bool(self.right[i]) if i in labelled else None
-                row["others"] = [self.named(c, named) for c in of["others"][i].tolist()]
-            row |= {name: of[name][i].item() for name in ("score", "met") if name in of}
+                row["others"] = [self.named(c) for c in of["others"][i].tolist()]
+            if "anomalous" in of:
+                auroc = float(of["pixel_auroc"][i])
+                row |= {"label": MAP_LABELS[int(of["anomalous"][i])], "pixel_auroc": auroc if isfinite(auroc) else None}
+            row |= {name: of[name][i].item() for name in ("rank", "score", "met") if name in of}
             out.append(row)
         return out
 
-    def named(self, label: Any, named: bool = True) -> Any:  # noqa: ANN401 (a class id, or several)
-        """A class's name; of several labels all of them; ``None`` where there is none."""
+    def named(self, label: Any) -> Any:  # noqa: ANN401 (a class id, or several)
+        """The name of a class, or of an item that was searched; of several all; ``None`` where there is none."""
         if isinstance(label, list):
-            return [self.named(each, named) for each in label]
-        return None if label == NO_LABEL else self.names[label] if named else int(label)
+            return [self.named(each) for each in label]
+        return None if label == NO_LABEL else self.names[label] if label < len(self.names) else int(label)
 
     def frame(self) -> DataFrame:
         """A pandas table with a row for each image; see `rows`."""
@@ -179,15 +191,25 @@ class Predictions:
         """The surest errors as pictures, each with its nearest neighbours of the true and of the answered class.
 
         The neighbours are those among the labelled images that the method learned from, by the cosine of the pooled
-        feature. Where there are no pictures, names stand alone.
+        feature. Where there are no pictures, names stand alone. Of maps, the images that are told worst and best.
         """
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"n must be 0 or more errors; got {n!r}")
+        if own := self.own_sections(n, pictures=True):
+            return AsHTML(own)
         note = self.gallery.note() if self.gallery else "no pictures: images are known as features only"
         return AsHTML(mistakes_section(self.mistakes(n), note))
 
+    def own_sections(self, n: int, pictures: bool) -> str:
+        """What a page says of maps, or of a search, as HTML; nothing of answers of another kind."""
+        if self.kind == "ranking":
+            return late_section(self.rows(self.errors(n)))
+        return maps_sections(self, n, pictures) if self.kind == "maps" else ""
+
     def sections(self, errors: int = 12, pictures: bool = False) -> str:
         """All sections of a page about these answers, as HTML."""
+        if own := self.own_sections(errors, pictures):
+            return own
         parts = []
         if self.about_classes:
             parts.append(confusion_section(self.labels, self.predicted, self.names))
@@ -211,13 +233,6 @@ class AsHTML:
 
     def _repr_html_(self) -> str:
         return f"<style>{style()}</style>{self.html}"
-
-
-def said(label: object) -> str:
-    """A class, or several, as text; nothing where there is none."""
-    if isinstance(label, list):
-        return ", ".join(map(str, label))
-    return "" if label is None else str(label)
 
 
 def set_of(told: Sequence[Told], test: str) -> Told:

@@ -190,7 +190,8 @@ def matrix(said: str, corner: str, names: Sequence[str], rows: Sequence[str]) ->
 
 def data_table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int, said: str) -> str:
     """Rows of text as a table whose first columns, so many, are names."""
-    first = "".join(f'<th scope="col">{in_html(cell)}</th>' for cell in head)
+    kinds = [' class="text"' if place < texts else "" for place in range(len(head))]
+    first = "".join(f'<th scope="col"{kind}>{in_html(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
     body = "".join(
         "<tr>"
         + f'<th scope="row" title="{in_html(row[0])}">{in_html(row[0])}</th>'

@@ -10,7 +10,10 @@ from adaptkit.io.safe import csv_text, line
 from adaptkit.io.text import columns
 from adaptkit.report.errors.agreement import Agreement
 from adaptkit.report.errors.counts import most_confused
-from adaptkit.report.errors.predictions import Predictions, said
+from adaptkit.report.errors.maps import by_worth, map_tables, plain_maps
+from adaptkit.report.errors.mistakes import said
+from adaptkit.report.errors.predictions import Predictions
+from adaptkit.report.errors.ranks import COLUMNS_OF_QUERIES, late_rows
 from adaptkit.report.errors.sections import percentage
 from adaptkit.report.scores import option_notes
 
@@ -18,8 +21,14 @@ TERMINAL_ROWS = 10  # rows of a table for a terminal
 
 
 def answers_csv(told: Predictions, every: bool = False) -> str:
-    """A line for each image that was answered wrong, the surest errors first; or for every image, in order."""
-    rows = told.rows(None if every or "predicted" not in told.columns else told.errors())
+    """A line for each image that was answered wrong, the surest errors first; or for every image, in order.
+
+    Of maps a line for every image, those that are told worst first.
+    """
+    if told.kind == "maps" and not every:
+        rows = told.rows(by_worth(told))
+    else:
+        rows = told.rows(None if every or "predicted" not in told.columns else told.errors())
     names = list(rows[0]) if rows else ["image", "label", "predicted", "probability", "right", "others"]
     body = [[flat(row[name]) for name in names] for row in rows]
     return csv_text([names, *body])
@@ -40,20 +49,31 @@ def confusion_csv(told: Predictions) -> str:
 def plain_answers(told: Predictions, most: int) -> dict[str, Any]:
     """Everything that a program may want to know, as plain values; shares are between 0 and 1."""
     found: dict[str, Any] = {"about": told.title, "kind": told.kind, "images": len(told)}
+    if told.kind == "maps":
+        return found | plain_maps(told, most)
     if "predicted" in told.columns:
         found |= {"wrong": len(told.errors())}
     if told.about_classes:
         found |= {"macro_f1": told.macro_f1, "classes": [asdict(scores) for scores in told.per_class()]}
         found["confused"] = [asdict(pair) for pair in most_confused(told.counts, told.names)]
-    rows = told.rows(told.errors(most) if "predicted" in told.columns else range(min(most, len(told))))
-    return found | {"errors": rows}
+    if "predicted" not in told.columns:  # a score by itself is neither right nor wrong
+        return found | {"scores": told.rows(range(min(most, len(told))))}
+    return found | {"errors": told.rows(told.errors(most))}
 
 
 def answers_text(told: Predictions, most: int) -> str:
     """The pairs that are confused most, the classes with the lowest F1, and the surest errors, for a terminal."""
+    if told.kind == "maps":
+        count = int(told.columns["anomalous"].sum()) if "anomalous" in told.columns else 0
+        tables = [columns(table) for table in map_tables(told, most)]
+        return "\n\n".join([f"{told.title}: maps of {len(told):,} images, {count:,} anomalous", *tables])
     if "predicted" not in told.columns:
         return f"{told.title}: scores of {len(told):,} images; --out scores.csv has them"
     wrong = len(told.errors())
+    if told.kind == "ranking":
+        rows = late_rows(told.rows(told.errors(most)))
+        about = f"{told.title}: {len(told):,} queries, {wrong:,} whose item is not found first"
+        return "\n\n".join([about, *([columns([[*COLUMNS_OF_QUERIES], *rows])] if rows else [])])
     parts = [f"{told.title}: {len(told):,} images, {wrong:,} answered wrong"]
     if told.about_classes:
         parts[0] += f", macro-F1 {percentage(told.macro_f1)} %"

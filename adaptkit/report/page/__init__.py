@@ -16,6 +16,8 @@ from adaptkit.report import formats
 from adaptkit.report.comparison import Column, Comparison, quoted
 from adaptkit.report.errors.sections import style
 from adaptkit.report.page.errors import errors_templates
+from adaptkit.report.page.sequence import sequence_templates
+from adaptkit.report.recall import recall_curves
 from adaptkit.report.scores import falling, option_notes, over_seeds, percent, short_names, unit_of
 from adaptkit.runs.results import Result
 
@@ -35,7 +37,7 @@ def page(comparison: Comparison, thumbnails: int = 0, home: Path | None = None) 
     parts = {
         "title": escape(formats.titled(comparison)),
         "style": files["page.css"] + style(),
-        "errors": errors_templates(comparison, thumbnails, home),
+        "errors": sequence_templates(comparison) + errors_templates(comparison, thumbnails, home),
         "data": embedded(content(comparison)),
         "script": files["page.js"] + files["charts.js"],
     }
@@ -61,7 +63,8 @@ def content(comparison: Comparison) -> dict[str, Any]:
         "methods": [{"label": m, "name": short[m]} for m in comparison.methods],
         "protocol": protocol_facts(comparison),
         "costs": [costs(comparison, column, m) for column in columns for m in comparison.methods],
-        "classes": {name: classes(table.results) for name, table in comparison.tables.items()},
+        "recall": {name: recall(table.groups()) for name, table in comparison.tables.items()},
+        "classes": {name: classes(table.groups()) for name, table in comparison.tables.items()},
     }
 
 
@@ -122,10 +125,21 @@ def costs(comparison: Comparison, column: Column, method: str) -> dict[str, Any]
     return {"dataset": column.dataset, "shots": column.shots, "method": method, **seconds, "trained": trained}
 
 
-def classes(results: Sequence[Result]) -> dict[str, Any]:
+def recall(groups: Mapping[str, Mapping[int, Sequence[Result]]]) -> dict[str, dict[int, list[list[float | None]]]]:
+    """By method and shots, for K from 1: recall among the first K items, and half of its interval over seeds."""
+    return {
+        method: {
+            k: [[round(p.mean, 4), None if p.half is None else round(p.half, 4)] for p in curve.values()]
+            for k, curve in by_shots.items()
+        }
+        for method, by_shots in recall_curves(groups).items()
+    }
+
+
+def classes(groups: Mapping[str, Mapping[int, Sequence[Result]]]) -> dict[str, Any]:
     """By test set: the names of its classes and, by method and shots, each one's share of right answers over seeds."""
     out: dict[str, Any] = {}
-    for result in results:
+    for result in [r for by_shots in groups.values() for rows in by_shots.values() for r in rows]:
         for test, pairs in result.classes.items():
             found = out.setdefault(test, {"names": [name for name, _ in pairs], "shares": {}})
             found["shares"].setdefault(result.method, {}).setdefault(result.shots, []).append([s for _, s in pairs])

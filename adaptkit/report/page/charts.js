@@ -1,4 +1,4 @@
-// Four charts as SVG: against shots, by dataset, by class, against cost.
+// Five charts as SVG: against shots, recall of a search, by dataset, by class, against cost.
 
 const COST_AXES = {
   "fit + predict": [(c) => (c.fit == null ? null : c.fit + c.predict), "s"],
@@ -8,6 +8,7 @@ const COST_AXES = {
 
 function charts() {
   curves();
+  recall();
   by_dataset();
   by_class();
   scatter();
@@ -36,11 +37,11 @@ function extent(scores) {
 }
 
 /** Horizontal lines with their values; returns where a value stands. */
-function scale(svg, [low, high], { left, right, top, bottom }) {
+function scale(svg, [low, high], { left, right, top, bottom }, text = show) {
   const y = (v) => bottom - ((Math.min(high, Math.max(low, v)) - low) / (high - low)) * (bottom - top);
   for (const v of ticks(low, high)) {
     add(svg, "line", { class: "grid", x1: left, x2: right, y1: y(v), y2: y(v) });
-    add(svg, "text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, show(v).replace(/\.0+$/, ""));
+    add(svg, "text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, text(v).replace(/\.0+$/, ""));
   }
   return y;
 }
@@ -75,12 +76,7 @@ function curves() {
   const ks = shots(), lines = shown(), scores = cells().filter((c) => lines.includes(c.method));
   $("#curves").hidden = ks.length < 2;
   if (ks.length < 2) return;
-  const toggle = (m) => {
-    if (!state.hidden.delete(m)) state.hidden.add(m);
-    curves();
-    scatter();
-  };
-  chips("#curves", there(), (m) => !state.hidden.has(m), toggle);
+  choosing("#curves", there());
   const { svg, width, figure } = canvas("#curves", 380, `${metric().unit} against shots; the numbers are in the table`);
   if (!scores.length) return;
   const wide = width > 620, frame = { left: 44, right: width - (wide ? 150 : 12), top: 12, bottom: 340 };
@@ -89,20 +85,42 @@ function curves() {
   const x = (k) => left + 12 + ((place(k) - from) / (to - from)) * (right - left - 24);
   for (const k of ks) below(svg, x(k), bottom + 20, told(k));
   below(svg, (left + right) / 2, bottom + 38, "labelled images per class");
-  const ends = lines.map((m) => curve(svg, m, ks, x, y, lines.length > 6 ? 0.045 : 0.09));
+  const points = (m) => ks.flatMap((k) => cell(m, k) ?? []);
+  const ends = lines.map((m) => curve(svg, m, points(m), x, y, lines.length > 6 ? 0.045 : 0.09));
+  named(svg, ends, frame, wide);
+  pointing(svg, figure, frame, ks, x, (k) => {
+    const found = lines.flatMap((m) => cell(m, k) ?? []).sort(better);
+    return [shot(k), found.map((c) => [c.method, `${show(c.mean)}${spread(c)}  ${name(c.method)}`])];
+  });
+}
+
+/** Buttons that show and hide methods, in all charts that have a line or a point for each. */
+function choosing(section, methods) {
+  chips(section, methods, (m) => !state.hidden.has(m), (m) => {
+    if (!state.hidden.delete(m)) state.hidden.add(m);
+    curves();
+    recall();
+    scatter();
+  });
+}
+
+/** The names of lines, where these end. */
+function named(svg, ends, { right, top, bottom }, wide) {
   apart(ends, 15, top, bottom);
   for (const end of wide ? ends : []) {
     add(svg, "text", { x: right + 8, y: end.y + 4, style: `fill:${hue(end.m)}` }, name(end.m).slice(0, 22));
   }
+}
+
+/** A line below the pointer, at the nearest of some numbers, and a box with what is told of it. */
+function pointing(svg, figure, { left, right, top, bottom }, ks, x, telling) {
   const guide = add(svg, "line", { class: "zero", y1: top, y2: bottom, visibility: "hidden" });
   const pointermove = (event) => {
     const at = event.clientX - figure.getBoundingClientRect().left;
     const k = ks.reduce((a, b) => (Math.abs(x(b) - at) < Math.abs(x(a) - at) ? b : a));
     for (const end of ["x1", "x2"]) guide.setAttribute(end, x(k));
     guide.setAttribute("visibility", "visible");
-    const found = lines.flatMap((m) => cell(m, k) ?? []).sort(better);
-    const said = found.map((c) => [c.method, `${show(c.mean)}${spread(c)}  ${name(c.method)}`]);
-    tip(figure, x(k), (top + bottom) / 2, shot(k), said);
+    tip(figure, x(k), (top + bottom) / 2, ...telling(k));
   };
   const pointerleave = () => {
     guide.setAttribute("visibility", "hidden");
@@ -112,6 +130,36 @@ function curves() {
   add(svg, "rect", { ...area, pointermove, pointerleave });
 }
 
+const MARKED = [1, 5, 10, 20, 30, 40, 50]; // numbers of items that the axis names
+
+/** Of a search, the share of queries whose item is among the first K. */
+function recall() {
+  const found = D.recall[state.dataset] ?? {}, of = (m) => found[m]?.[state.shots];
+  const all = there().filter(of), lines = all.filter((m) => !state.hidden.has(m));
+  $("#recall").hidden = !all.length;
+  if (!all.length) return;
+  const bands = all.some((m) => of(m)[0][1] != null) ? "; bands: 95 % interval over seeds" : "";
+  $("#recall p").textContent = `queries whose item is among the first K, %: ${D.datasets[state.dataset]}, ${shot(state.shots)}${bands}`;
+  choosing("#recall", all);
+  const { svg, width, figure } = canvas("#recall", 380, "recall against the number of items");
+  if (!lines.length) return;
+  const points = (m) => of(m).map(([mean, half], i) => ({ shots: i + 1, mean, half }));
+  const high = Math.max(...lines.flatMap((m) => points(m).map((p) => p.mean + (p.half ?? 0))));
+  const wide = width > 620, frame = { left: 44, right: width - (wide ? 150 : 12), top: 12, bottom: 340 };
+  const { left, right, bottom } = frame, percent = (v) => (100 * v).toFixed(1);
+  const y = scale(svg, [0, Math.min(1, 1.05 * high || 1)], frame, percent);
+  const ks = of(lines[0]).map((_, i) => i + 1), x = (k) => left + 12 + ((k - 1) / (ks.length - 1)) * (right - left - 24);
+  for (const k of MARKED.filter((k) => k <= ks.length)) below(svg, x(k), bottom + 20, String(k));
+  below(svg, (left + right) / 2, bottom + 38, "K, items from the first on");
+  const opacity = lines.length > 6 ? 0.045 : 0.09;
+  named(svg, lines.map((m) => curve(svg, m, points(m), x, y, opacity, (k) => MARKED.includes(k))), frame, wide);
+  pointing(svg, figure, frame, ks, x, (k) => {
+    const here = lines.map((m) => [m, points(m)[k - 1]]).sort((a, b) => b[1].mean - a[1].mean);
+    const half = (p) => (p.half == null ? "" : ` ± ${percent(p.half)}`);
+    return [`first ${k}`, here.map(([m, p]) => [m, `${percent(p.mean)}${half(p)}  ${name(m)}`])];
+  });
+}
+
 /** Stretches of points that all have an interval: a band that narrowed to none would look the surest. */
 function unbroken(points) {
   const parts = [[]];
@@ -119,16 +167,18 @@ function unbroken(points) {
   return parts.filter((part) => part.length);
 }
 
-/** One method's band, line and points; returns where it ends. */
-function curve(svg, m, ks, x, y, opacity) {
-  const points = ks.flatMap((k) => cell(m, k) ?? []), color = hue(m);
+/** One method's band, line and points, or some of these; returns where it ends. */
+function curve(svg, m, points, x, y, opacity, marked = () => true) {
+  const color = hue(m);
   const edge = (sign, of) => of.map((c) => `${x(c.shots)},${y(c.mean + sign * (c.half ?? 0))}`);
   for (const part of unbroken(points))
     add(svg, "polygon", { points: [...edge(1, part), ...edge(-1, part).reverse()].join(" "), fill: color, opacity });
   const dashes = labels.indexOf(m) < HUES.length ? null : "5 4"; // where colours come round again
   const line = { fill: "none", stroke: color, "stroke-width": 2, "stroke-dasharray": dashes };
   add(svg, "polyline", { points: edge(0, points).join(" "), ...line });
-  for (const c of points) add(svg, "circle", { cx: x(c.shots), cy: y(c.mean), r: 3.5, fill: color });
+  for (const c of points) {
+    if (marked(c.shots)) add(svg, "circle", { cx: x(c.shots), cy: y(c.mean), r: 3.5, fill: color });
+  }
   return { m, y: y(points.at(-1).mean) };
 }
 

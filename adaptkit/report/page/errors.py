@@ -59,12 +59,13 @@ def column_templates(
     for method in sorted(comparison.methods, key=lambda method: method != best):
         results = [result for group in comparison.rows(column, method) for result in group]
         found, damaged = kept_answers(keeper, results)
-        body = damaged_section(damaged)
+        body, over = damaged_section(damaged), ""
         if found:
             seeds[method], told[method] = found[0]
             body = pooled_sections([each for _, each in found], thumbnails if method == best else 0) + body
+            over = f"seed {found[0][0]}" if found[0][1].kind in ("maps", "ranking") else over
         if body:
-            yield errors_template(column, method, body)
+            yield errors_template(column, method, body, over)
     named = {m: p for m, p in told.items() if countable(p) and list(p.images) == list(told[next(iter(told))].images)}
     if len(named) > 1:
         order = [method for method in comparison.methods if method in named]
@@ -97,12 +98,14 @@ def damaged_section(damaged: Sequence[int]) -> str:
 
 def countable(told: Predictions) -> bool:
     """Whether each image has one class and is answered by one, with a probability."""
-    return {"predicted", "confidence"} <= told.columns.keys() and not isinstance(told.labels, list)
+    return "confidence" in told.columns and told.about_classes
 
 
 def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     """The sections about one method: counts over all seeds, and the surest errors of the first."""
     parts, one = [], found[0]
+    if own := one.own_sections(thumbnails or ERRORS, thumbnails > 0):
+        return own
     if one.about_classes and "confidence" in one.columns:
         same = [told for told in found if list(told.names) == list(one.names)]
         labels = np.concatenate([told.labels for told in same])
@@ -120,10 +123,11 @@ def pooled_sections(found: Sequence[Predictions], thumbnails: int) -> str:
     return "".join(parts)
 
 
-def errors_template(column: Column, method: str, body: str) -> str:
-    """Sections that are not shown until a script asks for them."""
+def errors_template(column: Column, method: str, body: str, over: str = "") -> str:
+    """Sections that are not shown until a script asks for them; `over` says what they are of, if not of all seeds."""
     where = f'data-dataset="{escape(column.dataset)}" data-method="{escape(method)}" data-shots="{column.shots}"'
-    return f"<template {where}>{body}</template>"
+    told = f' data-over="{escape(over)}"' if over else ""
+    return f"<template {where}{told}>{body}</template>"
 
 
 def opening_method(comparison: Comparison, column: Column) -> str:

@@ -179,15 +179,31 @@ function around() {
   }
 }
 
+/** The sections that stand in the page already, of the chosen dataset. */
+function ready(part) {
+  const dataset = state.dataset === "average" ? sets.find((d) => d !== "average") : state.dataset;
+  return [...document.querySelectorAll("template")].filter((t) => t.dataset.dataset === dataset && t.dataset.part === part);
+}
+
+/** What the chosen method remembers of a sequence of tasks. */
+function sequence() {
+  const all = ready("sequence");
+  const found = all.find((t) => t.dataset.method === state.method && t.dataset.shots === String(state.shots));
+  $("#sequence").hidden = !found;
+  if (!found) return;
+  $("#sequence p").textContent = [found.dataset.dataset, name(state.method), shot(state.shots)].join(", ");
+  clear($("#sequence div")).append(found.content.cloneNode(true));
+}
+
 /** The sections about errors of the chosen method, where its predictions were kept, and the agreement of all. */
 function errors() {
   const dataset = state.dataset === "average" ? sets.find((d) => d !== "average") : state.dataset;
-  const all = [...document.querySelectorAll("template")].filter((t) => t.dataset.dataset === dataset);
+  const all = ready(undefined);
   const here = all.filter((t) => t.dataset.shots === String(state.shots));
   $("#errors").hidden = !all.length;
   const found = ["", state.method].map((m) => here.find((t) => t.dataset.method === m)).reverse();
   const none = "not in this page; adaptkit errors tells them, where predictions were kept";
-  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? "over all seeds" : none}`;
+  $("#errors p").textContent = `${[dataset, name(state.method), shot(state.shots)].join(", ")}: ${found[0] ? (found[0].dataset.over ?? "over all seeds") : none}`;
   const body = clear($("#errors div"));
   for (const template of found) if (template) body.append(template.content.cloneNode(true));
 }
@@ -198,6 +214,7 @@ function draw(changed) {
   controls();
   table();
   charts();
+  sequence();
   errors();
   if (changed) $(`#choose-${changed}`)?.focus();
 }
