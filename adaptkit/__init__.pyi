@@ -20,6 +20,7 @@ from .features.needs import Pixels as Pixels
 from .features.needs import Pooled as Pooled
 from .features.needs import Regions as Regions
 from .features.needs import Sentence as Sentence
+from .features.needs import SentenceIds as SentenceIds
 from .features.needs import SentenceTokens as SentenceTokens
 from .features.needs import ValuePath as ValuePath
 from .features.needs import Windows as Windows

@@ -4,7 +4,7 @@ from adaptkit.features.needs.images import Patches, Pixels, Pooled
 from adaptkit.features.needs.need import PIXELS, Need
 from adaptkit.features.needs.regions import Regions, ValuePath
 from adaptkit.features.needs.several import FramePatches, Frames, PaddedFrames, Windows
-from adaptkit.features.needs.text import Sentence, SentenceTokens
+from adaptkit.features.needs.text import Sentence, SentenceIds, SentenceTokens
 from adaptkit.features.needs.tokens import Dense, Layers, Masked, Masks
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Pooled",
     "Regions",
     "Sentence",
+    "SentenceIds",
     "SentenceTokens",
     "ValuePath",
     "Windows",

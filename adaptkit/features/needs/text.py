@@ -115,3 +115,41 @@ class SentenceTokens(Sentence):
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
         """``(count, D)``."""
         return (self.count, backbone.dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceIds(Sentence):
+    """Numbers of a caption's tokens, ``(count,)`` per item, for methods that tune the text tower.
+
+    -1 stands behind what the tokenizer gave.
+
+    Attributes:
+        count: of tokens, at most.
+
+    >>> import adaptkit as ak
+    >>> task, test = ak.load("toy", backbone="toy:0", shots=2, seed=1)
+    >>> ak.SentenceIds(count=12).shape(task.backbone)
+    (12,)
+    """
+
+    count: int = 77
+    unit: bool = False
+
+    axes: ClassVar[tuple[str, ...]] = ("L",)
+
+    def compute(self, backbone: Backbone, pixels: Tokens) -> Tensor:  # type: ignore[override]
+        """Tokens to their numbers, ``(B, count)``."""
+        if more := sorted(pixels.keys() - {"input_ids"}):
+            raise ValueError(f"a tokenizer must give numbers alone for SentenceIds; got {', '.join(more)} as well")
+        ids = pixels["input_ids"]
+        if ids.shape[1] > self.count and not ids[:, self.count - 1 :].eq(ids[:, -1:]).all():
+            raise ValueError(f"count must be at least the tokens of a caption; got {self.count}; raise it")
+        return F.pad(ids, (0, max(0, self.count - ids.shape[1])), value=-1)[:, : self.count].float()
+
+    def shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """``(count,)``."""
+        return (self.count,)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Whole numbers."""
+        return rows.long()
