@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptkit.io.files import atomic_write
 from adaptkit.io.safe import in_lines, line
+from adaptkit.io.shots import plain_shots
 from adaptkit.methods.checkpoints import forget_trainings
 from adaptkit.runs import plugins
 from adaptkit.runs.engine import Engine, WorkerDiedError, check_same
@@ -214,7 +215,7 @@ def tell_all(
             failed = "failed" if isinstance(outcome, Failure) else ""
             shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
             print(
-                f"\r{number}/{count} {line(cell.label)} {cell.shots}-shot, seed {cell.seed}: {shown}\033[K",
+                f"\r{number}/{count} {line(cell.label)} {plain_shots(cell.shots)}-shot, seed {cell.seed}: {shown}\033[K",
                 end="",
                 file=sys.stderr,
             )
