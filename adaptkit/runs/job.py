@@ -214,10 +214,7 @@ def tell_all(
             accuracy = None if isinstance(outcome, Failure) else outcome[0].metrics.get("accuracy")
             failed = "failed" if isinstance(outcome, Failure) else ""
             shown = failed if accuracy is None else f"{100 * accuracy:.1f} %"
-            print(
-                f"\r{number}/{count} {line(cell.label)} {plain_shots(cell.shots)}-shot, seed {cell.seed}: {shown}\033[K",
-                end="",
-                file=sys.stderr,
-            )
+            what = f"{line(cell.label)} {plain_shots(cell.shots)}-shot, seed {cell.seed}"
+            print(f"\r{number}/{count} {what}: {shown}\033[K", end="", file=sys.stderr)
     if progress and count:
         print(file=sys.stderr)
