@@ -265,13 +265,15 @@ def test_the_contract_bites_on_retrieval(cls, dataset, title):
         check(title, cls, *toy_of(dataset))
 
 
-def test_the_baselines_are_cosines_of_a_text_and_of_a_text_and_an_image_added():
+def test_the_baselines_are_cosines_of_a_text_of_an_image_and_of_both_added():
     rows = np.random.default_rng(0).normal(size=(3, 5, 6)).astype("float32")
     text, image, items = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
     task = Task.from_pairs(None, {"item": torch.tensor(rows[2])}, logit_scale=1.0)
     asked = {"text": torch.tensor(rows[0]), "reference": torch.tensor(rows[1])}
     plain = predict(adapt(method("zero-shot-retrieval"), task), {"text": asked["text"]})
     assert np.allclose(plain, text @ items.T, atol=1e-6), "a text's cosine with each item"
+    seen = predict(adapt(method("image-retrieval"), task), {"image": torch.from_numpy(3 * image)}).numpy()
+    assert np.allclose(seen, image @ items.T, atol=1e-6), "an image's cosine with each item"
     both = 0.3 * text + 0.7 * image
     want = (both / np.linalg.norm(both, axis=-1, keepdims=True)) @ items.T
     found = predict(adapt(method("composed-sum", share=0.3), task), asked)
