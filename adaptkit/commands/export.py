@@ -21,6 +21,7 @@ def command(options: Namespace) -> int:
     from adaptkit.runs.build import method
     from adaptkit.runs.workspace import Workspace
     from adaptkit.saving.classifier import save_classifier, vacant
+    from adaptkit.saving.kinds import ensure_kind
 
     requested, folder = recipes(options)[0], vacant(options.out)
     ensure_writable(folder)
@@ -28,6 +29,7 @@ def command(options: Namespace) -> int:
     shots, seed = max(requested.shots), requested.seeds[0]
     workspace = Workspace(requested.setting(), home=home_folder(options), progress=not options.quiet)
     task, test = workspace.task(shots, seed), workspace.test()
+    ensure_kind(task)
     for note in workspace.others.lines():
         print(note)
     torch.manual_seed(seed)
@@ -42,15 +44,8 @@ def command(options: Namespace) -> int:
             "trainer": dict(requested.trainer),
             "search": requested.searching,
         }
-        save_classifier(
-            folder,
-            adapted,
-            task,
-            backbone=requested.backbone,
-            test=test,
-            protocol=protocol,
-            source=workspace.splits.source,
-        )
+        name, source = requested.backbone, workspace.splits.source
+        save_classifier(folder, adapted, task, backbone=name, test=test, protocol=protocol, source=source)
     print(f"saved: {label}, {plain_shots(shots)}-shot, seed {seed}, to {folder}; see {folder / 'README.md'}")
     return 0
 

@@ -25,13 +25,13 @@ from adaptkit.runs.loading import open_cache, pick_backbone, pick_device
 from adaptkit.runs.setting import Setting
 from adaptkit.saving import state
 from adaptkit.saving.config import CONFIG, as_written, calibrated, read_saved, remove_saved, sealed, write_saved
+from adaptkit.saving.kinds import ensure_kind
 from adaptkit.saving.model_card import model_card
 from adaptkit.saving.origin import ensure_towers, folder_of, identity, open_backbone
 from adaptkit.saving.pictures import Picture, as_images, asked_texts
 from adaptkit.towers.backbone import Backbone
 
 CARD = "README.md"
-SAVED = ("classification", "maps")  # kinds of tasks
 ASKED_AGAIN = 64  # images that a saved classifier must answer as before
 
 
@@ -142,8 +142,7 @@ def _described(method: Method, task: Task, name: str, said: Mapping[str, Any]) -
     """What ``config.json`` says, what the caller `said` in its place, and the tensors as bytes."""
     if bool(name) == isinstance(task.backbone, NoTowers):
         raise ValueError(f"backbone must be the name that the task's towers load by, '' for arrays; got {name!r}")
-    if task.kind not in SAVED and task.gallery is None:
-        raise ValueError(f"a classifier must be adapted to a task of {' or '.join(SAVED)}; got one of {task.kind}")
+    ensure_kind(task)
     node, tensors = state.dump(method, task.backbone)
     data = write_tensors(tensors)
     second = {need.backbone for need in method.all_needs()} - {""}

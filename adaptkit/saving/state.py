@@ -19,9 +19,10 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from adaptkit.features.items import Images
 from adaptkit.io.ranges import hold_options
-from adaptkit.methods.blocks import TokenBlock
+from adaptkit.methods.blocks import TellingTokens, TokenBlock
 from adaptkit.methods.class_cache import ClassCache
 from adaptkit.methods.class_scatters import ClassScatters
+from adaptkit.methods.coalitions import InteractionPredictor
 from adaptkit.methods.graph import Graph
 from adaptkit.methods.method import Method
 from adaptkit.methods.prefix_learner import Mixer
@@ -166,9 +167,10 @@ LAYERS: dict[str, type] = {
 """Layers of torch that a saved method may hold: they compute, and do nothing else."""
 
 TUNED = (TunedEnd, TunedWeights)
+OF_TOKENS = (TokenBlock, TellingTokens, InteractionPredictor)
 HELPERS: dict[str, type] = {
     cls.__name__: cls
-    for cls in (TokenBlock, ClassCache, ClassScatters, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED)
+    for cls in (ClassCache, ClassScatters, Graph, Mixer, Once, Prompts, RunningGaussian, Schedule, *TUNED, *OF_TOKENS)
 }
 """What methods are built with, of adaptkit."""
 

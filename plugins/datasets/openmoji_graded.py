@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 
 from adaptkit import Splits, hookimpl
 from adaptkit.features.sources import Drawn
+from adaptkit.io.pictures import decode
 from adaptkit.runs.loading import pick_dataset
 
 COUNTS = ("one object", "two objects", "three objects", "four objects", "five objects", "six objects")
@@ -88,7 +89,7 @@ class Degraded(Graded):
         if kind == "jpeg":
             file = io.BytesIO()
             image.save(file, "JPEG", quality=amount)
-            return Image.open(file).convert("RGB")
+            return decode(file, "a drawing that was compressed").convert("RGB")
         noisy = np.asarray(image) / 255 + amount * rng.standard_normal((SIDE, SIDE, 3))
         return Image.fromarray((255 * noisy.clip(0, 1)).astype(np.uint8))
 

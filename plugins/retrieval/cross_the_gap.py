@@ -80,12 +80,14 @@ class CrossTheGapOTI(Inverted):
 
     asked_for, tower = "image", "text"
 
+    def __post_init__(self):
+        if self.template.count("{}") != 1:
+            raise ValueError(f"template must hold one {{}}, where the tokens stand; got {self.template!r}")
+
     def needs(self):
         return {"image": Pooled(unit=False, of="image")}
 
     def prepare(self, backbone):
-        if self.template.count("{}") != 1:
-            raise ValueError(f"template must hold one {{}}, where the tokens stand; got {self.template!r}")
         before, after = self.template.split("{}")
         signs = " ".join([PLACEHOLDER] * self.n)
 

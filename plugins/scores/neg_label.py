@@ -75,7 +75,7 @@ class NegLabel(ZeroShot):
         chosen = torch.cat([own[self.farthest(own)] for own in rows])  # (M, D)
         if not len(chosen):
             raise ValueError(f"top must leave a word; got {self.top} of {' and '.join(str(len(own)) for own in rows)}")
-        count = len(chosen) - len(chosen) % self.groups if self.as_released else len(chosen)
+        count = len(chosen) - (len(chosen) % min(self.groups, len(chosen)) if self.as_released else 0)
         self.register_buffer("negatives", chosen[torch.randperm(count).to(chosen.device)])
 
     def farthest(self, rows):

@@ -113,3 +113,12 @@ def test_words_of_one_kind_are_enough_and_words_that_are_classes_are_refused(toy
     file.write_text(json.dumps({"nouns": toy[0].classnames}))
     with pytest.raises(ValueError, match=r"top must leave a word; got 0\.15 of 0 and 0"):
         adapt(method("neg-label", file=str(file)), toy[0])
+
+
+@pytest.mark.parametrize("groups", [1, 7, 100])
+def test_fewer_words_than_groups_are_a_group_each_in_the_release_too(toy, groups):
+    task, queries = toy
+    made = adapt(method("neg-label", as_released=True, groups=groups), task)
+    kept = len(made.negatives)
+    assert kept > 0 and kept % min(groups, kept) == 0, f"words are left; got {kept}"
+    assert predict(made, queries[:5]).isfinite().all(), "and answer"
