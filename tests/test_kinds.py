@@ -253,7 +253,7 @@ def test_what_is_no_classification_has_no_accuracy_and_is_no_classifier(tmp_path
     method = adapt(Tags(schedule=Schedule(steps=2)), task)
     with pytest.raises(ValueError, match=r"answer classification to measure accuracy; got Tags\(.*, of multi-label"):
         accuracy(method, task.val)
-    with pytest.raises(ValueError, match="to a task of classification or maps; got one of multi-label"):
+    with pytest.raises(ValueError, match="to a task of classification, maps or of a gallery; got one of multi-label"):
         save_classifier(tmp_path / "saved", method, task, backbone="toy:0")
 
 
