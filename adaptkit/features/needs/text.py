@@ -121,7 +121,8 @@ class SentenceTokens(Sentence):
 class SentenceIds(Sentence):
     """Numbers of a caption's tokens, ``(count,)`` per item, for methods that tune the text tower.
 
-    -1 stands behind what the tokenizer gave.
+    -1 stands behind the token at which the tower reads the caption: how far a tokenizer pads it depends on the others
+    that it is given at once.
 
     Attributes:
         count: of tokens, at most.
@@ -142,8 +143,10 @@ class SentenceIds(Sentence):
         if more := sorted(pixels.keys() - {"input_ids"}):
             raise ValueError(f"a tokenizer must give numbers alone for SentenceIds; got {', '.join(more)} as well")
         ids = pixels["input_ids"]
-        if ids.shape[1] > self.count and not ids[:, self.count - 1 :].eq(ids[:, -1:]).all():
-            raise ValueError(f"count must be at least the tokens of a caption; got {self.count}; raise it")
+        ends = backbone.ends(ids).to(ids.device) % ids.shape[1]
+        if (most := int(ends.max()) + 1) > self.count:
+            raise ValueError(f"count must be at least the tokens of a caption, {most}; got {self.count}; raise it")
+        ids = ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) > ends[:, None], -1)
         return F.pad(ids, (0, max(0, self.count - ids.shape[1])), value=-1)[:, : self.count].float()
 
     def shape(self, backbone: Backbone) -> tuple[int, ...]:
