@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Both = Sequence[Tensor]
-"""One of words, one of frames."""
 
 
 def shares(weights: Tensor, there: Tensor) -> Tensor:
@@ -58,11 +53,9 @@ def sampled_interactions(
             draws more than a half is in it.
         released: what both add to a coalition is their own similarity only, and their weights are mixed with shares.
     """
-    total, (own_word, own_frame) = (
-        torch.zeros_like(like),
-        (torch.eye(k, device=like.device).bool() for k in like.shape[1:]),
-    )
-    one, other = own_word[:, None, None], own_frame[None, :, None]  # (n, 1, 1, n), (1, m, 1, m)
+    total, (n, m) = torch.zeros_like(like), like.shape[1:]
+    one = torch.eye(n, device=like.device).bool()[:, None, None]  # (n, 1, 1, n)
+    other = torch.eye(m, device=like.device).bool()[None, :, None]  # (1, m, 1, m)
     for k in range(draws[0].shape[2]):
         words = (draws[0][:, :, k] > 0.5) & there[0] & ~one  # (n, m, B, n)
         frames = (draws[1][:, :, k] > 0.5) & there[1] & ~other  # (n, m, B, m)

@@ -17,7 +17,7 @@ from torch import nn
 from adaptkit import Dense, Method, Schedule, hookimpl
 from adaptkit.features.needs import SentenceTokens
 from adaptkit.io.ranges import Size, Weight
-from adaptkit.methods.blocks import TokenBlock
+from adaptkit.methods.blocks import TokenBlock, fitting_heads
 
 
 class RankingAware(Method):
@@ -47,7 +47,7 @@ class RankingAware(Method):
 
     def build(self, width):
         """Make what is learned."""
-        heads = next(h for h in range(min(self.heads, width), 0, -1) if width % h == 0)
+        heads = fitting_heads(width, self.heads)
         how = {"heads": heads, "hidden": 4 * width, "activation": "gelu"}
         after = {"heads": heads, "hidden": width, "activation": "relu", "norm_first": False}
         self.own = nn.ModuleList(TokenBlock(width, **how) for _ in range(self.layers))

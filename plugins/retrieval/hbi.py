@@ -23,7 +23,7 @@ from adaptkit import Schedule, SentenceTokens, SequenceRetriever, hookimpl, unit
 from adaptkit.io.ranges import Share, Size, Weight
 from adaptkit.methods.coalitions import InteractionPredictor, met, sampled_interactions, shares, token_worth
 from adaptkit.methods.merging import merged_tokens
-from adaptkit.methods.retriever import finding, matching
+from adaptkit.methods.retriever import finding_both_ways, matching
 
 
 class HBI(SequenceRetriever):
@@ -79,7 +79,7 @@ class HBI(SequenceRetriever):
         own, total, taught = matching(batch), 0.0, None
         for like, there, weights, worth in self.compared(batch, batch):
             found = self.backbone.logit_scale * worth
-            total = total + (finding(found, own) + finding(found.T, own)) / 2
+            total = total + finding_both_ways(found, own)
             total = total + self.alpha * self.interacting(like.diagonal().permute(2, 0, 1), there, weights)
             if taught is not None:
                 total = total + self.beta * (drawn(found, taught) + drawn(found.T, taught.T)) / 2

@@ -11,7 +11,7 @@ import torch
 
 from adaptkit import Retriever, Schedule, SentenceIds, hookimpl
 from adaptkit.io.ranges import Size, Weight
-from adaptkit.methods.retriever import cosines, finding, matching
+from adaptkit.methods.retriever import cosines, finding, finding_both_ways, matching
 from adaptkit.methods.tuned_weights import TunedWeights
 
 
@@ -44,7 +44,7 @@ class ParaClip(Retriever):
     def loss(self, batch):
         text, own, scale = self.texts(batch.ids), matching(batch), self.backbone.logit_scale
         found = scale * cosines(text, batch.item)
-        loss = (finding(found, own) + finding(found.T, own)) / 2
+        loss = finding_both_ways(found, own)
         same = batch.ids[:, None].eq(batch.ids).all(-1)
         other = own & ~same
         if not (twin := other.any(-1)).any():

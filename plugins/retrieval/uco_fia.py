@@ -18,7 +18,7 @@ from torch import nn
 from adaptkit import FramePatches, Images, Schedule, SentenceTokens, SequenceRetriever, hookimpl, unit
 from adaptkit.io.ranges import Positive, Size, Steps
 from adaptkit.methods.blocks import TellingTokens
-from adaptkit.methods.retriever import finding, matching
+from adaptkit.methods.retriever import finding_both_ways, matching
 from adaptkit.methods.sinkhorn import balancing
 
 
@@ -98,7 +98,7 @@ class UCoFiA(SequenceRetriever):
         with torch.no_grad():
             of_texts, of_videos = balancing(levels, self.sweeps)
         found = (levels + of_texts[..., None] + of_videos[:, None]).mean(0)
-        return (finding(found, own) + finding(found.T, own)) / 2
+        return finding_both_ways(found, own)
 
     @torch.no_grad()
     def finish(self):

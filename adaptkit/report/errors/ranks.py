@@ -9,7 +9,7 @@ import numpy as np
 
 from adaptkit.report.errors.sections import data_table, section
 
-COLUMNS_OF_QUERIES = ("query", "item", "rank", "found first")
+COLUMNS_OF_QUERIES = ("query", "item", "found first", "rank")
 LETTERS = 60  # letters of a query or an item
 
 
@@ -24,8 +24,8 @@ def ranks_of(worth: str | Sequence[float]) -> np.ndarray:
 
 
 def late_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Queries with their own items, the rank of the first of these, and the item that was found first, as text."""
-    cells = [[row["image"], row["label"], row.get("rank", "-"), row["predicted"]] for row in rows]
+    """Queries with their own items, the item that was found first, and the rank of the first of their own, as text."""
+    cells = [[row["image"], row["label"], row["predicted"], row.get("rank", "-")] for row in rows]
     return [[in_letters(value) for value in line] for line in cells]
 
 
@@ -34,17 +34,7 @@ def late_section(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return section("Found late", "every query found its item first")
     said = "queries whose item is not the first that was found, those with the latest rank first"
-    texts = [[query, item, first, rank] for query, item, rank, first in late_rows(rows)]
-    return section(
-        "Found late",
-        said,
-        data_table(
-            [COLUMNS_OF_QUERIES[0], COLUMNS_OF_QUERIES[1], COLUMNS_OF_QUERIES[3], COLUMNS_OF_QUERIES[2]],
-            texts,
-            3,
-            "Found late",
-        ),
-    )
+    return section("Found late", said, data_table(COLUMNS_OF_QUERIES, late_rows(rows), 3, "Found late"))
 
 
 def in_letters(value: object) -> str:
